@@ -1,0 +1,57 @@
+# Two commands do all the set-up: `make serve` and `make test`.
+
+PYTHON ?= python3
+PORT ?=
+CONFIG ?= serve_config.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+PACKAGES := engine deployments graph bundles tests
+
+.PHONY: serve test check unit lint format types lock test-deps clean
+
+serve: $(VENV)/.installed
+	@exec $(BIN)/python -m graph.launch $(CONFIG) $(if $(PORT),--port $(PORT))
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+check: lint types unit
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check $(PACKAGES)
+	$(BIN)/ruff check $(PACKAGES)
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not cluster"
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format $(PACKAGES)
+	$(BIN)/ruff check --fix $(PACKAGES)
+
+# Debian packages that some tests use; without them those tests skip and name the package.
+test-deps:
+	apt-get update -qq
+	xargs apt-get install -y -qq --no-install-recommends < tests/debian-packages.txt
+
+# Versions and hashes only, no addresses: any mirror of the registry serves them.
+lock: $(BIN)/uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes \
+		--no-header --no-annotate --upgrade --quiet --output-file requirements.lock
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in [(3, 11), (3, 12)] else f"error: Python 3.11 or 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}; name another with PYTHON=")'
+	@$(PYTHON) -m venv $(VENV) || { echo "error: python3 cannot make an environment; on Debian install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.installed: requirements.lock | $(BIN)/uv
+	@echo "installing  $$(grep -c '^[a-z]' requirements.lock) packages into $(VENV) (about 6 GB, once)"
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes \
+		--compile-bytecode --requirements requirements.lock
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,129 @@
+"""The settings of each model, strict: an unknown key is an error that lists the valid ones."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class StrictModel(BaseModel):
+    """A pydantic model that names the valid keys when it meets an unknown one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "unknown_key",
+                        "unknown key '{key}'; valid keys: {valid}",
+                        {"key": str(key), "valid": ", ".join(cls.model_fields)},
+                    )
+        return data
+
+
+class Autoscaling(StrictModel):
+    """Bounds between which Ray Serve scales a deployment."""
+
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    max_replicas: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas is above max_replicas")
+        return self
+
+
+class Placement(StrictModel):
+    """What one deployment takes of the cluster."""
+
+    num_cpus: Annotated[float, Field(ge=0)] = 1.0
+    """CPUs a replica; also its number of compute threads, rounded down, at least one."""
+    num_gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs a replica, or a fraction of one."""
+    replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
+    """A fixed number, or bounds for autoscaling."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the options for `Deployment.options`."""
+        options: dict[str, Any] = {
+            "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        }
+        if isinstance(self.replicas, Autoscaling):
+            options["autoscaling_config"] = self.replicas.model_dump()
+        else:
+            options["num_replicas"] = self.replicas
+        return options
+
+
+class ModelSettings(Placement):
+    """What every model has."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    """Its name in the API, and its deployment's."""
+    checkpoint: Annotated[str, Field(min_length=1)]
+    """`bundle:tiny/...`, a folder, or a hub id (`owner/name`)."""
+    device: Literal["cpu", "cuda"] | None = None
+    """By default `cuda` where `num_gpus` is above 0, else `cpu`."""
+    license: str | None = None
+    """Of the weights, as `/v1/models` states it."""
+
+    @property
+    def torch_device(self) -> str:
+        """The device that this model runs on."""
+        return self.device or ("cuda" if self.num_gpus > 0 else "cpu")
+
+
+class TokenModelSettings(ModelSettings):
+    """A language model over codec tokens."""
+
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    codec: str
+    """The name of the `encodec` entry that decodes its tokens."""
+    text_encoder: str | None = None
+    """A hub id or folder of T5, instead of the one that the checkpoint names."""
+
+    @model_validator(mode="after")
+    def _precision_fits_device(self) -> Self:
+        if self.torch_device == "cpu" and self.dtype == "float16":
+            raise ValueError("dtype float16 needs a GPU; on the CPU use float32 or bfloat16")
+        return self
+
+
+class MusicGenSettings(TokenModelSettings):
+    """Text to music."""
+
+    kind: Literal["musicgen"]
+
+
+class AudioGenSettings(TokenModelSettings):
+    """Text to sound effects and ambience."""
+
+    kind: Literal["audiogen"]
+
+
+class EnCodecSettings(ModelSettings):
+    """Tokens to audio."""
+
+    kind: Literal["encodec"]
+
+
+AnyModelSettings = Annotated[
+    MusicGenSettings | AudioGenSettings | EnCodecSettings, Field(discriminator="kind")
+]
+
+
+class NoTunables(StrictModel):
+    """The `user_config` of a deployment in which nothing may change while it runs."""
+
+
+class EnCodecTunables(StrictModel):
+    """The `user_config` of an EnCodec deployment: changes without a restart."""
+
+    max_batch_size: Annotated[int, Field(ge=1, le=256)] = 8
+    batch_wait_timeout_s: Annotated[float, Field(ge=0, le=1)] = 0.005
+    """How long the first request of a batch waits for others."""

@@ -1,0 +1,61 @@
+"""What a replica's process needs before and around its model: hub settings, one busy thread."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def prepare_hub(checkpoint: str) -> None:
+    """Set the hub libraries' environment; they read it when they are imported.
+
+    An embedded bundle needs no network, so none is tried.
+    """
+    token = os.environ.get("HUGGING_FACE_HUB_TOKEN")
+    if token:
+        os.environ.setdefault("HF_TOKEN", token)
+    if checkpoint.startswith("bundle:"):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+class Worker:
+    """One thread that runs a model's blocking calls, in order, off the event loop."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run `function` on the thread.
+
+        If the caller is cancelled, a call that has not begun never begins; one that has begun
+        runs on, so it must watch a flag of its own.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, function, *arguments)
+
+
+class Health:
+    """Decides when a model must show that it still answers.
+
+    A busy model is healthy while its count of finished work grows; probing it would only wait
+    behind that work. `stall_seconds` without progress under work is a failure.
+    """
+
+    def __init__(self, stall_seconds: float = 60.0) -> None:
+        self._stall_seconds = stall_seconds
+        self._progress = -1
+        self._moved_at = time.monotonic()
+
+    def needs_probe(self, progress: int, busy: bool) -> bool:
+        """Take the model's progress; say whether to probe it. Raises RuntimeError on a stall."""
+        moved = progress != self._progress
+        if moved:
+            self._progress, self._moved_at = progress, time.monotonic()
+        stalled = time.monotonic() - self._moved_at
+        if busy and stalled > self._stall_seconds:
+            raise RuntimeError(f"no step finished for {stalled:.0f} s")
+        return not busy and not moved

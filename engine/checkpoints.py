@@ -1,0 +1,214 @@
+"""Reading AudioCraft's published checkpoints (`audiocraft/models/loaders.py`, 1.3.0).
+
+A *source* is one of
+- `bundle:tiny/music`, a folder under this repository's `bundles/`;
+- a path to a folder;
+- `owner/name`, a repository on the Hugging Face hub.
+
+A file holds `{'best_state': tensors, 'xp.cfg': YAML, ...}`. Files are read with
+`weights_only`, so that none of their code runs, and loaded strictly.
+"""
+
+import pickle
+import re
+import typing as tp
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from audiocraft.models import builders
+from audiocraft.models.encodec import CompressionModel, HFEncodecCompressionModel
+from audiocraft.models.lm import LMModel
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.base import ContainerMetadata, Metadata
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.nodes import AnyNode
+from torch import nn
+from transformers import EncodecModel
+
+from engine.conditioning import use_text_encoder
+from engine.errors import CheckpointMismatch, CheckpointNotFound, CheckpointUnreadable
+
+BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
+LANGUAGE_MODEL_FILE = "state_dict.bin"
+CODEC_FILE = "compression_state_dict.bin"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+# Multi-band diffusion files pickle OmegaConf nodes beside their tensors
+# (`MultiBandDiffusion.get_mbd_musicgen`); these and no others may be built.
+OMEGACONF_NODES = [
+    DictConfig, ListConfig, ContainerMetadata, Metadata, AnyNode,
+    tp.Any, dict, list, int, float, defaultdict,
+]  # fmt: skip
+
+BUILD_ERRORS = (OmegaConfBaseException, AssertionError, AttributeError, KeyError, TypeError)
+
+
+def locate(source: str) -> Path | None:
+    """Return the folder that `source` names, or None where it is a hub id.
+
+    Raises CheckpointNotFound where it is neither.
+    """
+    if source.startswith("bundle:"):
+        folder = BUNDLES / source.removeprefix("bundle:")
+        if not folder.is_dir():
+            raise CheckpointNotFound(f"{source}: this installation has no such bundle")
+        return folder
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if HUB_ID.fullmatch(source):
+        return None
+    raise CheckpointNotFound(f"{source}: no such folder, and not a hub id (owner/name)")
+
+
+def fetch(source: str, filename: str) -> Path:
+    """Return the path of one file of a checkpoint, downloaded into the hub's cache if need be."""
+    folder = locate(source)
+    if folder is not None:
+        path = folder / filename
+        if not path.is_file():
+            raise CheckpointNotFound(f"{path}: no such file")
+        return path
+    try:
+        return Path(hf_hub_download(source, filename))
+    except (HfHubHTTPError, EntryNotFoundError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointNotFound(f"{source}/{filename}: not had from the hub: {reason}") from error
+
+
+def read(path: Path) -> dict[tp.Any, tp.Any]:
+    """Read one checkpoint file without running any code in it."""
+    try:
+        with torch.serialization.safe_globals(OMEGACONF_NODES):
+            package = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointUnreadable(f"{path}: truncated or not a checkpoint: {reason}") from error
+    if not isinstance(package, dict):
+        raise CheckpointMismatch(f"{path}: holds a {type(package).__name__}, not a dictionary")
+    return package
+
+
+def entry(package: dict[tp.Any, tp.Any], key: str | int, path: Path) -> tp.Any:
+    """Return `package[key]`, or say which key the file lacks."""
+    if key not in package:
+        raise CheckpointMismatch(f"{path}: has no key {key!r}, only {sorted(map(str, package))}")
+    return package[key]
+
+
+def config(package: dict[tp.Any, tp.Any], section: str, path: Path) -> DictConfig:
+    """Return the training configuration in `xp.cfg`; `section` is the key its kind must have."""
+    cfg = OmegaConf.create(entry(package, "xp.cfg", path))
+    if not isinstance(cfg, DictConfig) or section not in cfg:
+        raise CheckpointMismatch(f"{path}: 'xp.cfg' has no {section!r}: a model of another kind")
+    return cfg
+
+
+def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load `state`, whose keys and shapes must be exactly the model's."""
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise CheckpointMismatch(f"{path}: 'best_state' does not fit: {error}") from error
+
+
+def load_language_model(
+    source: str, *, device: str, dtype: str, text_encoder: str | None = None
+) -> LMModel:
+    """Load a MusicGen or AudioGen language model with its conditioners, ready to generate.
+
+    `dtype` is a torch name, such as "float32". `text_encoder` is a source for T5, instead of
+    the one that the checkpoint names. Raises a CheckpointError.
+    """
+    path = fetch(source, LANGUAGE_MODEL_FILE)
+    package = read(path)
+    cfg = config(package, "transformer_lm", path)
+    cfg.device, cfg.dtype = device, dtype
+    for training_only in (
+        "conditioners.self_wav.chroma_stem.cache_path",
+        "conditioners.args.merge_text_conditions_p",
+        "conditioners.args.drop_desc_p",
+    ):
+        parent, _, key = training_only.rpartition(".")
+        (OmegaConf.select(cfg, parent) or {}).pop(key, None)
+    use_text_encoder(cfg, text_encoder, locate)
+    try:
+        model = builders.get_lm_model(cfg)
+    except BUILD_ERRORS as error:
+        raise CheckpointMismatch(f"{path}: 'xp.cfg' does not build a model: {error}") from error
+    load_strictly(model, entry(package, "best_state", path), path)
+    model.cfg = cfg
+    if "self_wav" in model.condition_provider.conditioners:
+        # As MusicGen.get_pretrained sets it for inference.
+        melody = model.condition_provider.conditioners["self_wav"]
+        melody.match_len_on_eval, melody._use_masking = True, False
+    return model.eval()
+
+
+def load_codec(source: str, *, device: str) -> CompressionModel:
+    """Load an EnCodec, in AudioCraft's format or in transformers'. Raises a CheckpointError."""
+    folder = locate(source)
+    try:
+        path = fetch(source, CODEC_FILE)
+    except CheckpointNotFound as missing:
+        if folder is None or (folder / "config.json").is_file():
+            return _load_transformers_codec(source, device, missing)
+        raise
+    package = read(path)
+    if "pretrained" in package:
+        return load_codec(str(package["pretrained"]), device=device)
+    cfg = config(package, "encodec", path)
+    cfg.device = device
+    try:
+        model = builders.get_compression_model(cfg)
+    except BUILD_ERRORS as error:
+        raise CheckpointMismatch(f"{path}: 'xp.cfg' does not build a codec: {error}") from error
+    load_strictly(model, entry(package, "best_state", path), path)
+    return model.eval()
+
+
+def _load_transformers_codec(
+    source: str, device: str, missing: CheckpointNotFound
+) -> CompressionModel:
+    """Load a codec that transformers published, such as facebook/encodec_24khz."""
+    try:
+        model, report = EncodecModel.from_pretrained(
+            locate(source) or source, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointNotFound(f"{missing}; nor as a transformers model: {reason}") from error
+    if any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")):
+        raise CheckpointMismatch(f"{source}: weights do not fit: {report}")
+    return HFEncodecCompressionModel(model).to(device).eval()
+
+
+def load_diffusion(
+    source: str, filename: str, *, device: str
+) -> tuple[list[nn.Module], list[nn.Module], list[DictConfig]]:
+    """Load multi-band diffusion: a U-Net, a sample processor and a configuration a band.
+
+    `filename` is "mbd_musicgen_32khz.th" or "mbd_comp_{2,4,8}.pt" as published.
+    Raises a CheckpointError.
+    """
+    path = fetch(source, filename)
+    package = read(path)
+    sample_rate = entry(package, "sample_rate", path)
+    models, processors, configs = [], [], []
+    for number in range(entry(package, "n_bands", path)):
+        band = entry(package, number, path)
+        cfg = entry(band, "cfg", path)
+        try:
+            model = builders.get_diffusion_model(cfg)
+            processor = builders.get_processor(cfg.processor, sample_rate)
+        except BUILD_ERRORS as error:
+            raise CheckpointMismatch(f"{path}: band {number} does not build: {error}") from error
+        load_strictly(model, entry(band, "model_state", path), path)
+        load_strictly(processor, entry(band, "processor_state", path), path)
+        models.append(model.to(device).eval())
+        processors.append(processor.to(device))
+        configs.append(cfg)
+    return models, processors, configs

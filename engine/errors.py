@@ -1,0 +1,51 @@
+"""Every error that the engine raises on purpose.
+
+    EngineError
+    ├── InvalidRequest        the caller asked for what this model cannot do
+    ├── Cancelled             the caller left; the work was stopped
+    └── CheckpointError       a model file cannot be used
+        ├── CheckpointNotFound     no such file, folder, bundle or hub repository
+        ├── CheckpointUnreadable   truncated, or not a checkpoint at all
+        └── CheckpointMismatch     readable, but of another kind, or its keys do not fit
+
+All of them survive pickling, since they cross process boundaries.
+"""
+
+
+class EngineError(Exception):
+    """Base of the tree; `str(error)` is a sentence for the person who can act on it."""
+
+
+class InvalidRequest(EngineError):
+    """A request that this model cannot serve.
+
+    `param` is the name of the offending parameter, as the API spells it, or None.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message, param)
+        self.message = message
+        self.param = param
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Cancelled(EngineError):
+    """The caller left while its request waited or ran."""
+
+
+class CheckpointError(EngineError):
+    """A model file cannot be used; the message names the file and, if known, the key."""
+
+
+class CheckpointNotFound(CheckpointError):
+    """No such file, folder, bundle or hub repository."""
+
+
+class CheckpointUnreadable(CheckpointError):
+    """The file is truncated or is no checkpoint."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """The file is a checkpoint, but of another kind, or its keys do not fit the model."""

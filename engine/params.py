@@ -1,0 +1,111 @@
+"""What crosses process boundaries: plain frozen dataclasses, numpy at most, never torch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """One request to a language model.
+
+    Defaults and meaning are AudioCraft's (`MusicGen.set_generation_params`).
+    """
+
+    text: str
+    frames: int
+    """Codec frames to generate, from 1 to the model's `max_frames`."""
+    seed: int
+    """0 to 2**63 - 1; the same seed gives the same codes."""
+    temperature: float = 1.0
+    """0 means greedy decoding."""
+    top_k: int = 250
+    """Sample among the k likeliest; 0 means all. Ignored where `top_p` is above 0."""
+    top_p: float = 0.0
+    guidance_scale: float = 3.0
+    """Classifier-free guidance; 1 follows the conditional model alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Codec tokens [codebooks, frames], as little-endian int16 in C order."""
+
+    codebooks: int
+    frames: int
+    data: bytes
+
+    @classmethod
+    def pack(cls, array: NDArray[np.integer]) -> "Codes":
+        """Pack integers [codebooks, frames] in 0..32767."""
+        assert array.ndim == 2, f"codes must be [codebooks, frames], got {array.shape}"
+        codebooks, frames = array.shape
+        return cls(codebooks, frames, np.ascontiguousarray(array, "<i2").tobytes())
+
+    def array(self) -> NDArray[np.int16]:
+        """Return a read-only view, int16 [codebooks, frames]."""
+        return np.frombuffer(self.data, "<i2").reshape(self.codebooks, self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A language model's answer, with the seconds it waited for the model and ran on it."""
+
+    codes: Codes
+    wait_seconds: float
+    run_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """Audio [channels, samples], as little-endian float32 in C order, full scale ±1."""
+
+    sample_rate: int
+    channels: int
+    data: bytes
+
+    @classmethod
+    def pack(cls, array: NDArray[np.floating], sample_rate: int) -> "Waveform":
+        """Pack floats [channels, samples]."""
+        assert array.ndim == 2, f"audio must be [channels, samples], got {array.shape}"
+        return cls(sample_rate, array.shape[0], np.ascontiguousarray(array, "<f4").tobytes())
+
+    def array(self) -> NDArray[np.float32]:
+        """Return a read-only view, float32 [channels, samples]."""
+        return np.frombuffer(self.data, "<f4").reshape(self.channels, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelInfo:
+    """What a language model can do."""
+
+    codebooks: int
+    cardinality: int
+    sample_rate: int
+    """Hz, of the codec that it was trained on."""
+    max_seconds: float
+    """Longest clip in one window."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodecInfo:
+    """What a codec takes and gives."""
+
+    codebooks: int
+    cardinality: int
+    sample_rate: int
+    channels: int
+    frame_rate: float
+    """Frames a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a replica is doing, at one moment."""
+
+    requests: int
+    """Waiting and running."""
+    completed: int
+    cancelled: int
+    steps: int
+    """Decode steps since the replica started."""

@@ -1,0 +1,73 @@
+"""AudioCraft's own generation, one request at a time: the baseline for tests and benchmarks."""
+
+from collections.abc import Callable
+
+import torch
+from audiocraft.models.lm import LMModel
+
+from engine.checkpoints import load_language_model
+from engine.conditioning import text_attributes
+from engine.errors import Cancelled
+from engine.params import Codes, GenerationParams, LanguageModelInfo
+
+
+class ReferenceModel:
+    """A language model that answers by `LMModel.generate`, a batch of one.
+
+    AudioCraft draws from torch's global generator, so at most one thread may call `generate`.
+    """
+
+    def __init__(self, lm: LMModel) -> None:
+        self.lm = lm
+        self.device = next(lm.parameters()).device
+        self.steps = 0
+
+    @classmethod
+    def load(
+        cls, source: str, *, device: str, dtype: str, text_encoder: str | None = None
+    ) -> "ReferenceModel":
+        """Load from a checkpoint; see `engine.checkpoints`. Raises a CheckpointError."""
+        return cls(
+            load_language_model(source, device=device, dtype=dtype, text_encoder=text_encoder)
+        )
+
+    @property
+    def info(self) -> LanguageModelInfo:
+        """What this model can do."""
+        return LanguageModelInfo(
+            codebooks=self.lm.num_codebooks,
+            cardinality=self.lm.card,
+            sample_rate=int(self.lm.cfg.sample_rate),
+            max_seconds=float(self.lm.cfg.dataset.segment_duration),
+        )
+
+    def generate(self, params: GenerationParams, cancelled: Callable[[], bool]) -> Codes:
+        """Generate codes [codebooks, frames].
+
+        `cancelled` is asked at every step. Raises Cancelled.
+        """
+
+        def on_step(_done: int, _todo: int) -> None:
+            self.steps += 1
+            if cancelled():
+                raise Cancelled("the caller left")
+
+        # As in AudioCraft's BaseGenModel: half precision on CUDA, plain on the CPU.
+        on_cuda = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.float16, enabled=on_cuda):
+            torch.manual_seed(params.seed)
+            codes = self.lm.generate(
+                conditions=[text_attributes(self.lm, params.text)],
+                max_gen_len=params.frames,
+                use_sampling=params.temperature > 0,
+                temp=params.temperature,
+                top_k=params.top_k,
+                top_p=params.top_p,
+                cfg_coef=params.guidance_scale,
+                callback=on_step,
+            )
+        return Codes.pack(codes[0].cpu().numpy())
+
+    def probe(self) -> None:
+        """Generate one frame, to see that the model still answers."""
+        self.generate(GenerationParams(text="probe", frames=1, seed=0), cancelled=lambda: False)

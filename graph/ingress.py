@@ -1,0 +1,57 @@
+"""The HTTP application, as a deployment."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.settings import AnyModelSettings
+from graph import errors
+from graph.json_body import BodyLimit
+from graph.pipeline import Pipeline
+from graph.routes import generate, health, models
+from graph.service import Service
+from graph.settings import INGRESS, Limits
+
+
+def create_app(service: Service) -> FastAPI:
+    """Build the HTTP application."""
+    app = FastAPI(title="audiocraft-serve", version="0.1.0", summary="AudioCraft over HTTP")
+    app.state.service = service
+    app.add_middleware(BodyLimit, service=service)
+    errors.install(app)
+    for module in (generate, models, health):
+        app.include_router(module.router)
+    return app
+
+
+def _statuses(application: str) -> Mapping[str, str]:
+    deployments = serve.status().applications[application].deployments
+    return {name: deployment.status.value for name, deployment in deployments.items()}
+
+
+@serve.deployment(name=INGRESS, max_ongoing_requests=1000)
+@serve.ingress()
+class Ingress:
+    """Takes requests, checks them and composes the models."""
+
+    def __init__(
+        self, models: Sequence[AnyModelSettings], handles: Mapping[str, DeploymentHandle]
+    ) -> None:
+        application = serve.get_replica_context().app_name
+        self._service = Service(
+            pipeline=Pipeline(models, handles),
+            statuses=lambda: asyncio.to_thread(_statuses, application),
+            limits=Limits(),
+            started_at=int(time.time()),
+        )
+
+    def reconfigure(self, user_config: dict[str, object]) -> None:
+        """Take new limits. Raises ValidationError on an unknown key."""
+        self._service.limits = Limits.model_validate(user_config)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self._service)

@@ -1,0 +1,57 @@
+"""Guards on request bodies: JSON where JSON is wanted, and never more than the limit."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from graph.errors import ApiError
+from graph.service import Service
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class JsonRoute(APIRoute):
+    """A route that refuses a body of another content type, rather than guess at it."""
+
+    def get_route_handler(self) -> Handler:
+        """Wrap FastAPI's handler."""
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                message = f"content-type is {kind or 'missing'!r}; send application/json"
+                raise ApiError(415, "unsupported_content_type", message)
+            return await handle(request)
+
+        return checked
+
+
+class BodyLimit:
+    """ASGI middleware: a body above `limits.max_body_bytes` is refused while it is read."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counting its bytes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._service.limits.max_body_bytes
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise HTTPException(413, f"the body is above {limit} bytes")
+            return message
+
+        await self._app(scope, counted, send)

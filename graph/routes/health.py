@@ -1,0 +1,28 @@
+"""GET /healthz (this process) and /readyz (everything behind it)."""
+
+from fastapi import APIRouter
+
+from graph.errors import ApiError, ErrorBody
+from graph.service import Served
+
+# A deployment that is being scaled serves all the while.
+SERVING = {"HEALTHY", "UPSCALING", "DOWNSCALING"}
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Say that this process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"model": ErrorBody}})
+async def readyz(service: Served) -> dict[str, str | dict[str, str]]:
+    """Say that every deployment is healthy and that models and codecs fit together."""
+    statuses = dict(await service.statuses())
+    waiting = [f"{name} is {status}" for name, status in statuses.items() if status not in SERVING]
+    if waiting or not statuses:
+        raise ApiError(503, "not_ready", "not ready: " + (", ".join(waiting) or "nothing deployed"))
+    await service.pipeline.check()
+    return {"status": "ready", "deployments": statuses}

@@ -1,0 +1,30 @@
+"""What the routes share: the pipeline, the limits, and the health of the deployments."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from graph.pipeline import Pipeline
+from graph.settings import Limits
+
+
+@dataclass
+class Service:
+    """One ingress replica's state; `limits` is replaced while running."""
+
+    pipeline: Pipeline
+    statuses: Callable[[], Awaitable[Mapping[str, str]]]
+    """Asks for the status of every deployment of this application, by name."""
+    limits: Limits
+    started_at: int
+    """Unix seconds."""
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(_service)]

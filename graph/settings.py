@@ -1,0 +1,60 @@
+"""The application's settings: `args` of the Serve file, and the ingress's `user_config`."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from deployments.settings import (
+    AnyModelSettings,
+    EnCodecTunables,
+    NoTunables,
+    Placement,
+    StrictModel,
+    TokenModelSettings,
+)
+
+INGRESS = "ingress"
+
+
+class Limits(StrictModel):
+    """The ingress's `user_config`: changes without a restart."""
+
+    max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    max_text_chars: Annotated[int, Field(ge=1)] = 2000
+    max_duration_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds of audio a request may ask for, where the model itself allows them."""
+
+
+class IngressSettings(Placement):
+    """Where the HTTP application runs."""
+
+    num_cpus: Annotated[float, Field(ge=0)] = 0.1
+
+
+class AppArgs(StrictModel):
+    """The `args` of the application: what shapes it. A change restarts every deployment."""
+
+    models: Annotated[list[AnyModelSettings], Field(min_length=1)]
+    ingress: IngressSettings = IngressSettings()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        names = [model.name for model in self.models]
+        for name in names:
+            if names.count(name) > 1 or name == INGRESS:
+                raise ValueError(f"the name {name!r} is taken twice; '{INGRESS}' is reserved")
+        codecs = [model.name for model in self.models if model.kind == "encodec"]
+        for model in self.models:
+            if isinstance(model, TokenModelSettings) and model.codec not in codecs:
+                raise ValueError(
+                    f"model {model.name!r} names the codec {model.codec!r}; "
+                    f"the encodec entries are: {', '.join(codecs) or 'none'}"
+                )
+        return self
+
+    def tunables(self) -> dict[str, type[StrictModel]]:
+        """Return, for each deployment, the model of its `user_config`."""
+        kinds = {"encodec": EnCodecTunables}
+        return {INGRESS: Limits} | {
+            model.name: kinds.get(model.kind, NoTunables) for model in self.models
+        }
