@@ -42,14 +42,14 @@ class EnCodec:
         self._busy += 1
         try:
             # Positionally: a keyword argument to a batched method ends its batching task.
-            result = await self._decode_batch(codes)
+            result: Waveform | InvalidRequest = await self._decode_batch(codes)
         finally:
             self._busy -= 1
         if isinstance(result, Exception):
             raise result
         return result
 
-    @serve.batch
+    @serve.batch  # type: ignore[untyped-decorator]
     async def _decode_batch(self, batch: list["Codes"]) -> list["Waveform | InvalidRequest"]:
         return await self._worker.run(self._codec.decode, batch)
 

@@ -81,7 +81,7 @@ class ModelSettings(Placement):
 class TokenModelSettings(ModelSettings):
     """A language model over codec tokens."""
 
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["float32", "float16"] = "float32"
     codec: str
     """The name of the `encodec` entry that decodes its tokens."""
     text_encoder: str | None = None
@@ -90,7 +90,7 @@ class TokenModelSettings(ModelSettings):
     @model_validator(mode="after")
     def _precision_fits_device(self) -> Self:
         if self.torch_device == "cpu" and self.dtype == "float16":
-            raise ValueError("dtype float16 needs a GPU; on the CPU use float32 or bfloat16")
+            raise ValueError("dtype float16 needs a GPU (num_gpus above 0); use float32")
         return self
 
 
@@ -110,6 +110,8 @@ class EnCodecSettings(ModelSettings):
     """Tokens to audio."""
 
     kind: Literal["encodec"]
+    dtype: Literal["float32"] = "float32"
+    """As AudioCraft decodes; half precision is audible (bfloat16 errs at -47 dB)."""
 
 
 AnyModelSettings = Annotated[

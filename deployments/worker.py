@@ -56,6 +56,6 @@ class Health:
         if moved:
             self._progress, self._moved_at = progress, time.monotonic()
         stalled = time.monotonic() - self._moved_at
-        if busy and stalled > self._stall_seconds:
+        if busy and not moved and stalled > self._stall_seconds:
             raise RuntimeError(f"no step finished for {stalled:.0f} s")
         return not busy and not moved

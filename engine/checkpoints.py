@@ -29,7 +29,12 @@ from torch import nn
 from transformers import EncodecModel
 
 from engine.conditioning import use_text_encoder
-from engine.errors import CheckpointMismatch, CheckpointNotFound, CheckpointUnreadable
+from engine.errors import (
+    CheckpointMismatch,
+    CheckpointNotFound,
+    CheckpointUnreadable,
+    first_line,
+)
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 LANGUAGE_MODEL_FILE = "state_dict.bin"
@@ -75,8 +80,8 @@ def fetch(source: str, filename: str) -> Path:
     try:
         return Path(hf_hub_download(source, filename))
     except (HfHubHTTPError, EntryNotFoundError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointNotFound(f"{source}/{filename}: not had from the hub: {reason}") from error
+        reason = f"not had from the hub: {first_line(error)}"
+        raise CheckpointNotFound(f"{source}/{filename}: {reason}") from error
 
 
 def read(path: Path) -> dict[tp.Any, tp.Any]:
@@ -85,8 +90,8 @@ def read(path: Path) -> dict[tp.Any, tp.Any]:
         with torch.serialization.safe_globals(OMEGACONF_NODES):
             package = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointUnreadable(f"{path}: truncated or not a checkpoint: {reason}") from error
+        reason = f"truncated or not a checkpoint: {first_line(error)}"
+        raise CheckpointUnreadable(f"{path}: {reason}") from error
     if not isinstance(package, dict):
         raise CheckpointMismatch(f"{path}: holds a {type(package).__name__}, not a dictionary")
     return package
@@ -179,8 +184,8 @@ def _load_transformers_codec(
             locate(source) or source, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointNotFound(f"{missing}; nor as a transformers model: {reason}") from error
+        reason = f"nor as a transformers model: {first_line(error)}"
+        raise CheckpointNotFound(f"{missing}; {reason}") from error
     if any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")):
         raise CheckpointMismatch(f"{source}: weights do not fit: {report}")
     return HFEncodecCompressionModel(model).to(device).eval()

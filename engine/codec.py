@@ -63,7 +63,8 @@ class Codec:
     def _forward(self, codes: np.ndarray) -> torch.Tensor:
         with torch.inference_mode():
             tokens = torch.from_numpy(codes.astype(np.int64)).to(self.device)
-            return self.model.decode(tokens, None).float().cpu()
+            audio: torch.Tensor = self.model.decode(tokens, None)
+        return audio.float().cpu()
 
     def _problem(self, codes: Codes) -> str | None:
         info = self.info

@@ -9,7 +9,7 @@ from audiocraft.modules.conditioners import ConditioningAttributes, T5Conditione
 from omegaconf import DictConfig
 from transformers import AutoConfig
 
-from engine.errors import CheckpointNotFound
+from engine.errors import CheckpointNotFound, first_line
 
 
 def use_text_encoder(
@@ -34,8 +34,8 @@ def _register(name: str) -> None:
     try:
         width = AutoConfig.from_pretrained(name).d_model
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointNotFound(f"{name}: no T5 text encoder there: {reason}") from error
+        reason = f"no T5 text encoder there: {first_line(error)}"
+        raise CheckpointNotFound(f"{name}: {reason}") from error
     if name not in T5Conditioner.MODELS:
         T5Conditioner.MODELS.append(name)
     T5Conditioner.MODELS_DIMS[name] = width

@@ -12,6 +12,12 @@ All of them survive pickling, since they cross process boundaries.
 """
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's message, or the error's name if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class EngineError(Exception):
     """Base of the tree; `str(error)` is a sentence for the person who can act on it."""
 

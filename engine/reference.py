@@ -20,6 +20,7 @@ class ReferenceModel:
     def __init__(self, lm: LMModel) -> None:
         self.lm = lm
         self.device = next(lm.parameters()).device
+        self.dtype: torch.dtype = getattr(torch, lm.cfg.dtype)
         self.steps = 0
 
     @classmethod
@@ -52,9 +53,9 @@ class ReferenceModel:
             if cancelled():
                 raise Cancelled("the caller left")
 
-        # As in AudioCraft's BaseGenModel: half precision on CUDA, plain on the CPU.
-        on_cuda = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.float16, enabled=on_cuda):
+        # The transformer alone has `dtype`; AudioCraft's BaseGenModel autocasts around it too.
+        half = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype, enabled=half):
             torch.manual_seed(params.seed)
             codes = self.lm.generate(
                 conditions=[text_attributes(self.lm, params.text)],

@@ -10,11 +10,15 @@ from ray.serve.schema import ServeDeploySchema
 from graph.settings import AppArgs
 
 IMPORT_PATH = "graph.app:build"
+# Their contents are not described by Ray's schema; ours are checked by our own models.
 FREE_FORM = {"args", "user_config", "runtime_env"}
+
+Place = tuple[str | int, ...]
+Problem = tuple[Place, str]
 
 
 class ConfigFileError(Exception):
-    """The file cannot be used; each line of the message names a key and what is valid."""
+    """The file cannot be used; each line of the message names a place in it and what is valid."""
 
 
 def read_config_file(path: Path) -> dict[str, tp.Any]:
@@ -24,62 +28,29 @@ def read_config_file(path: Path) -> dict[str, tp.Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigFileError(f"{path}: {error}") from error
     if not isinstance(data, dict):
-        raise ConfigFileError(f"{path}: not a mapping with `applications`")
-    problems = list(_unknown_keys(data, ServeDeploySchema, ""))
-    if not problems:
-        problems = _problems_of(lambda: ServeDeploySchema.model_validate(data), "")
-    if not problems:
-        problems = [p for number in range(len(data["applications"])) for p in _check(data, number)]
+        raise ConfigFileError(f"{path}: not a mapping with the key 'applications'")
+    problems = (
+        list(_unknown_keys(data, ServeDeploySchema, ()))
+        or list(_invalid(data, ServeDeploySchema, ()))
+        or list(_check_application(data["applications"]))
+    )
     if problems:
-        raise ConfigFileError("\n".join(f"{path}: {problem}" for problem in problems))
+        lines = [f"{path}: {'.'.join(map(str, place))}: {what}" for place, what in problems]
+        raise ConfigFileError("\n".join(lines))
     return data
 
 
-def _check(data: dict[str, tp.Any], number: int) -> list[str]:
-    """Check the `args` of one application and the `user_config` of its deployments."""
-    application = data["applications"][number]
-    where = f"applications.{number}"
-    if application["import_path"] != IMPORT_PATH:
-        return [f"{where}.import_path: must be {IMPORT_PATH}"]
-    raw = application.get("args") or {}
-    if problems := _problems_of(lambda: AppArgs.model_validate(raw), f"{where}.args"):
-        return problems
-    tunables = AppArgs.model_validate(raw).tunables()
-    for index, deployment in enumerate(application.get("deployments") or []):
-        place, name = f"{where}.deployments.{index}", deployment["name"]
-        if name not in tunables:
-            problems.append(f"{place}.name: no deployment {name!r}; valid: {', '.join(tunables)}")
-        elif "user_config" in deployment:
-            model, values = tunables[name], deployment["user_config"]
-            problems += _problems_of(
-                lambda m=model, v=values: m.model_validate(v),  # type: ignore[misc]
-                f"{place}.user_config",
-            )
-    return problems
-
-
-def _problems_of(validate: tp.Callable[[], object], where: str) -> list[str]:
-    try:
-        validate()
-    except ValidationError as error:
-        return [
-            f"{'.'.join(filter(None, [where, *map(str, problem['loc'])]))}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-    return []
-
-
-def _unknown_keys(data: object, model: type[BaseModel], where: str) -> tp.Iterator[str]:
-    """Yield a line for each key in `data` that `model`, or a model inside it, does not have."""
-    if not isinstance(data, dict):
-        return
-    for key, value in data.items():
-        if key not in model.model_fields:
-            valid = ", ".join(model.model_fields)
-            yield f"{where}{key}: unknown key '{key}'; valid keys: {valid}"
-        elif key not in FREE_FORM and (inner := _inner(model.model_fields[key].annotation)):
-            for index, item in enumerate(value) if isinstance(value, list) else [("", value)]:
-                yield from _unknown_keys(item, inner, ".".join(filter(None, [f"{where}{key}", str(index)])) + ".")
+def _unknown_keys(data: object, model: type[BaseModel], at: Place) -> tp.Iterator[Problem]:
+    """Yield each key in `data` that `model`, or a model inside it, does not have."""
+    if isinstance(data, list):
+        for index, item in enumerate(data):
+            yield from _unknown_keys(item, model, (*at, index))
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            if key not in model.model_fields:
+                yield (*at, key), f"unknown key; valid keys: {', '.join(model.model_fields)}"
+            elif key not in FREE_FORM and (inner := _inner(model.model_fields[key].annotation)):
+                yield from _unknown_keys(value, inner, (*at, key))
 
 
 def _inner(annotation: object) -> type[BaseModel] | None:
@@ -88,3 +59,32 @@ def _inner(annotation: object) -> type[BaseModel] | None:
         return annotation
     found = (_inner(argument) for argument in tp.get_args(annotation))
     return next((model for model in found if model), None)
+
+
+def _invalid(data: object, model: type[BaseModel], at: Place) -> tp.Iterator[Problem]:
+    """Yield what keeps `data` from being a `model`."""
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        for problem in error.errors():
+            yield (*at, *problem["loc"]), problem["msg"]
+
+
+def _check_application(applications: list[dict[str, tp.Any]]) -> tp.Iterator[Problem]:
+    """Yield what is wrong in our own parts: `args`, and each deployment's `user_config`."""
+    if len(applications) != 1 or applications[0]["import_path"] != IMPORT_PATH:
+        yield ("applications",), f"must be one, with import_path: {IMPORT_PATH}"
+        return
+    at: Place = ("applications", 0)
+    args = applications[0].get("args") or {}
+    if problems := list(_invalid(args, AppArgs, (*at, "args"))):
+        yield from problems
+        return
+    tunables = AppArgs.model_validate(args).tunables()
+    for index, deployment in enumerate(applications[0].get("deployments") or []):
+        here, name = (*at, "deployments", index), deployment["name"]
+        if name not in tunables:
+            yield (*here, "name"), f"no deployment {name!r}; valid: {', '.join(tunables)}"
+        else:
+            values = deployment.get("user_config") or {}
+            yield from _invalid(values, tunables[name], (*here, "user_config"))

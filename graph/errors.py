@@ -1,6 +1,6 @@
 """The one place where errors become HTTP: OpenAI's error shape, plus the request's id.
 
-    {"error": {"message", "type", "param", "code"}, "request_id"}
+{"error": {"message", "type", "param", "code"}, "request_id"}
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class ErrorBody(BaseModel):
     request_id: str
 
 
-HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+HTTP_CODES = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 VALIDATION_CODES = {
     "json_invalid": (400, "invalid_json"),
     "missing": (422, "missing_field"),

@@ -1,8 +1,8 @@
 """`make serve`: starts a Ray of its own and the application, says each stage, ends both.
 
 `serve run serve_config.yaml` runs the same file; this adds the checks, the one-line errors and
-the isolation: a private Ray on the loopback address with a token of its own, so that two
-checkouts on one machine do not meet.
+the isolation: a private Ray with a token of its own, so that two checkouts on one machine do
+not meet.
 """
 
 import argparse
@@ -75,7 +75,6 @@ def start_ray() -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
     )
     stop_on_signals()  # again: Ray put its own handlers in their place
 

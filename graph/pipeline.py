@@ -90,7 +90,9 @@ class Pipeline:
         if name in of_kind:
             return of_kind[name]
         valid = ", ".join(of_kind) or "none is configured"
-        message = f"no {kind} model {name!r}; valid: {valid}" if name else f"no {kind} model: {valid}"
+        message = (
+            f"no {kind} model {name!r}; valid: {valid}" if name else f"no {kind} model: {valid}"
+        )
         raise ApiError(404, "model_not_found", message, "model")
 
     async def voice(self, model: TokenModelSettings) -> Voice:

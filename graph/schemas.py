@@ -33,7 +33,9 @@ class RequestModel(StrictModel):
                 raise
             reason = error.errors()[0]["msg"]
             raise PydanticCustomError(
-                "out_of_range", "{reason}; allowed: {allowed}", {"reason": reason, "allowed": allowed}
+                "out_of_range",
+                "{reason}; allowed: {allowed}",
+                {"reason": reason, "allowed": allowed},
             ) from error
 
 

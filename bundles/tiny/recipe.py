@@ -8,12 +8,14 @@ import argparse
 import io
 import itertools
 import json
+import string
 from pathlib import Path
 
 import audiocraft
 import sentencepiece
 import torch
 from audiocraft.models import builders
+from audiocraft.models.encodec import EncodecModel
 from audiocraft.modules.conditioners import T5Conditioner
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -46,7 +48,7 @@ def write_tokenizer(folder: Path) -> None:
         model_writer=model,
         vocab_size=512,
         character_coverage=1.0,
-        byte_fallback=True,
+        required_chars=string.digits + string.ascii_letters + string.punctuation,
         hard_vocab_limit=False,
         pad_id=0,
         eos_id=1,
@@ -167,7 +169,7 @@ def language_model_config(seconds: float) -> DictConfig:
     )  # fmt: skip
 
 
-def fill_codebooks(codec: nn.Module) -> None:
+def fill_codebooks(codec: EncodecModel) -> None:
     """Give untrained codebooks values; AudioCraft leaves them zero until k-means has run."""
     for layer in codec.quantizer.vq.layers:
         book = layer._codebook

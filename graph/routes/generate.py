@@ -18,7 +18,10 @@ WAV_ANSWER: dict[str, Any] = {
     "headers": {
         "x-seed": {"description": "The seed used.", "schema": {"type": "integer"}},
         "x-model": {"description": "The model used.", "schema": {"type": "string"}},
-        "x-request-id": {"description": "Names this request in the logs.", "schema": {"type": "string"}},
+        "x-request-id": {
+            "description": "Names this request in the logs.",
+            "schema": {"type": "string"},
+        },
         "server-timing": {"description": "Milliseconds by stage.", "schema": {"type": "string"}},
     },
 }

@@ -35,7 +35,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 def _describe(model: ModelSettings, kind: str, created: int) -> Model:
     owner, _, _ = model.checkpoint.replace(":", "/").partition("/")
-    return Model(id=model.name, created=created, owned_by=owner or "local", kind=kind, license=model.license)
+    return Model(
+        id=model.name, created=created, owned_by=owner or "local", kind=kind, license=model.license
+    )
 
 
 @router.get("")

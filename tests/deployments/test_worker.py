@@ -1,0 +1,62 @@
+"""A replica's hub settings, its one busy thread, and when it probes its model."""
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from deployments.worker import Health, Worker, prepare_hub
+
+
+def test_a_bundle_needs_no_network(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    prepare_hub("facebook/musicgen-small")
+    assert os.environ["HF_HUB_OFFLINE"] == "0"
+    prepare_hub("bundle:tiny/music")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_older_token_name_is_honoured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "old")
+    prepare_hub("facebook/musicgen-small")
+    assert os.environ["HF_TOKEN"] == "old"
+    monkeypatch.setenv("HF_TOKEN", "new")
+    prepare_hub("facebook/musicgen-small")
+    assert os.environ["HF_TOKEN"] == "new"
+
+
+async def test_calls_run_in_order_on_one_thread():
+    worker = Worker()
+    names: list[str] = []
+    calls = [worker.run(lambda: names.append(threading.current_thread().name)) for _ in range(5)]
+    await asyncio.gather(*calls)
+    assert names == ["model_0"] * 5
+
+
+async def test_a_cancelled_call_in_the_queue_never_begins():
+    worker, release, begun = Worker(), threading.Event(), []
+    blocker = asyncio.create_task(worker.run(release.wait))
+    queued = asyncio.create_task(worker.run(begun.append, 1))
+    await asyncio.sleep(0)
+    queued.cancel()
+    release.set()
+    await blocker
+    await worker.run(lambda: None)
+    assert begun == []
+
+
+def test_an_idle_model_is_probed_and_a_moving_one_is_not():
+    health = Health()
+    assert not health.needs_probe(0, busy=False)
+    assert health.needs_probe(0, busy=False)
+    assert not health.needs_probe(5, busy=True)
+    assert not health.needs_probe(5, busy=True)
+
+
+def test_a_busy_model_without_progress_is_a_failure():
+    health = Health(stall_seconds=0)
+    health.needs_probe(3, busy=True)
+    with pytest.raises(RuntimeError, match="no step finished"):
+        health.needs_probe(3, busy=True)

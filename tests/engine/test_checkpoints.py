@@ -1,0 +1,217 @@
+"""Published checkpoints load; broken ones are errors that name the file and the key."""
+
+import os
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub import constants
+from transformers import EncodecConfig, EncodecModel
+
+from engine.checkpoints import load_codec, load_diffusion, load_language_model
+from engine.errors import CheckpointMismatch, CheckpointNotFound, CheckpointUnreadable
+from tests import checkpoints as write
+from tests.conftest import Checkpoints
+
+
+def load_music(source: object, **options: str | None) -> torch.nn.Module:
+    return load_language_model(str(source), device="cpu", dtype="float32", **options)
+
+
+def assert_same_weights(model: torch.nn.Module, path: Path) -> None:
+    saved = torch.load(path, weights_only=True)["best_state"]
+    loaded = model.state_dict()
+    assert saved.keys() == loaded.keys()
+    assert all(
+        torch.equal(value.to(loaded[key].dtype), loaded[key]) for key, value in saved.items()
+    )
+
+
+def test_language_model_from_a_folder(checkpoints: Checkpoints):
+    model = load_music(checkpoints.music)
+    assert_same_weights(model, checkpoints.music / "state_dict.bin")
+    assert not model.training
+
+
+def test_codec_from_a_folder(checkpoints: Checkpoints):
+    codec = load_codec(str(checkpoints.codec), device="cpu")
+    assert_same_weights(codec, checkpoints.codec / "compression_state_dict.bin")
+    assert (codec.sample_rate, codec.frame_rate, codec.num_codebooks) == (16000, 50, 4)
+
+
+@pytest.mark.parametrize("name", ["music", "sound"])
+def test_language_model_from_the_bundle(name: str):
+    assert load_music(f"bundle:tiny/{name}").num_codebooks == 4
+
+
+def test_half_precision(checkpoints: Checkpoints):
+    model = load_language_model(str(checkpoints.music), device="cpu", dtype="float16")
+    assert model.transformer.layers[0].linear1.weight.dtype == torch.float16
+
+
+def test_from_the_hub(checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A hub id is found in the hub's cache, laid out as the hub library lays it out."""
+    repository = tmp_path / "models--facebook--musicgen-test"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    for file in (*checkpoints.music.iterdir(), *checkpoints.codec.iterdir()):
+        (snapshot / file.name).symlink_to(file)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_same_weights(load_music("facebook/musicgen-test"), checkpoints.music / "state_dict.bin")
+    assert load_codec("facebook/musicgen-test", device="cpu").sample_rate == 16000
+    with pytest.raises(CheckpointNotFound, match=r"facebook/absent/state_dict\.bin"):
+        load_music("facebook/absent")
+
+
+def test_codec_that_points_at_another(checkpoints: Checkpoints, tmp_path: Path):
+    """musicgen checkpoints may hold only the name of their codec (`audiocraft/utils/export.py`)."""
+    pointer = {"pretrained": str(checkpoints.codec), "exported": True, "version": "1.3.0"}
+    torch.save(pointer, tmp_path / "compression_state_dict.bin")
+    assert load_codec(str(tmp_path), device="cpu").num_codebooks == 4
+
+
+def test_codec_in_transformers_format(tmp_path: Path):
+    config = EncodecConfig(
+        sampling_rate=24000, upsampling_ratios=[8, 5, 4, 2], num_filters=4, hidden_size=16,
+        codebook_size=64, target_bandwidths=[0.9, 1.8], num_lstm_layers=1,
+    )  # fmt: skip
+    EncodecModel(config).save_pretrained(tmp_path)
+    codec = load_codec(str(tmp_path), device="cpu")
+    assert (codec.sample_rate, codec.frame_rate, codec.cardinality) == (24000, 75, 64)
+
+
+def test_melody_model(checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its stem separator comes from elsewhere, so a silent one stands in for it."""
+    from demucs import pretrained
+
+    separator = torch.nn.Identity()
+    separator.sources = ["drums", "bass", "other", "vocals"]
+    monkeypatch.setattr(pretrained, "get_model", lambda name: separator)
+    write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
+    model = load_music(tmp_path)
+    melody = model.condition_provider.conditioners["self_wav"]
+    assert melody.match_len_on_eval
+    assert melody.cache is None
+
+
+def test_diffusion(tmp_path: Path):
+    states = write.write_diffusion(tmp_path / "mbd_musicgen_32khz.th")
+    models, processors, configs = load_diffusion(
+        str(tmp_path), "mbd_musicgen_32khz.th", device="cpu"
+    )
+    assert len(models) == len(processors) == len(configs) == 2
+    for model, state in zip(models, states, strict=True):
+        assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_diffusion_without_a_band(tmp_path: Path):
+    write.write_diffusion(tmp_path / "mbd.th")
+    package = torch.load(tmp_path / "mbd.th", weights_only=False)
+    package["n_bands"] = 3
+    torch.save(package, tmp_path / "mbd.th")
+    with pytest.raises(CheckpointMismatch, match=r"mbd\.th: has no key 2"):
+        load_diffusion(str(tmp_path), "mbd.th", device="cpu")
+
+
+def test_another_text_encoder(checkpoints: Checkpoints, tmp_path: Path):
+    other = write.write_text_encoder(tmp_path / "other")
+    model = load_music(checkpoints.music, text_encoder=other)
+    assert model.condition_provider.conditioners["description"].name == other
+
+
+@pytest.mark.parametrize("source", ["bundle:tiny/none", "/no/such/folder", "not a hub id"])
+def test_missing_source(source: str):
+    with pytest.raises(CheckpointNotFound, match=source):
+        load_music(source)
+
+
+def test_missing_file(tmp_path: Path):
+    with pytest.raises(CheckpointNotFound, match=r"state_dict\.bin"):
+        load_music(tmp_path)
+    with pytest.raises(CheckpointNotFound, match=r"compression_state_dict\.bin"):
+        load_codec(str(tmp_path), device="cpu")
+
+
+def test_missing_text_encoder(checkpoints: Checkpoints, tmp_path: Path):
+    with pytest.raises(CheckpointNotFound, match="no T5 text encoder there"):
+        load_music(checkpoints.music, text_encoder=str(tmp_path))
+
+
+def changed(checkpoints: Checkpoints, folder: Path, change: object) -> Path:
+    package = torch.load(checkpoints.music / "state_dict.bin", weights_only=True)
+    change(package)
+    torch.save(package, folder / "state_dict.bin")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p.pop("best_state"), "has no key 'best_state'"),
+        (lambda p: p.pop("xp.cfg"), "has no key 'xp.cfg'"),
+        (lambda p: p["best_state"].pop("emb.0.weight"), r"Missing key.*emb\.0\.weight"),
+        (lambda p: p["best_state"].update(odd=torch.ones(1)), "Unexpected key.*odd"),
+        (lambda p: p["best_state"].update({"emb.0.weight": torch.ones(2, 2)}), "size mismatch"),
+        (lambda p: p.update({"xp.cfg": "lm_model: none\ntransformer_lm: {}"}), "does not build"),
+    ],
+)
+def test_mismatched_file(checkpoints: Checkpoints, tmp_path: Path, change: object, message: str):
+    with pytest.raises(CheckpointMismatch, match=f"(?s)state_dict.bin.*{message}"):
+        load_music(changed(checkpoints, tmp_path, change))
+
+
+def test_wrong_kind(checkpoints: Checkpoints, tmp_path: Path):
+    file = tmp_path / "state_dict.bin"
+    file.write_bytes((checkpoints.codec / "compression_state_dict.bin").read_bytes())
+    with pytest.raises(CheckpointMismatch, match="no 'transformer_lm'"):
+        load_music(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])
+def test_truncated_file(checkpoints: Checkpoints, tmp_path: Path, keep: float):
+    whole = (checkpoints.music / "state_dict.bin").read_bytes()
+    length = keep if isinstance(keep, int) else int(keep * len(whole))
+    (tmp_path / "state_dict.bin").write_bytes(whole[:length])
+    with pytest.raises(CheckpointUnreadable, match=r"state_dict\.bin: truncated"):
+        load_music(tmp_path)
+
+
+def test_a_pickle_runs_no_code(tmp_path: Path):
+    witness = tmp_path / "witness"
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(witness),)
+
+    (tmp_path / "state_dict.bin").write_bytes(pickle.dumps({"best_state": Attack()}))
+    with pytest.raises(CheckpointUnreadable):
+        load_music(tmp_path)
+    torch.save({"best_state": Attack()}, tmp_path / "state_dict.bin")
+    with pytest.raises(CheckpointUnreadable):
+        load_music(tmp_path)
+    assert not witness.exists()
+
+
+def test_the_recipe_makes_the_bundle(tmp_path: Path):
+    """The committed weights are what the recipe writes."""
+    from bundles.tiny import recipe
+    from engine.checkpoints import BUNDLES
+
+    recipe.make(tmp_path)
+    for name in (
+        "codec/compression_state_dict.bin",
+        "music/state_dict.bin",
+        "sound/state_dict.bin",
+    ):
+        made = SimpleNamespace(**torch.load(tmp_path / name, weights_only=True)).best_state
+        committed = torch.load(BUNDLES / "tiny" / name, weights_only=True)["best_state"]
+        assert made.keys() == committed.keys()
+        for key, value in made.items():
+            torch.testing.assert_close(value, committed[key])
+    tokenizer = "t5/spiece.model"
+    assert (tmp_path / tokenizer).read_bytes() == (BUNDLES / "tiny" / tokenizer).read_bytes()

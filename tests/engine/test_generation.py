@@ -1,0 +1,120 @@
+"""The reference path and the codec give what AudioCraft itself gives."""
+
+import numpy as np
+import pytest
+import torch
+from audiocraft.models import MusicGen, loaders
+
+from engine.codec import Codec
+from engine.errors import Cancelled, InvalidRequest
+from engine.params import Codes, GenerationParams, Waveform
+from engine.reference import ReferenceModel
+from tests.conftest import Checkpoints
+
+
+@pytest.fixture(scope="module")
+def model(checkpoints: Checkpoints) -> ReferenceModel:
+    return ReferenceModel.load(str(checkpoints.music), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def codec(checkpoints: Checkpoints) -> Codec:
+    return Codec.load(str(checkpoints.codec), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def audiocraft(checkpoints: Checkpoints) -> MusicGen:
+    """The same checkpoint, loaded and run by AudioCraft alone."""
+    lm = loaders.load_lm_model(str(checkpoints.music))
+    return MusicGen("reference", loaders.load_compression_model(str(checkpoints.codec)), lm)
+
+
+def never() -> bool:
+    return False
+
+
+def generate(model: ReferenceModel, **changes: object) -> np.ndarray:
+    params = GenerationParams(**{"text": "calm piano", "frames": 30, "seed": 7, **changes})
+    return model.generate(params, never).array()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"temperature": 0.7, "top_k": 20},
+        {"top_p": 0.8},
+        {"guidance_scale": 1.0, "text": "rain, wind"},
+        {"temperature": 0.0},
+    ],
+)
+def test_codes_and_audio_are_audiocrafts(
+    model: ReferenceModel, codec: Codec, audiocraft: MusicGen, settings: dict[str, object]
+):
+    ours = generate(model, **settings)
+    names = {"guidance_scale": "cfg_coef"}
+    options = {names.get(k, k): v for k, v in settings.items() if k != "text"}
+    audiocraft.set_generation_params(
+        duration=0.6, use_sampling=settings.get("temperature") != 0.0, **options
+    )
+    torch.manual_seed(7)
+    audio, codes = audiocraft.generate(
+        [str(settings.get("text", "calm piano"))], return_tokens=True
+    )
+    np.testing.assert_array_equal(ours, codes[0].numpy())
+    (decoded,) = codec.decode([Codes.pack(ours)])
+    np.testing.assert_array_equal(decoded.array(), audio[0].numpy())
+
+
+def test_the_seed_decides(model: ReferenceModel):
+    first = generate(model, seed=1)
+    np.testing.assert_array_equal(first, generate(model, seed=1))
+    assert (first != generate(model, seed=2)).any()
+
+
+def test_the_text_matters(model: ReferenceModel):
+    assert (generate(model, text="calm 1") != generate(model, text="calm 2")).any()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 200])
+def test_as_many_frames_as_asked(model: ReferenceModel, frames: int):
+    assert generate(model, frames=frames).shape == (4, frames)
+
+
+def test_cancelled_within_one_step(model: ReferenceModel):
+    begun = model.steps
+
+    def after_three_steps() -> bool:
+        return model.steps - begun >= 3
+
+    with pytest.raises(Cancelled):
+        model.generate(GenerationParams("x", frames=100, seed=0), after_three_steps)
+    assert model.steps - begun == 3
+
+
+def test_a_batch_gives_what_each_request_gets_alone(codec: Codec):
+    draw = np.random.default_rng(0)
+    requests = [Codes.pack(draw.integers(0, 512, (4, frames))) for frames in (5, 20, 5, 1)]
+    for request, audio in zip(requests, codec.decode(requests), strict=True):
+        (alone,) = codec.decode([request])
+        assert isinstance(audio, Waveform)
+        assert isinstance(alone, Waveform)
+        assert audio.data == alone.data
+        assert audio.array().shape == (1, request.frames * 320)
+
+
+@pytest.mark.parametrize(
+    ("codes", "reason"),
+    [
+        (np.full((4, 3), 512), "from 0 to 511"),
+        (np.full((4, 3), -1), "from 0 to 511"),
+        (np.zeros((5, 3), int), "1 to 4"),
+        (np.zeros((4, 0), int), "no frames"),
+    ],
+)
+def test_bad_codes_fail_alone(codec: Codec, codes: np.ndarray, reason: str):
+    good = Codes.pack(np.zeros((4, 3), int))
+    error, audio = codec.decode([Codes.pack(codes), good])
+    assert isinstance(error, InvalidRequest)
+    assert reason in str(error)
+    assert isinstance(audio, Waveform)

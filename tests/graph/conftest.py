@@ -1,0 +1,107 @@
+"""The HTTP application over handles that answer at once, without Ray."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from deployments.settings import AudioGenSettings, EnCodecSettings, MusicGenSettings
+from engine.params import CodecInfo, Codes, Generated, GenerationParams, LanguageModelInfo, Waveform
+from graph.ingress import create_app
+from graph.pipeline import Pipeline
+from graph.service import Service
+from graph.settings import Limits
+
+
+@dataclass
+class Method:
+    """Stands for `handle.method`: awaits what the function returns, or raises."""
+
+    function: Any
+
+    async def remote(self, *args: Any) -> Any:
+        await asyncio.sleep(0)
+        return self.function(*args)
+
+
+@dataclass
+class FakeLanguageModel:
+    """Codes that tell the request apart: the seed, repeated."""
+
+    max_seconds: float = 30.0
+    seen: list[GenerationParams] = field(default_factory=list)
+    error: Exception | None = None
+
+    @property
+    def info(self) -> Method:
+        return Method(lambda: LanguageModelInfo(4, 512, 16000, self.max_seconds))
+
+    @property
+    def generate(self) -> Method:
+        return Method(self._generate)
+
+    def _generate(self, params: GenerationParams) -> Generated:
+        if self.error:
+            raise self.error
+        self.seen.append(params)
+        codes = np.full((4, params.frames), params.seed % 512)
+        return Generated(Codes.pack(codes), wait_seconds=0.1, run_seconds=0.2)
+
+
+@dataclass
+class FakeCodec:
+    """A square wave beyond full scale, 320 samples a frame."""
+
+    cardinality: int = 512
+
+    @property
+    def info(self) -> Method:
+        return Method(lambda: CodecInfo(4, self.cardinality, 16000, 1, 50.0))
+
+    @property
+    def decode(self) -> Method:
+        return Method(self._decode)
+
+    def _decode(self, codes: Codes) -> Waveform:
+        wave = np.tile(np.repeat([2.0, -2.0], 160), codes.frames)
+        return Waveform.pack(wave[None], 16000)
+
+
+@dataclass
+class Server:
+    """The application with its parts in reach."""
+
+    service: Service
+    music: FakeLanguageModel
+    codec: FakeCodec
+    statuses: dict[str, str]
+    http: httpx.AsyncClient
+
+    async def generate(self, where: str = "music", **body: Any) -> httpx.Response:
+        return await self.http.post(f"/generate/{where}", json={"text": "calm piano", **body})
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    models = [
+        MusicGenSettings(name="music", kind="musicgen", checkpoint="bundle:m", codec="codec"),
+        AudioGenSettings(
+            name="sound", kind="audiogen", checkpoint="facebook/s", codec="codec", license="x"
+        ),
+        EnCodecSettings(name="codec", kind="encodec", checkpoint="/models/codec"),
+    ]
+    music, sound, codec = FakeLanguageModel(), FakeLanguageModel(max_seconds=10.0), FakeCodec()
+    statuses = {"music": "HEALTHY", "sound": "UPSCALING", "codec": "HEALTHY"}
+
+    async def report() -> dict[str, str]:
+        return statuses
+
+    handles = {"music": music, "sound": sound, "codec": codec}
+    service = Service(Pipeline(models, handles), report, Limits(max_body_bytes=2000), started_at=1)
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield Server(service, music, codec, statuses, http)

@@ -1,0 +1,235 @@
+"""The HTTP surface: what it accepts, what it refuses, and in which words."""
+
+import io
+import json
+from typing import Any
+
+import httpx
+import pytest
+import soundfile
+from ray.serve.exceptions import DeploymentUnavailableError
+
+from engine.errors import InvalidRequest
+from engine.params import GenerationParams
+from graph.settings import Limits
+from tests.graph.conftest import Server
+
+
+def assert_error(response: httpx.Response, status: int, code: str, param: str | None, say: str):
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert body.keys() == {"error", "request_id"}
+    assert body["request_id"]
+    error = body["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["type"] == ("server_error" if status >= 500 else "invalid_request_error")
+    assert (error["code"], error["param"]) == (code, param)
+    assert say in error["message"]
+    assert "Traceback" not in response.text
+
+
+async def test_a_wav_file_comes_back(server: Server):
+    response = await server.generate(duration=2.5, seed=11)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "audio/wav"
+    assert response.headers["x-seed"] == "11"
+    assert response.headers["x-model"] == "music"
+    stages = dict(s.split(";dur=") for s in response.headers["server-timing"].split(", "))
+    assert list(stages) == ["wait", "generate", "decode", "total"]
+    assert float(stages["generate"]) == 200.0
+    audio, rate = soundfile.read(io.BytesIO(response.content), dtype="int16")
+    assert (len(audio), rate) == (40000, 16000)
+    assert (audio.max(), audio.min()) == (32767, -32768), "clipped, not scaled"
+
+
+async def test_the_defaults_are_audiocrafts(server: Server):
+    response = await server.generate()
+    (params,) = server.music.seen
+    assert params == GenerationParams(
+        "calm piano", 500, int(response.headers["x-seed"]), 1.0, 250, 0.0, 3.0
+    )
+
+
+async def test_every_parameter_arrives(server: Server):
+    await server.generate(
+        duration=1, temperature=0.5, top_k=9, top_p=0.3, cfg_coef=7, seed=5, model="music"
+    )
+    assert server.music.seen == [GenerationParams("calm piano", 50, 5, 0.5, 9, 0.3, 7)]
+
+
+async def test_without_a_seed_one_is_drawn(server: Server):
+    seeds = {(await server.generate(duration=1)).headers["x-seed"] for _ in range(3)}
+    assert len(seeds) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "say"),
+    [
+        ({"text": ""}, "text", "must not be empty"),
+        ({"text": " \n"}, "text", "must not be empty"),
+        ({"text": 3}, "text", "valid string"),
+        ({"text": ["a"]}, "text", "valid string"),
+        ({"text": "x" * 501}, "text", "501 characters; allowed: 1 to 500"),
+        ({"duration": 0}, "duration", "allowed: above 0 to 3600"),
+        ({"duration": 0.01}, "duration", "from 0.02 to 30 s"),
+        ({"duration": 30.1}, "duration", "from 0.02 to 30 s"),
+        ({"duration": "10"}, "duration", "valid number"),
+        ({"duration": True}, "duration", "valid number"),
+        ({"temperature": -0.1}, "temperature", "from 0 to 10"),
+        ({"temperature": 11}, "temperature", "from 0 to 10"),
+        ({"top_k": -1}, "top_k", "from 0 to 65536"),
+        ({"top_k": 1.5}, "top_k", "valid integer"),
+        ({"top_p": 1.01}, "top_p", "from 0 to 1"),
+        ({"cfg_coef": 21}, "cfg_coef", "from 0 to 20"),
+        ({"seed": -1}, "seed", "from 0 to 9223372036854775807"),
+        ({"seed": 2**63}, "seed", "from 0 to 9223372036854775807"),
+    ],
+)
+async def test_out_of_range(server: Server, body: dict[str, Any], param: str, say: str):
+    server.service.limits = Limits(max_text_chars=500)
+    assert_error(await server.generate(**body), 422, "invalid_value", param, say)
+    assert server.music.seen == []
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code", "param", "say"),
+    [
+        (b"{", 400, "invalid_json", None, "not JSON"),
+        (b"", 422, "missing_field", None, "required"),
+        (b"[]", 422, "invalid_value", None, "valid dictionary"),
+        (b"{}", 422, "missing_field", "text", "text: Field required"),
+        (b'{"text": "a", "duration": NaN}', 422, "invalid_value", "duration", "finite"),
+        (b'{"text": "a", "duration": 1e999}', 422, "invalid_value", "duration", "finite"),
+        (b'{"text": "\\ud800"}', 422, "invalid_value", "text", "surrogates"),
+        (b'{"text": "a", "txt": "b"}', 422, "unknown_field", "txt", "valid keys: text, duration"),
+        (b"\xff\xfe", 400, "invalid_json", None, "not JSON"),
+        (b'"' + b"x" * 2000, 413, "body_too_large", None, "above 2000 bytes"),
+        (b"[" * 1900, 400, "invalid_body", None, "error parsing the body"),
+    ],
+)
+async def test_bad_bodies(
+    server: Server, content: bytes, status: int, code: str, param: str, say: str
+):
+    headers = {"content-type": "application/json"}
+    response = await server.http.post("/generate/music", content=content, headers=headers)
+    assert_error(response, status, code, param, say)
+
+
+async def test_a_large_body_without_a_length_is_refused(server: Server):
+    async def endless():
+        while True:
+            yield b"x" * 1000
+
+    headers = {"content-type": "application/json"}
+    response = await server.http.post("/generate/music", content=endless(), headers=headers)
+    assert_error(response, 413, "body_too_large", None, "above 2000 bytes")
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "x"])
+async def test_another_content_type(server: Server, kind: str | None):
+    headers = {"content-type": kind} if kind else {}
+    response = await server.http.post("/generate/music", content=b'{"text":"a"}', headers=headers)
+    assert_error(response, 415, "unsupported_content_type", None, "send application/json")
+
+
+async def test_a_charset_is_no_other_type(server: Server):
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+    response = await server.http.post("/generate/music", content=b'{"text":"a"}', headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("where", "model", "say"),
+    [
+        ("music", "nope", "no musicgen model 'nope'; valid: music"),
+        ("music", "sound", "no musicgen model 'sound'; valid: music"),
+        ("audio", "codec", "no audiogen model 'codec'; valid: sound"),
+    ],
+)
+async def test_unknown_model(server: Server, where: str, model: str, say: str):
+    assert_error(await server.generate(where, model=model), 404, "model_not_found", "model", say)
+
+
+async def test_sound_has_its_own_maximum(server: Server):
+    assert (await server.generate("audio", duration=10)).headers["x-model"] == "sound"
+    response = await server.generate("audio", duration=10.5)
+    assert_error(response, 422, "invalid_value", "duration", "from 0.02 to 10 s")
+
+
+async def test_unknown_path_and_method(server: Server):
+    assert_error(await server.http.get("/nope"), 404, "not_found", None, "Not Found")
+    response = await server.http.get("/generate/music")
+    assert_error(response, 405, "method_not_allowed", None, "Method Not Allowed")
+    assert response.headers["allow"] == "POST"
+
+
+async def test_the_callers_request_id_is_kept(server: Server):
+    response = await server.http.get("/nope", headers={"x-request-id": "mine"})
+    assert response.json()["request_id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "say"),
+    [
+        (InvalidRequest("the text is bad", "text"), 422, "invalid_value", "the text is bad"),
+        (DeploymentUnavailableError("music"), 503, "model_unavailable", "try again"),
+        (ZeroDivisionError("secret"), 500, "internal_error", "the server failed"),
+    ],
+)
+async def test_errors_of_a_model(
+    server: Server, error: Exception, status: int, code: str, say: str
+):
+    server.music.error = error
+    response = await server.generate()
+    param = error.param if isinstance(error, InvalidRequest) else None
+    assert_error(response, status, code, param, say)
+    assert "secret" not in response.text
+
+
+async def test_limits_change_while_running(server: Server):
+    server.service.limits = Limits(max_duration_s=1)
+    assert_error(await server.generate(duration=2), 422, "invalid_value", "duration", "to 1 s")
+
+
+async def test_models_in_openais_shape(server: Server):
+    listing = (await server.http.get("/v1/models")).json()
+    assert listing["object"] == "list"
+    assert [m["id"] for m in listing["data"]] == ["music", "sound", "codec"]
+    assert listing["data"][1] == {
+        "id": "sound", "object": "model", "created": 1, "owned_by": "facebook",
+        "kind": "audiogen", "license": "x",
+    }  # fmt: skip
+    assert [m["owned_by"] for m in listing["data"]] == ["bundle", "facebook", "local"]
+    assert (await server.http.get("/v1/models/sound")).json() == listing["data"][1]
+    response = await server.http.get("/v1/models/nope")
+    assert_error(response, 404, "model_not_found", "model", "valid: music, sound, codec")
+
+
+async def test_health(server: Server):
+    assert (await server.http.get("/healthz")).json() == {"status": "ok"}
+    ready = await server.http.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["deployments"] == server.statuses
+
+
+async def test_not_ready_while_a_deployment_is_not_healthy(server: Server):
+    server.statuses["codec"] = "UPDATING"
+    response = await server.http.get("/readyz")
+    assert_error(response, 503, "not_ready", None, "codec is UPDATING")
+
+
+async def test_not_ready_where_model_and_codec_do_not_fit(server: Server):
+    server.codec.cardinality = 1024
+    response = await server.http.get("/readyz")
+    say = "model 'music' does not fit codec 'codec': cardinality 512 against 1024"
+    assert_error(response, 500, "configuration", None, say)
+
+
+async def test_the_schema_describes_it(server: Server):
+    schema = (await server.http.get("/openapi.json")).json()
+    for path in ("/generate/music", "/generate/audio"):
+        answers = schema["paths"][path]["post"]["responses"]
+        assert set(answers) == {"200", "400", "404", "413", "415", "422", "503"}
+        assert set(answers["200"]["content"]) == {"audio/wav"}
+        assert "ErrorBody" in json.dumps(answers["422"])
+    assert (await server.http.get("/docs")).status_code == 200
