@@ -45,7 +45,12 @@ class ErrorBody(BaseModel):
     request_id: str
 
 
-HTTP_CODES = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+HTTP_CODES = {
+    400: "invalid_body",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+}
 VALIDATION_CODES = {
     "json_invalid": (400, "invalid_json"),
     "missing": (422, "missing_field"),

@@ -1,9 +1,19 @@
 """Fixtures shared by all tests."""
 
+import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Ray reads these once, when it is imported; the replicas inherit them.
+os.environ |= {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+}
 
 
 @dataclass(frozen=True)

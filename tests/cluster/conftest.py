@@ -1,0 +1,103 @@
+"""One Ray cluster for the session, with a GPU that is not there, and the shipped application."""
+
+import copy
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import ray
+from ray import serve
+
+from engine.params import Load
+from graph import launch
+from graph.config_file import read_config_file
+
+ROOT = Path(__file__).resolve().parents[2]
+APPLICATION = "audiocraft"
+FRACTIONS = {"music": 0.4, "sound": 0.3, "codec": 0.2}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "cluster" in item.path.parts:
+            item.add_marker(pytest.mark.cluster)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait until `condition` holds; return what it returned."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+    return found
+
+
+@dataclass
+class Deployed:
+    """The running application."""
+
+    config: dict[str, Any]
+    http: httpx.Client
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return "127.0.0.1", self.config["http_options"]["port"]
+
+    def generate(self, where: str = "music", **body: Any) -> httpx.Response:
+        return self.http.post(f"/generate/{where}", json={"text": "calm piano", **body})
+
+    def load(self, model: str = "music") -> Load:
+        handle = serve.get_deployment_handle(model, APPLICATION)
+        return handle.load.remote().result(timeout_s=30)
+
+    def replica(self, deployment: str) -> psutil.Process:
+        """Return the one process that is a replica of `deployment`."""
+        name = f"ray::ServeReplica:{APPLICATION}:{deployment}"
+        found = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if process.status() != psutil.STATUS_ZOMBIE
+            and any(part.startswith(name) for part in process.cmdline())
+        ]
+        assert len(found) == 1, found
+        return found[0]
+
+    def redeploy(self, config: dict[str, Any]) -> None:
+        launch.deploy(config)
+
+
+@pytest.fixture(scope="session")
+def deployed() -> Iterator[Deployed]:
+    config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
+    config["http_options"]["port"] = free_port()
+    for model in config["applications"][0]["args"]["models"]:
+        model |= {"num_gpus": FRACTIONS[model["name"]], "device": "cpu"}
+    ray.init(
+        address="local",
+        namespace="serve",
+        num_cpus=4,
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    try:
+        launch.deploy(config)
+        launch.wait_until_running(APPLICATION)
+        host, port = "127.0.0.1", config["http_options"]["port"]
+        with httpx.Client(base_url=f"http://{host}:{port}", timeout=120) as http:
+            yield Deployed(config, http)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,98 @@
+"""`make serve`, as a person runs it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import soundfile
+
+from tests.cluster.conftest import ROOT, free_port, until
+
+START_S = 240
+
+
+@contextmanager
+def launched(*arguments: object, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the launcher; end it, and all it started, whatever happens."""
+    command = [sys.executable, "-m", "graph.launch", *map(str, arguments)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_serve_try_and_stop(tmp_path: Path):
+    log, port = tmp_path / "log", free_port()
+    with launched("serve_config.yaml", "--port", port, log=log) as process:
+        until(lambda: "\ntry " in log.read_text() or process.poll() is not None, START_S)
+        lines = log.read_text().splitlines()
+        stages = [line.split()[0] for line in lines]
+        assert stages == ["starting", *["loading"] * 4, "ready", "logs", "try"], lines
+        assert all(re.search(r"loading +\w+: \d+\.\d s$", line) for line in lines[1:5]), lines
+        curl = lines[-1].removeprefix("try").strip()
+        subprocess.run(curl, shell=True, cwd=tmp_path, check=True, capture_output=True)
+        assert soundfile.info(tmp_path / "music.wav").duration == 5.0
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) > 5
+
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert log.read_text().splitlines()[-1].startswith("stopping")
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path):
+    text = (ROOT / "serve_config.yaml").read_text()
+    (tmp_path / "serve.yaml").write_text(text.replace("bundle:tiny/music", "bundle:tiny/nothing"))
+    log = tmp_path / "log"
+    with launched(tmp_path / "serve.yaml", "--port", free_port(), log=log) as process:
+        assert process.wait(START_S) == 1
+    assert "error: " in log.read_text()
+    assert "bundle:tiny/nothing: this installation has no such bundle" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("  port: 8000\n  prot: 1", "http_options.prot: unknown key"),
+        ("  port: {taken}", "port {taken} on 127.0.0.1 is taken"),
+    ],
+)
+def test_a_wrong_start_is_one_line_and_fast(tmp_path: Path, wrong: str, message: str):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        text = (ROOT / "serve_config.yaml").read_text()
+        text = text.replace("  port: 8000", wrong.format(taken=taken))
+        (tmp_path / "serve.yaml").write_text(text)
+        begun = time.monotonic()
+        with launched(tmp_path / "serve.yaml", log=tmp_path / "log") as process:
+            assert process.wait(60) == 1
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.startswith("error: ")
+    assert message.format(taken=taken) in line
+    assert time.monotonic() - begun < 60
+
+
+def test_a_machine_that_is_too_small_is_told(tmp_path: Path):
+    text = (ROOT / "serve_config.yaml").read_text()
+    (tmp_path / "serve.yaml").write_text(text.replace("num_cpus: 1\n", "num_cpus: 4096\n"))
+    log = tmp_path / "log"
+    with launched(tmp_path / "serve.yaml", "--port", free_port(), log=log) as process:
+        assert process.wait(START_S) == 1
+    assert "the configuration takes 4096.85 num_cpus, this machine has" in log.read_text()
