@@ -1,16 +1,10 @@
 """Reading AudioCraft's published checkpoints (`audiocraft/models/loaders.py`, 1.3.0).
 
-A *source* is one of
-- `bundle:tiny/music`, a folder under this repository's `bundles/`;
-- a path to a folder;
-- `owner/name`, a repository on the Hugging Face hub.
-
 A file holds `{'best_state': tensors, 'xp.cfg': YAML, ...}`. Files are read with
 `weights_only`, so that none of their code runs, and loaded strictly.
 """
 
 import pickle
-import re
 import typing as tp
 from collections import defaultdict
 from pathlib import Path
@@ -35,11 +29,10 @@ from engine.errors import (
     CheckpointUnreadable,
     first_line,
 )
+from engine.sources import locate
 
-BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 LANGUAGE_MODEL_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 # Multi-band diffusion files pickle OmegaConf nodes beside their tensors
 # (`MultiBandDiffusion.get_mbd_musicgen`); these and no others may be built.
@@ -49,24 +42,6 @@ OMEGACONF_NODES = [
 ]  # fmt: skip
 
 BUILD_ERRORS = (OmegaConfBaseException, AssertionError, AttributeError, KeyError, TypeError)
-
-
-def locate(source: str) -> Path | None:
-    """Return the folder that `source` names, or None where it is a hub id.
-
-    Raises CheckpointNotFound where it is neither.
-    """
-    if source.startswith("bundle:"):
-        folder = BUNDLES / source.removeprefix("bundle:")
-        if not folder.is_dir():
-            raise CheckpointNotFound(f"{source}: this installation has no such bundle")
-        return folder
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if HUB_ID.fullmatch(source):
-        return None
-    raise CheckpointNotFound(f"{source}: no such folder, and not a hub id (owner/name)")
 
 
 def fetch(source: str, filename: str) -> Path:
@@ -139,7 +114,7 @@ def load_language_model(
     ):
         parent, _, key = training_only.rpartition(".")
         (OmegaConf.select(cfg, parent) or {}).pop(key, None)
-    use_text_encoder(cfg, text_encoder, locate)
+    use_text_encoder(cfg, text_encoder)
     try:
         model = builders.get_lm_model(cfg)
     except BUILD_ERRORS as error:

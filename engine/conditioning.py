@@ -1,8 +1,5 @@
 """Text conditions for AudioCraft's language models (`audiocraft/modules/conditioners.py`)."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import torch
 from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import ConditioningAttributes, T5Conditioner, WavCondition
@@ -10,11 +7,10 @@ from omegaconf import DictConfig
 from transformers import AutoConfig
 
 from engine.errors import CheckpointNotFound, first_line
+from engine.sources import locate
 
 
-def use_text_encoder(
-    cfg: DictConfig, source: str | None, locate: Callable[[str], Path | None]
-) -> None:
+def use_text_encoder(cfg: DictConfig, source: str | None) -> None:
     """Point every T5 conditioner in `cfg` at `source`, or at the one that it names itself.
 
     T5Conditioner takes only the names and widths that it lists, so others are entered in its

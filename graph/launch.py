@@ -55,6 +55,18 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
+def check_sources(config: Mapping[str, Any]) -> None:
+    """Raise LaunchError where a checkpoint is neither a folder here nor a hub id."""
+    from engine.errors import CheckpointNotFound
+    from engine.sources import locate
+
+    for model in config["applications"][0]["args"]["models"]:
+        try:
+            locate(model["checkpoint"])
+        except CheckpointNotFound as error:
+            raise LaunchError(f"model {model['name']!r}: {error}") from error
+
+
 def set_environment() -> None:
     """Set what Ray reads once, when it is imported; its processes inherit it."""
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -155,6 +167,7 @@ def launch(config_path: Path, port: int | None) -> None:
         config = read_config_file(config_path)
     except ConfigFileError as error:
         raise LaunchError(str(error)) from error
+    check_sources(config)
     http = config.setdefault("http_options", {})
     if port is not None:
         http["port"] = port

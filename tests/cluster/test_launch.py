@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import soundfile
+import yaml
 
 from tests.cluster.conftest import ROOT, free_port, until
 
@@ -57,28 +58,35 @@ def test_serve_try_and_stop(tmp_path: Path):
     assert alive == []
 
 
-def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path):
-    text = (ROOT / "serve_config.yaml").read_text()
-    (tmp_path / "serve.yaml").write_text(text.replace("bundle:tiny/music", "bundle:tiny/nothing"))
+def test_a_broken_checkpoint_is_named(tmp_path: Path):
+    """The file is found broken by the replica; its message reaches the terminal."""
+    broken = tmp_path / "codec" / "compression_state_dict.bin"
+    broken.parent.mkdir()
+    broken.write_bytes(b"PK")
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    config["applications"][0]["args"]["models"] = [
+        {"name": "codec", "kind": "encodec", "checkpoint": str(broken.parent)}
+    ]
+    (tmp_path / "serve.yaml").write_text(yaml.safe_dump(config))
     log = tmp_path / "log"
     with launched(tmp_path / "serve.yaml", "--port", free_port(), log=log) as process:
         assert process.wait(START_S) == 1
-    assert "error: " in log.read_text()
-    assert "bundle:tiny/nothing: this installation has no such bundle" in log.read_text()
+    assert f"{broken}: truncated or not a checkpoint" in log.read_text()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("right", "wrong", "message"),
     [
-        ("  port: 8000\n  prot: 1", "http_options.prot: unknown key"),
-        ("  port: {taken}", "port {taken} on 127.0.0.1 is taken"),
+        ("  port: 8000", "  port: 8000\n  prot: 1", "http_options.prot: unknown key"),
+        ("  port: 8000", "  port: {taken}", "port {taken} on 127.0.0.1 is taken"),
+        ("tiny/music", "tiny/nothing", "model 'music': bundle:tiny/nothing: this installation has"),
     ],
 )
-def test_a_wrong_start_is_one_line_and_fast(tmp_path: Path, wrong: str, message: str):
+def test_a_wrong_start_is_one_line_and_fast(tmp_path: Path, right: str, wrong: str, message: str):
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
         text = (ROOT / "serve_config.yaml").read_text()
-        text = text.replace("  port: 8000", wrong.format(taken=taken))
+        text = text.replace(right, wrong.format(taken=taken))
         (tmp_path / "serve.yaml").write_text(text)
         begun = time.monotonic()
         with launched(tmp_path / "serve.yaml", log=tmp_path / "log") as process:

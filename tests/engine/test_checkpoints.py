@@ -200,7 +200,7 @@ def test_a_pickle_runs_no_code(tmp_path: Path):
 def test_the_recipe_makes_the_bundle(tmp_path: Path):
     """The committed weights are what the recipe writes."""
     from bundles.tiny import recipe
-    from engine.checkpoints import BUNDLES
+    from engine.sources import BUNDLES
 
     recipe.make(tmp_path)
     for name in (
