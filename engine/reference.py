@@ -62,7 +62,7 @@ class ReferenceModel:
                 max_gen_len=params.frames,
                 use_sampling=params.temperature > 0,
                 temp=params.temperature,
-                top_k=params.top_k,
+                top_k=min(params.top_k, self.lm.card),
                 top_p=params.top_p,
                 cfg_coef=params.guidance_scale,
                 callback=on_step,

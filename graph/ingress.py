@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
@@ -19,7 +20,7 @@ from graph.settings import INGRESS, Limits
 
 def create_app(service: Service) -> FastAPI:
     """Build the HTTP application."""
-    app = FastAPI(title="audiocraft-serve", version="0.1.0", summary="AudioCraft over HTTP")
+    app = FastAPIOffline(title="audiocraft-serve", version="0.1.0", summary="AudioCraft over HTTP")
     app.state.service = service
     app.add_middleware(BodyLimit, service=service)
     errors.install(app)

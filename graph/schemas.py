@@ -75,6 +75,13 @@ class GenerateBody(RequestModel):
     ] = None
     model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
 
+    @field_validator("temperature")
+    @classmethod
+    def _divides(cls, temperature: float) -> float:
+        if 0 < temperature < 0.01:
+            raise ValueError("must be 0 (greedy) or at least 0.01")
+        return temperature
+
     @field_validator("text")
     @classmethod
     def _has_words(cls, text: str) -> str:

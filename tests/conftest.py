@@ -12,6 +12,7 @@ os.environ |= {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",  # small models: more threads only wait for each other
     "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
 }
 

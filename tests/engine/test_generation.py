@@ -72,6 +72,10 @@ def test_the_seed_decides(model: ReferenceModel):
     assert (first != generate(model, seed=2)).any()
 
 
+def test_top_k_may_exceed_the_vocabulary(model: ReferenceModel):
+    np.testing.assert_array_equal(generate(model, top_k=65536), generate(model, top_k=512))
+
+
 def test_the_text_matters(model: ReferenceModel):
     assert (generate(model, text="calm 1") != generate(model, text="calm 2")).any()
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from typing import Any
 
 import httpx
@@ -77,6 +78,7 @@ async def test_without_a_seed_one_is_drawn(server: Server):
         ({"duration": True}, "duration", "valid number"),
         ({"temperature": -0.1}, "temperature", "from 0 to 10"),
         ({"temperature": 11}, "temperature", "from 0 to 10"),
+        ({"temperature": 1e-9}, "temperature", "0 (greedy) or at least 0.01"),
         ({"top_k": -1}, "top_k", "from 0 to 65536"),
         ({"top_k": 1.5}, "top_k", "valid integer"),
         ({"top_p": 1.01}, "top_p", "from 0 to 1"),
@@ -232,4 +234,12 @@ async def test_the_schema_describes_it(server: Server):
         assert set(answers) == {"200", "400", "404", "413", "415", "422", "503"}
         assert set(answers["200"]["content"]) == {"audio/wav"}
         assert "ErrorBody" in json.dumps(answers["422"])
-    assert (await server.http.get("/docs")).status_code == 200
+
+
+async def test_the_docs_need_no_other_server(server: Server):
+    page = (await server.http.get("/docs")).text
+    links = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert len(links) >= 3
+    for link in links:
+        assert link.startswith("/"), link
+        assert (await server.http.get(link)).status_code == 200
