@@ -5,7 +5,7 @@ PORT ?=
 CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
-UV_VERSION := 0.13.9
+UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 PACKAGES := engine deployments graph bundles tests
 
 .PHONY: serve test check unit lint format types lock test-deps clean
@@ -49,8 +49,8 @@ $(BIN)/uv:
 
 $(VENV)/.installed: requirements.lock | $(BIN)/uv
 	@echo "installing  $$(grep -c '^[a-z]' requirements.lock) packages into $(VENV) (about 6 GB, once)"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --require-hashes \
-		--compile-bytecode --requirements requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode \
+		requirements.lock
 	@touch $@
 
 clean:

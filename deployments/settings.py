@@ -20,7 +20,10 @@ class StrictModel(BaseModel):
                     raise PydanticCustomError(
                         "unknown_key",
                         "unknown key '{key}'; valid keys: {valid}",
-                        {"key": str(key), "valid": ", ".join(cls.model_fields)},
+                        {
+                            "key": str(key).encode(errors="backslashreplace").decode(),
+                            "valid": ", ".join(cls.model_fields),
+                        },
                     )
         return data
 
@@ -47,6 +50,12 @@ class Placement(StrictModel):
     """GPUs a replica, or a fraction of one."""
     replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
     """A fixed number, or bounds for autoscaling."""
+
+    @property
+    def least_replicas(self) -> int:
+        """The fewest replicas that run at any time."""
+        replicas = self.replicas
+        return replicas if isinstance(replicas, int) else replicas.min_replicas
 
     def options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""

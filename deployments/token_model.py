@@ -12,12 +12,15 @@ from deployments.worker import Health, Worker, prepare_hub
 if TYPE_CHECKING:
     from engine.params import Generated, GenerationParams, LanguageModelInfo, Load
 
+SHUTDOWN_S = 600
+"""How long a replica that is to go may finish what it has begun; longer than any one clip."""
+
 
 class TokenModel:
     """A replica of a language model; requests take turns, first come first served."""
 
     def __init__(self, settings: TokenModelSettings) -> None:
-        prepare_hub(settings.checkpoint)
+        prepare_hub(settings.checkpoint, settings.text_encoder)
         from engine.params import Generated, Load
         from engine.reference import ReferenceModel
 

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def prepare_hub(checkpoint: str) -> None:
+def prepare_hub(*sources: str | None) -> None:
     """Set the hub libraries' environment; they read it when they are imported.
 
-    An embedded bundle needs no network, so none is tried.
+    An embedded bundle needs no network, so none is tried where all sources are bundles.
     """
     token = os.environ.get("HUGGING_FACE_HUB_TOKEN")
     if token:
         os.environ.setdefault("HF_TOKEN", token)
-    if checkpoint.startswith("bundle:"):
+    if all(source.startswith("bundle:") for source in sources if source):
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 

@@ -7,18 +7,24 @@ A file holds `{'best_state': tensors, 'xp.cfg': YAML, ...}`. Files are read with
 import pickle
 import typing as tp
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import demucs.pretrained
+import httpx
 import torch
+import yaml
 from audiocraft.models import builders
 from audiocraft.models.encodec import CompressionModel, HFEncodecCompressionModel
 from audiocraft.models.lm import LMModel
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.nodes import AnyNode
+from safetensors import SafetensorError
 from torch import nn
 from transformers import EncodecModel
 
@@ -41,7 +47,16 @@ OMEGACONF_NODES = [
     tp.Any, dict, list, int, float, defaultdict,
 ]  # fmt: skip
 
-BUILD_ERRORS = (OmegaConfBaseException, AssertionError, AttributeError, KeyError, TypeError)
+# What building a module from a broken configuration, or reading a broken file, may raise.
+BUILD_ERRORS = (
+    OmegaConfBaseException, AssertionError, AttributeError, KeyError, TypeError, RuntimeError,
+    ValueError,
+)  # fmt: skip
+READ_ERRORS = (
+    RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError, LookupError, TypeError,
+    AttributeError,
+)  # fmt: skip
+HUB_ERRORS = (HfHubHTTPError, httpx.HTTPError, OSError, ValueError)
 
 
 def fetch(source: str, filename: str) -> Path:
@@ -54,7 +69,7 @@ def fetch(source: str, filename: str) -> Path:
         return path
     try:
         return Path(hf_hub_download(source, filename))
-    except (HfHubHTTPError, EntryNotFoundError, LocalEntryNotFoundError, OSError) as error:
+    except HUB_ERRORS as error:
         reason = f"not had from the hub: {first_line(error)}"
         raise CheckpointNotFound(f"{source}/{filename}: {reason}") from error
 
@@ -64,7 +79,7 @@ def read(path: Path) -> dict[tp.Any, tp.Any]:
     try:
         with torch.serialization.safe_globals(OMEGACONF_NODES):
             package = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, OSError) as error:
+    except READ_ERRORS as error:
         reason = f"truncated or not a checkpoint: {first_line(error)}"
         raise CheckpointUnreadable(f"{path}: {reason}") from error
     if not isinstance(package, dict):
@@ -81,7 +96,11 @@ def entry(package: dict[tp.Any, tp.Any], key: str | int, path: Path) -> tp.Any:
 
 def config(package: dict[tp.Any, tp.Any], section: str, path: Path) -> DictConfig:
     """Return the training configuration in `xp.cfg`; `section` is the key its kind must have."""
-    cfg = OmegaConf.create(entry(package, "xp.cfg", path))
+    text = entry(package, "xp.cfg", path)
+    try:
+        cfg = OmegaConf.create(text)
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError) as error:
+        raise CheckpointMismatch(f"{path}: 'xp.cfg' is no configuration: {error}") from error
     if not isinstance(cfg, DictConfig) or section not in cfg:
         raise CheckpointMismatch(f"{path}: 'xp.cfg' has no {section!r}: a model of another kind")
     return cfg
@@ -91,7 +110,7 @@ def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: Path) 
     """Load `state`, whose keys and shapes must be exactly the model's."""
     try:
         model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointMismatch(f"{path}: 'best_state' does not fit: {error}") from error
 
 
@@ -114,9 +133,10 @@ def load_language_model(
     ):
         parent, _, key = training_only.rpartition(".")
         (OmegaConf.select(cfg, parent) or {}).pop(key, None)
-    use_text_encoder(cfg, text_encoder)
     try:
-        model = builders.get_lm_model(cfg)
+        use_text_encoder(cfg, text_encoder)
+        with _without_stem_separator():
+            model = builders.get_lm_model(cfg)
     except BUILD_ERRORS as error:
         raise CheckpointMismatch(f"{path}: 'xp.cfg' does not build a model: {error}") from error
     load_strictly(model, entry(package, "best_state", path), path)
@@ -128,8 +148,28 @@ def load_language_model(
     return model.eval()
 
 
-def load_codec(source: str, *, device: str) -> CompressionModel:
-    """Load an EnCodec, in AudioCraft's format or in transformers'. Raises a CheckpointError."""
+class _NoSeparator(nn.Module):
+    """Stands for demucs in a melody model that is given no melody."""
+
+    sources = ("drums", "bass", "other", "vocals")
+
+
+@contextmanager
+def _without_stem_separator() -> Iterator[None]:
+    """Build melody models without demucs, whose weights come from elsewhere and are unused here."""
+    get_model = demucs.pretrained.get_model
+    demucs.pretrained.get_model = lambda _name: _NoSeparator()
+    try:
+        yield
+    finally:
+        demucs.pretrained.get_model = get_model
+
+
+def load_codec(source: str, *, device: str, follow: bool = True) -> CompressionModel:
+    """Load an EnCodec, in AudioCraft's format or in transformers'. Raises a CheckpointError.
+
+    A file may hold only the name of another codec; one such step is followed.
+    """
     folder = locate(source)
     try:
         path = fetch(source, CODEC_FILE)
@@ -138,8 +178,10 @@ def load_codec(source: str, *, device: str) -> CompressionModel:
             return _load_transformers_codec(source, device, missing)
         raise
     package = read(path)
-    if "pretrained" in package:
-        return load_codec(str(package["pretrained"]), device=device)
+    if "pretrained" in package and follow:
+        # As CompressionSolver.model_from_checkpoint strips it.
+        target = str(package["pretrained"]).removeprefix("//pretrained/")
+        return load_codec(target, device=device, follow=False)
     cfg = config(package, "encodec", path)
     cfg.device = device
     try:
@@ -158,7 +200,7 @@ def _load_transformers_codec(
         model, report = EncodecModel.from_pretrained(
             locate(source) or source, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (*HUB_ERRORS, RuntimeError, SafetensorError) as error:
         reason = f"nor as a transformers model: {first_line(error)}"
         raise CheckpointNotFound(f"{missing}; {reason}") from error
     if any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")):

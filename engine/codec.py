@@ -19,6 +19,7 @@ class Codec:
         self.model = model
         self.device = next(model.parameters()).device
         self.decoded = 0
+        """Requests decoded since the start; health checks watch it grow."""
 
     @classmethod
     def load(cls, source: str, *, device: str) -> "Codec":
@@ -57,7 +58,7 @@ class Codec:
             stacked = np.stack([requests[index].array() for index in members])
             for index, audio in zip(members, self._forward(stacked), strict=True):
                 results[index] = Waveform.pack(audio.numpy(), self.model.sample_rate)
-        self.decoded += len(requests)
+            self.decoded += len(members)
         return [results[index] for index in range(len(requests))]
 
     def _forward(self, codes: np.ndarray) -> torch.Tensor:

@@ -1,40 +1,66 @@
 """Text conditions for AudioCraft's language models (`audiocraft/modules/conditioners.py`)."""
 
+from pathlib import Path
+
+import httpx
 import torch
 from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import ConditioningAttributes, T5Conditioner, WavCondition
 from omegaconf import DictConfig
-from transformers import AutoConfig
+from safetensors import SafetensorError
+from transformers import AutoConfig, T5EncoderModel, T5Tokenizer
 
-from engine.errors import CheckpointNotFound, first_line
+from engine.errors import (
+    CheckpointMismatch,
+    CheckpointNotFound,
+    CheckpointUnreadable,
+    first_line,
+)
 from engine.sources import locate
+
+TOKENIZER_FILES = ("spiece.model", "tokenizer.json")
 
 
 def use_text_encoder(cfg: DictConfig, source: str | None) -> None:
     """Point every T5 conditioner in `cfg` at `source`, or at the one that it names itself.
 
     T5Conditioner takes only the names and widths that it lists, so others are entered in its
-    list. Raises CheckpointNotFound where there is no such encoder.
+    list. Raises a CheckpointError where the encoder is missing, broken or not a T5.
     """
     for conditioner in (cfg.get("conditioners") or {}).values():
         if conditioner.get("model") != "t5":
             continue
-        name = source or conditioner.t5.name
+        name = str(source or conditioner.t5.name)
+        folder = None if name in T5Conditioner.MODELS else locate(name)
+        name = str(folder or name)
+        width = _check_text_encoder(name, folder)
         if name not in T5Conditioner.MODELS:
-            name = str(locate(name) or name)
-            _register(name)
+            T5Conditioner.MODELS.append(name)
+            T5Conditioner.MODELS_DIMS[name] = width
         conditioner.t5.name = name
 
 
-def _register(name: str) -> None:
+def _check_text_encoder(name: str, folder: Path | None) -> int:
+    """Load a T5 encoder strictly, which T5Conditioner does not; return its width."""
+    if folder and not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise CheckpointNotFound(f"{name}: no tokenizer: {' or '.join(TOKENIZER_FILES)}")
     try:
-        width = AutoConfig.from_pretrained(name).d_model
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type != "t5":
+            raise CheckpointMismatch(f"{name}: config.json is of {config.model_type!r}, not 't5'")
+        tokens = len(T5Tokenizer.from_pretrained(name))
+        _, report = T5EncoderModel.from_pretrained(name, output_loading_info=True)
+    except (OSError, httpx.HTTPError) as error:
         reason = f"no T5 text encoder there: {first_line(error)}"
         raise CheckpointNotFound(f"{name}: {reason}") from error
-    if name not in T5Conditioner.MODELS:
-        T5Conditioner.MODELS.append(name)
-    T5Conditioner.MODELS_DIMS[name] = width
+    except (ValueError, RuntimeError, SafetensorError) as error:
+        reason = f"broken text encoder: {first_line(error)}"
+        raise CheckpointUnreadable(f"{name}: {reason}") from error
+    if missing := {*report["missing_keys"], *report["mismatched_keys"]}:
+        raise CheckpointMismatch(f"{name}: weights missing or misshapen: {sorted(missing)}")
+    if tokens > config.vocab_size:
+        raise CheckpointMismatch(f"{name}: {tokens} tokens, but {config.vocab_size} embeddings")
+    return int(config.d_model)
 
 
 def text_attributes(lm: LMModel, text: str) -> ConditioningAttributes:

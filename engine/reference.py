@@ -7,7 +7,7 @@ from audiocraft.models.lm import LMModel
 
 from engine.checkpoints import load_language_model
 from engine.conditioning import text_attributes
-from engine.errors import Cancelled
+from engine.errors import Cancelled, InvalidRequest
 from engine.params import Codes, GenerationParams, LanguageModelInfo
 
 
@@ -45,8 +45,13 @@ class ReferenceModel:
     def generate(self, params: GenerationParams, cancelled: Callable[[], bool]) -> Codes:
         """Generate codes [codebooks, frames].
 
-        `cancelled` is asked at every step. Raises Cancelled.
+        `cancelled` is asked at every step. Raises Cancelled, or InvalidRequest where half
+        precision would overflow: AudioCraft divides by the temperature before it widens.
         """
+        half = self.dtype != torch.float32
+        if half and 0 < params.temperature < 0.1:
+            message = "this model runs in half precision; temperature: 0 (greedy) or at least 0.1"
+            raise InvalidRequest(message, "temperature")
 
         def on_step(_done: int, _todo: int) -> None:
             self.steps += 1
@@ -54,7 +59,6 @@ class ReferenceModel:
                 raise Cancelled("the caller left")
 
         # The transformer alone has `dtype`; AudioCraft's BaseGenModel autocasts around it too.
-        half = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=half):
             torch.manual_seed(params.seed)
             codes = self.lm.generate(

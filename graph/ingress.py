@@ -11,7 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.settings import AnyModelSettings
 from graph import errors
-from graph.json_body import BodyLimit
+from graph.guards import Guard
 from graph.pipeline import Pipeline
 from graph.routes import generate, health, models
 from graph.service import Service
@@ -22,7 +22,7 @@ def create_app(service: Service) -> FastAPI:
     """Build the HTTP application."""
     app = FastAPIOffline(title="audiocraft-serve", version="0.1.0", summary="AudioCraft over HTTP")
     app.state.service = service
-    app.add_middleware(BodyLimit, service=service)
+    app.add_middleware(Guard, service=service)
     errors.install(app)
     for module in (generate, models, health):
         app.include_router(module.router)

@@ -56,13 +56,14 @@ def check_port(host: str, port: int) -> None:
 
 
 def check_sources(config: Mapping[str, Any]) -> None:
-    """Raise LaunchError where a checkpoint is neither a folder here nor a hub id."""
+    """Raise LaunchError where a model's source is neither a folder here nor a hub id."""
     from engine.errors import CheckpointNotFound
     from engine.sources import locate
 
     for model in config["applications"][0]["args"]["models"]:
         try:
-            locate(model["checkpoint"])
+            for source in filter(None, [model["checkpoint"], model.get("text_encoder")]):
+                locate(source)
         except CheckpointNotFound as error:
             raise LaunchError(f"model {model['name']!r}: {error}") from error
 
@@ -92,7 +93,7 @@ def start_ray() -> None:
 
 
 def check_room(config: Mapping[str, Any]) -> None:
-    """Raise LaunchError where this machine has too few CPUs or GPUs for one replica of each."""
+    """Raise LaunchError where this machine has too few CPUs or GPUs for the fewest replicas."""
     import ray
 
     from graph.settings import AppArgs
@@ -100,7 +101,7 @@ def check_room(config: Mapping[str, Any]) -> None:
     args = AppArgs.model_validate(config["applications"][0]["args"])
     has = ray.cluster_resources()
     for resource in ("num_cpus", "num_gpus"):
-        needed = sum(getattr(part, resource) for part in [args.ingress, *args.models])
+        needed = sum(getattr(p, resource) * p.least_replicas for p in [args.ingress, *args.models])
         available = has.get(resource.removeprefix("num_").upper().removesuffix("S"), 0.0)
         if needed > available:
             raise LaunchError(
@@ -140,7 +141,7 @@ def wait_until_running(name: str) -> None:
         for deployment, state in (status.deployments if status else {}).items():
             if state.status == DeploymentStatus.HEALTHY and deployment not in loaded:
                 loaded.add(deployment)
-                say("loading", f"{deployment}: {time.monotonic() - begun:.1f} s")
+                say("loading", f"{deployment}: ready after {time.monotonic() - begun:.1f} s")
         if status and status.status == ApplicationStatus.RUNNING:
             return
         if status and status.status == ApplicationStatus.DEPLOY_FAILED:
@@ -153,9 +154,13 @@ def check_ready(address: str) -> None:
     """Raise LaunchError where the application is up but its parts do not fit together."""
     import httpx
 
-    answer = httpx.get(f"{address}/readyz", timeout=60)
-    if answer.status_code != 200:
-        raise LaunchError(f"{address}/readyz: {answer.json()['error']['message']}")
+    try:
+        answer = httpx.get(f"{address}/readyz", timeout=60, trust_env=False)
+        message = None if answer.status_code == 200 else answer.json()["error"]["message"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise LaunchError(f"{address}/readyz: no sensible answer: {error!r}") from error
+    if message:
+        raise LaunchError(f"{address}/readyz: {message}")
 
 
 def launch(config_path: Path, port: int | None) -> None:
@@ -182,7 +187,8 @@ def launch(config_path: Path, port: int | None) -> None:
         check_room(config)
         deploy(config)
         wait_until_running(config["applications"][0]["name"])
-        address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        address = f"http://{reachable}:{port}"
         check_ready(address)
         say("ready", f"{address}   docs: {address}/docs   Ctrl-C stops")
         say("logs", str(Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"))
@@ -200,7 +206,7 @@ def main() -> int:
     """Read the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="make serve", description=__doc__)
     parser.add_argument("config", type=Path)
-    parser.add_argument("--port", type=int)
+    parser.add_argument("--port", type=int, choices=range(1, 65536), metavar="1-65535")
     arguments = parser.parse_args()
     stop_on_signals()
     try:

@@ -108,7 +108,7 @@ class Pipeline:
         return self._voices[model.name]
 
     async def check(self) -> None:
-        """Ask every model what it is; raise ApiError where one does not fit or answer."""
+        """Raise ApiError where a model and its codec do not fit together."""
         token_models = [m for m in self.models.values() if isinstance(m, TokenModelSettings)]
         await asyncio.gather(*map(self.voice, token_models))
 

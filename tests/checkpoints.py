@@ -40,7 +40,7 @@ def write_language_model(
 
 def melody_config() -> DictConfig:
     """Return musicgen-melody's conditioning, with the keys of `conditioner/chroma2music`."""
-    cfg = recipe.language_model_config(4.0)
+    cfg = recipe.language_model_config(30.0)
     cfg.attribute_dropout = {
         "args": {"active_on_eval": False}, "text": {}, "wav": {"self_wav": 0.5},
     }  # fmt: skip

@@ -66,7 +66,7 @@ def write_text_encoder(folder: Path) -> int:
     write_tokenizer(folder)
     vocabulary = sentencepiece.SentencePieceProcessor(str(folder / "spiece.model"))
     config = T5Config(
-        vocab_size=vocabulary.vocab_size() + 64,  # room for new pieces, in a multiple of 64
+        vocab_size=vocabulary.vocab_size() + 128,  # T5's tokenizer adds 100 sentinels
         d_model=64,
         d_kv=16,
         d_ff=128,

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from graph.errors import ErrorBody
-from graph.json_body import JsonRoute
+from graph.guards import JsonRoute
 from graph.schemas import GenerateBody
 from graph.service import Served, Service
 from graph.wav import encode_wav

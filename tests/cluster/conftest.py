@@ -25,7 +25,7 @@ FRACTIONS = {"music": 0.4, "sound": 0.3, "codec": 0.2}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "cluster" in item.path.parts:
+        if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.cluster)
 
 

@@ -44,7 +44,9 @@ def test_serve_try_and_stop(tmp_path: Path):
         lines = log.read_text().splitlines()
         stages = [line.split()[0] for line in lines]
         assert stages == ["starting", *["loading"] * 4, "ready", "logs", "try"], lines
-        assert all(re.search(r"loading +\w+: \d+\.\d s$", line) for line in lines[1:5]), lines
+        assert all(
+            re.search(r"loading +\w+: ready after \d+\.\d s$", line) for line in lines[1:5]
+        ), lines
         curl = lines[-1].removeprefix("try").strip()
         subprocess.run(curl, shell=True, cwd=tmp_path, check=True, capture_output=True)
         assert soundfile.info(tmp_path / "music.wav").duration == 5.0

@@ -13,7 +13,9 @@ def test_a_bundle_needs_no_network(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     prepare_hub("facebook/musicgen-small")
     assert os.environ["HF_HUB_OFFLINE"] == "0"
-    prepare_hub("bundle:tiny/music")
+    prepare_hub("bundle:tiny/music", "google/flan-t5-small")
+    assert os.environ["HF_HUB_OFFLINE"] == "0"
+    prepare_hub("bundle:tiny/music", None)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 

@@ -1,17 +1,33 @@
 """Published checkpoints load; broken ones are errors that name the file and the key."""
 
+import json
 import os
 import pickle
+import random
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import demucs.pretrained
+import numpy as np
 import pytest
 import torch
+from audiocraft.models import MusicGen
 from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
 from transformers import EncodecConfig, EncodecModel
 
-from engine.checkpoints import load_codec, load_diffusion, load_language_model
-from engine.errors import CheckpointMismatch, CheckpointNotFound, CheckpointUnreadable
+from engine.checkpoints import CODEC_FILE, load_codec, load_diffusion, load_language_model
+from engine.codec import Codec
+from engine.errors import (
+    CheckpointError,
+    CheckpointMismatch,
+    CheckpointNotFound,
+    CheckpointUnreadable,
+)
+from engine.params import CodecInfo, Codes, GenerationParams
+from engine.reference import ReferenceModel
 from tests import checkpoints as write
 from tests.conftest import Checkpoints
 
@@ -70,9 +86,13 @@ def test_from_the_hub(checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pyt
 
 def test_codec_that_points_at_another(checkpoints: Checkpoints, tmp_path: Path):
     """musicgen checkpoints may hold only the name of their codec (`audiocraft/utils/export.py`)."""
-    pointer = {"pretrained": str(checkpoints.codec), "exported": True, "version": "1.3.0"}
-    torch.save(pointer, tmp_path / "compression_state_dict.bin")
-    assert load_codec(str(tmp_path), device="cpu").num_codebooks == 4
+    for target in (str(checkpoints.codec), f"//pretrained/{checkpoints.codec}"):
+        pointer = {"pretrained": target, "exported": True, "version": "1.3.0"}
+        torch.save(pointer, tmp_path / CODEC_FILE)
+        assert load_codec(str(tmp_path), device="cpu").num_codebooks == 4
+    torch.save({"pretrained": str(tmp_path)}, tmp_path / CODEC_FILE)
+    with pytest.raises(CheckpointMismatch, match=r"has no key .xp\.cfg"):
+        load_codec(str(tmp_path), device="cpu")
 
 
 def test_codec_in_transformers_format(tmp_path: Path):
@@ -80,23 +100,41 @@ def test_codec_in_transformers_format(tmp_path: Path):
         sampling_rate=24000, upsampling_ratios=[8, 5, 4, 2], num_filters=4, hidden_size=16,
         codebook_size=64, target_bandwidths=[0.9, 1.8], num_lstm_layers=1,
     )  # fmt: skip
-    EncodecModel(config).save_pretrained(tmp_path)
-    codec = load_codec(str(tmp_path), device="cpu")
-    assert (codec.sample_rate, codec.frame_rate, codec.cardinality) == (24000, 75, 64)
+    theirs = EncodecModel(config).eval()
+    theirs.save_pretrained(tmp_path)
+    codec = Codec.load(str(tmp_path), device="cpu")
+    assert codec.info == CodecInfo(4, 64, 24000, 1, 75.0)
+    codes = torch.randint(0, 64, (1, 4, 9))
+    (audio,) = codec.decode([Codes.pack(codes[0].numpy())])
+    with torch.no_grad():
+        expected = theirs.decode(codes[None], [None]).audio_values[0]
+    torch.testing.assert_close(torch.tensor(audio.array()), expected)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CheckpointNotFound, match="nor as a transformers model"):
+        load_codec(str(tmp_path), device="cpu")
 
 
-def test_melody_model(checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its stem separator comes from elsewhere, so a silent one stands in for it."""
-    from demucs import pretrained
-
+def test_melody_model_without_a_melody(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It needs no stem separator, and gives what AudioCraft gives with one that is never asked."""
     separator = torch.nn.Identity()
     separator.sources = ["drums", "bass", "other", "vocals"]
-    monkeypatch.setattr(pretrained, "get_model", lambda name: separator)
+    monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: separator)
     write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
-    model = load_music(tmp_path)
-    melody = model.condition_provider.conditioners["self_wav"]
-    assert melody.match_len_on_eval
-    assert melody.cache is None
+    (tmp_path / CODEC_FILE).write_bytes((checkpoints.codec / CODEC_FILE).read_bytes())
+    monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: pytest.fail("asked"))
+    ours = ReferenceModel.load(str(tmp_path), device="cpu", dtype="float32")
+    params = GenerationParams("calm piano", frames=20, seed=3)
+    codes = ours.generate(params, lambda: False).array()
+
+    monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: separator)
+    theirs = MusicGen.get_pretrained(str(tmp_path))
+    theirs.set_generation_params(duration=0.4, extend_stride=1)
+    torch.manual_seed(3)
+    _, expected = theirs.generate(["calm piano"], return_tokens=True)
+    np.testing.assert_array_equal(codes, expected[0].numpy())
 
 
 def test_diffusion(tmp_path: Path):
@@ -137,9 +175,61 @@ def test_missing_file(tmp_path: Path):
         load_codec(str(tmp_path), device="cpu")
 
 
-def test_missing_text_encoder(checkpoints: Checkpoints, tmp_path: Path):
-    with pytest.raises(CheckpointNotFound, match="no T5 text encoder there"):
-        load_music(checkpoints.music, text_encoder=str(tmp_path))
+def without_a_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("encoder.final_layer_norm.weight")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("harm", "error", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), CheckpointUnreadable, r"config\.json"),
+        (lambda f: (f / "spiece.model").unlink(), CheckpointNotFound, "no tokenizer"),
+        (lambda f: (f / "model.safetensors").unlink(), CheckpointNotFound, "no T5"),
+        (lambda f: halve(f / "spiece.model"), CheckpointUnreadable, "broken text encoder"),
+        (lambda f: halve(f / "model.safetensors"), CheckpointUnreadable, "broken text encoder"),
+        (without_a_weight, CheckpointMismatch, "encoder.final_layer_norm.weight"),
+        (lambda f: edit_config(f, model_type="bert"), CheckpointMismatch, "'bert', not 't5'"),
+        (lambda f: edit_config(f, vocab_size=64), CheckpointError, "shared.weight|embeddings|size"),
+    ],
+)
+def test_broken_text_encoder(
+    checkpoints: Checkpoints, tmp_path: Path, harm: object, error: type, message: str
+):
+    shutil.copytree(checkpoints.text_encoder, tmp_path / "t5")
+    harm(tmp_path / "t5")
+    with pytest.raises(error, match=f"t5.*({message})"):
+        load_music(checkpoints.music, text_encoder=str(tmp_path / "t5"))
+
+
+def test_more_tokens_than_embeddings(checkpoints: Checkpoints, tmp_path: Path):
+    shutil.copytree(checkpoints.text_encoder, tmp_path / "t5")
+    edit_config(tmp_path / "t5", vocab_size=100)
+    weights = load_file(tmp_path / "t5" / "model.safetensors")
+    save_file(
+        {k: v[:100].clone() if k == "shared.weight" else v for k, v in weights.items()},
+        tmp_path / "t5" / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(CheckpointMismatch, match="tokens, but 100 embeddings"):
+        load_music(checkpoints.music, text_encoder=str(tmp_path / "t5"))
+
+
+@pytest.mark.parametrize("source", ["owner/a..b", "owner/" + "x" * 97, "owner/a.git"])
+def test_a_name_that_the_hub_refuses(source: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointNotFound, match=re.escape(source)):
+        load_music(source)
 
 
 def changed(checkpoints: Checkpoints, folder: Path, change: object) -> Path:
@@ -157,6 +247,17 @@ def changed(checkpoints: Checkpoints, folder: Path, change: object) -> Path:
         (lambda p: p["best_state"].pop("emb.0.weight"), r"Missing key.*emb\.0\.weight"),
         (lambda p: p["best_state"].update(odd=torch.ones(1)), "Unexpected key.*odd"),
         (lambda p: p["best_state"].update({"emb.0.weight": torch.ones(2, 2)}), "size mismatch"),
+        (lambda p: p.update(best_state=None), "does not fit"),
+        (lambda p: p.update(best_state=[1]), "does not fit"),
+        (lambda p: p.update({"xp.cfg": "a: [b"}), "no configuration"),
+        (lambda p: p.update({"xp.cfg": 7}), "no configuration|another kind"),
+        (lambda p: p.update({"xp.cfg": p["xp.cfg"].replace("dim: 64", "dim: -1")}), "not build"),
+        (
+            lambda p: p.update(
+                {"xp.cfg": p["xp.cfg"].replace("num_layers: 4", "num_layers: ${x}")}
+            ),
+            "not build",
+        ),
         (lambda p: p.update({"xp.cfg": "lm_model: none\ntransformer_lm: {}"}), "does not build"),
     ],
 )
@@ -179,6 +280,18 @@ def test_truncated_file(checkpoints: Checkpoints, tmp_path: Path, keep: float):
     (tmp_path / "state_dict.bin").write_bytes(whole[:length])
     with pytest.raises(CheckpointUnreadable, match=r"state_dict\.bin: truncated"):
         load_music(tmp_path)
+
+
+def test_random_damage_is_always_a_typed_error(checkpoints: Checkpoints, tmp_path: Path):
+    whole = pickle.dumps({"best_state": {"a": [1, 2.0, "x"]}, "xp.cfg": "a: 1"}, protocol=2)
+    draw = random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        (tmp_path / "state_dict.bin").write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"state_dict\.bin"):
+            load_music(tmp_path)
 
 
 def test_a_pickle_runs_no_code(tmp_path: Path):

@@ -46,6 +46,7 @@ def generate(model: ReferenceModel, **changes: object) -> np.ndarray:
         {"top_p": 0.8},
         {"guidance_scale": 1.0, "text": "rain, wind"},
         {"temperature": 0.0},
+        {"text": "<extra_id_0> <pad> </s> \U0001f3b5 \x00"},
     ],
 )
 def test_codes_and_audio_are_audiocrafts(
@@ -83,6 +84,12 @@ def test_the_text_matters(model: ReferenceModel):
 @pytest.mark.parametrize("frames", [1, 2, 200])
 def test_as_many_frames_as_asked(model: ReferenceModel, frames: int):
     assert generate(model, frames=frames).shape == (4, frames)
+
+
+def test_half_precision_refuses_what_would_overflow(checkpoints: Checkpoints):
+    half = ReferenceModel.load(str(checkpoints.music), device="cpu", dtype="float16")
+    with pytest.raises(InvalidRequest, match=r"at least 0\.1"):
+        generate(half, temperature=0.05)
 
 
 def test_cancelled_within_one_step(model: ReferenceModel):

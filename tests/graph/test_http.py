@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import soundfile
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from engine.errors import InvalidRequest
@@ -104,6 +105,7 @@ async def test_out_of_range(server: Server, body: dict[str, Any], param: str, sa
         (b'{"text": "a", "duration": 1e999}', 422, "invalid_value", "duration", "finite"),
         (b'{"text": "\\ud800"}', 422, "invalid_value", "text", "surrogates"),
         (b'{"text": "a", "txt": "b"}', 422, "unknown_field", "txt", "valid keys: text, duration"),
+        (b'{"text": "a", "\\ud800": 1}', 422, "unknown_field", "\\ud800", "valid keys: text"),
         (b"\xff\xfe", 400, "invalid_json", None, "not JSON"),
         (b'"' + b"x" * 2000, 413, "body_too_large", None, "above 2000 bytes"),
         (b"[" * 1900, 400, "invalid_body", None, "error parsing the body"),
@@ -158,6 +160,14 @@ async def test_sound_has_its_own_maximum(server: Server):
     assert_error(response, 422, "invalid_value", "duration", "from 0.02 to 10 s")
 
 
+@pytest.mark.parametrize("name", ["X-Request-Disconnect-Disabled", "x-request-timeout-seconds"])
+async def test_serves_own_headers_are_refused(server: Server, name: str):
+    body = {"text": "a"}
+    response = await server.http.post("/generate/music", json=body, headers={name: "?1"})
+    assert_error(response, 400, "header_not_allowed", name.lower(), "leave it out")
+    assert server.music.seen == []
+
+
 async def test_unknown_path_and_method(server: Server):
     assert_error(await server.http.get("/nope"), 404, "not_found", None, "Not Found")
     response = await server.http.get("/generate/music")
@@ -173,7 +183,14 @@ async def test_the_callers_request_id_is_kept(server: Server):
 @pytest.mark.parametrize(
     ("error", "status", "code", "say"),
     [
-        (InvalidRequest("the text is bad", "text"), 422, "invalid_value", "the text is bad"),
+        (
+            RayTaskError("f", "tb", InvalidRequest("bad text", "text")).as_instanceof_cause(),
+            422,
+            "invalid_value",
+            "bad text",
+        ),
+        (ActorDiedError(), 503, "model_unavailable", "try again"),
+        (RayTaskError("f", "tb", KeyError("secret")), 500, "internal_error", "the server failed"),
         (DeploymentUnavailableError("music"), 503, "model_unavailable", "try again"),
         (ZeroDivisionError("secret"), 500, "internal_error", "the server failed"),
     ],
@@ -183,7 +200,7 @@ async def test_errors_of_a_model(
 ):
     server.music.error = error
     response = await server.generate()
-    param = error.param if isinstance(error, InvalidRequest) else None
+    param = "text" if isinstance(error, InvalidRequest) else None
     assert_error(response, status, code, param, say)
     assert "secret" not in response.text
 

@@ -1,4 +1,4 @@
-"""Guards on request bodies: JSON where JSON is wanted, and never more than the limit."""
+"""Guards before the routes: bodies of the wanted type and size, no header that steers Serve."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graph.errors import ApiError
+from graph.errors import ApiError, answer
 from graph.service import Service
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -31,8 +31,15 @@ class JsonRoute(APIRoute):
         return checked
 
 
-class BodyLimit:
-    """ASGI middleware: a body above `limits.max_body_bytes` is refused while it is read."""
+# With these Ray Serve's proxy lets a client outlive its connection, or cut its own answer short.
+STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
+
+
+class Guard:
+    """ASGI middleware: refuses Serve's steering headers, and bodies above the limit.
+
+    A body above `limits.max_body_bytes` is refused while it is read.
+    """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -42,6 +49,13 @@ class BodyLimit:
         """Pass the request on, counting its bytes."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        if steering := next((name for name in STEERING_HEADERS if name in request.headers), None):
+            message = f"the header {steering} is not served; leave it out"
+            await answer(request, ApiError(400, "header_not_allowed", message, steering))(
+                scope, receive, send
+            )
             return
         limit = self._service.limits.max_body_bytes
         seen = 0
