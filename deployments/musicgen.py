@@ -8,3 +8,5 @@ from deployments.token_model import SHUTDOWN_S, TokenModel
 @serve.deployment(max_ongoing_requests=256, graceful_shutdown_timeout_s=SHUTDOWN_S)
 class MusicGen(TokenModel):
     """Serves a MusicGen checkpoint."""
+
+    STRIDE_SECONDS = 18.0  # AudioCraft's `extend_stride` for MusicGen

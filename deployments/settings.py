@@ -87,19 +87,36 @@ class ModelSettings(Placement):
         return self.device or ("cuda" if self.num_gpus > 0 else "cpu")
 
 
+class EngineArgs(StrictModel):
+    """What a language model's engine allocates once."""
+
+    max_slots: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Requests decoded together, at most."""
+    cache_gb: Annotated[float, Field(gt=0)] = 2.0
+    """Memory for their caches; fewer slots are made where they would not fit."""
+    max_text_tokens: Annotated[int, Field(ge=8, le=4096)] = 256
+    prefill_chunk: Annotated[int, Field(ge=1)] = 64
+    """Positions of prompts fed in one step."""
+
+
 class TokenModelSettings(ModelSettings):
     """A language model over codec tokens."""
 
-    dtype: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     codec: str
     """The name of the `encodec` entry that decodes its tokens."""
+    frame_rate: Annotated[float, Field(gt=0)] = 50.0
+    """Of that codec; all of AudioCraft's language models have 50."""
+    engine: EngineArgs = EngineArgs()
     text_encoder: str | None = None
     """A hub id or folder of T5, instead of the one that the checkpoint names."""
 
     @model_validator(mode="after")
     def _precision_fits_device(self) -> Self:
         if self.torch_device == "cpu" and self.dtype == "float16":
-            raise ValueError("dtype float16 needs a GPU (num_gpus above 0); use float32")
+            raise ValueError(
+                "dtype float16 needs a GPU (num_gpus above 0); use float32 or bfloat16"
+            )
         return self
 
 

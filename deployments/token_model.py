@@ -1,9 +1,7 @@
 """What MusicGen and AudioGen deployments share: text in, codec tokens out."""
 
 import asyncio
-import threading
-import time
-from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from deployments.settings import NoTunables, TokenModelSettings
@@ -17,22 +15,27 @@ SHUTDOWN_S = 600
 
 
 class TokenModel:
-    """A replica of a language model; requests take turns, first come first served."""
+    """A replica of a language model; its requests are decoded together, step by step."""
+
+    STRIDE_SECONDS: float
+    """How far a window moves along a clip that is longer than it."""
 
     def __init__(self, settings: TokenModelSettings) -> None:
         prepare_hub(settings.checkpoint, settings.text_encoder)
-        from engine.params import Generated, Load
-        from engine.reference import ReferenceModel
+        from engine import params
+        from engine.engine import EngineSettings
+        from engine.language_model import LanguageModel
 
-        self._generated, self._load = Generated, Load
-        self._model = ReferenceModel.load(
+        self._params = params
+        self._model = LanguageModel.load(
             settings.checkpoint,
+            EngineSettings(precision=settings.dtype, **settings.engine.model_dump()),
             device=settings.torch_device,
-            dtype=settings.dtype,
+            frame_rate=settings.frame_rate,
+            stride_seconds=self.STRIDE_SECONDS,
             text_encoder=settings.text_encoder,
         )
-        self._model.probe()
-        self._worker = Worker()
+        self._encoder = Worker()
         self._health = Health()
         self._requests = self._completed = self._cancelled = 0
 
@@ -46,23 +49,29 @@ class TokenModel:
 
     async def load(self) -> "Load":
         """Return what this replica is doing."""
-        return self._load(
+        engine = self._model.loop.engine
+        done, steps = engine.statistics, max(engine.statistics.steps, 1)
+        return self._params.Load(
             requests=self._requests,
+            running=len(engine.scheduler.running),
+            slots=engine.scheduler.slots.number,
             completed=self._completed,
             cancelled=self._cancelled,
-            steps=self._model.steps,
+            steps=done.steps,
+            step_ms=1000 * done.seconds / steps,
+            mean_running=done.requests / steps,
+            frames=done.frames,
         )
 
     async def generate(self, params: "GenerationParams") -> "Generated":
-        """Generate codes. If the caller is cancelled, the model stops within one step."""
-        left = threading.Event()
+        """Generate codes. If the caller is cancelled, its slot is free within one step.
+
+        Raises InvalidRequest where the text is too long, GenerationFailed where the model fails.
+        """
         self._requests += 1
         try:
-            generated = await self._worker.run(
-                self._generate, params, time.perf_counter(), left.is_set
-            )
+            generated = await self._generate(params)
         except asyncio.CancelledError:
-            left.set()
             self._cancelled += 1
             raise
         finally:
@@ -70,14 +79,17 @@ class TokenModel:
         self._completed += 1
         return generated
 
-    def _generate(
-        self, params: "GenerationParams", arrived: float, left: Callable[[], bool]
-    ) -> "Generated":
-        begun = time.perf_counter()
-        codes = self._model.generate(params, left)
-        return self._generated(codes, begun - arrived, time.perf_counter() - begun)
+    async def _generate(self, params: "GenerationParams") -> "Generated":
+        conditions = await self._encoder.run(self._model.conditions, params.text)
+        request = self._model.request(params, conditions)
+        async with aclosing(self._model.loop.generate(request)) as chunks:
+            parts = [chunk async for chunk in chunks]
+        return self._params.Generated(
+            self._params.Codes.join(parts), *request.seconds_waited_and_run()
+        )
 
     async def check_health(self) -> None:
         """Raise if the model no longer answers."""
-        if self._health.needs_probe(self._model.steps, busy=self._requests > 0):
-            await self._worker.run(self._model.probe)
+        steps = self._model.loop.engine.statistics.steps
+        if self._health.needs_probe(steps, busy=self._requests > 0):
+            await self._generate(self._params.GenerationParams(text="probe", frames=1, seed=0))

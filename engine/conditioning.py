@@ -1,13 +1,20 @@
-"""Text conditions for AudioCraft's language models (`audiocraft/modules/conditioners.py`)."""
+"""Conditions of AudioCraft's language models (`audiocraft/modules/conditioners.py`)."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import torch
 from audiocraft.models.lm import LMModel
-from audiocraft.modules.conditioners import ConditioningAttributes, T5Conditioner, WavCondition
+from audiocraft.modules.conditioners import (
+    ClassifierFreeGuidanceDropout,
+    ConditioningAttributes,
+    T5Conditioner,
+    WavCondition,
+)
 from omegaconf import DictConfig
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, T5EncoderModel, T5Tokenizer
 
 from engine.errors import (
@@ -78,3 +85,35 @@ def text_attributes(lm: LMModel, text: str) -> ConditioningAttributes:
             path=[None],
         )
     return attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a request is generated from, computed once; its variations share it."""
+
+    text: Tensor | None
+    """The conditional row's cross-attention source [tokens, width]; None where it is zero."""
+    prefix: Tensor | None
+    """Embeddings before the first code, conditional and null [2, positions, width]."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether conditional and null rows are the same, so that guidance changes nothing."""
+        return self.text is None and self.prefix is None
+
+    @property
+    def prefix_length(self) -> int:
+        """Positions before the first code."""
+        return 0 if self.prefix is None else self.prefix.shape[1]
+
+
+def encode(lm: LMModel, attributes: ConditioningAttributes) -> Conditions:
+    """Compute the conditions as `LMModel.generate` does for a batch of one."""
+    null = ClassifierFreeGuidanceDropout(p=1.0)([attributes])
+    with torch.no_grad():
+        provider = lm.condition_provider
+        tensors = provider(provider.tokenize([attributes, *null]))
+        device = next(lm.parameters()).device
+        fused, cross = lm.fuser(torch.zeros(2, 1, lm.dim, device=device), tensors)
+    text = cross[0].float() if cross is not None and cross[0].any() else None
+    return Conditions(text, fused[:, :-1].float() if fused.shape[1] > 1 else None)

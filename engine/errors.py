@@ -3,6 +3,8 @@
     EngineError
     ├── InvalidRequest        the caller asked for what this model cannot do
     ├── Cancelled             the caller left; the work was stopped
+    ├── GenerationFailed      the model failed on this request, or on the step that it was in
+    ├── NoRoom                not even one slot fits the memory that it may take
     └── CheckpointError       a model file cannot be used
         ├── CheckpointNotFound     no such file, folder, bundle or hub repository
         ├── CheckpointUnreadable   truncated, or not a checkpoint at all
@@ -39,6 +41,14 @@ class InvalidRequest(EngineError):
 
 class Cancelled(EngineError):
     """The caller left while its request waited or ran."""
+
+
+class GenerationFailed(EngineError):
+    """The model failed on this request, or on the step that it was in."""
+
+
+class NoRoom(EngineError):
+    """Not even one slot fits the memory that it may take."""
 
 
 class CheckpointError(EngineError):

@@ -1,5 +1,6 @@
 """What crosses process boundaries: plain frozen dataclasses, numpy at most, never torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ class GenerationParams:
 
     text: str
     frames: int
-    """Codec frames to generate, from 1 to the model's `max_frames`."""
+    """Codec frames of the clip, at least 1."""
     seed: int
     """0 to 2**63 - 1; the same seed gives the same codes."""
     temperature: float = 1.0
@@ -41,6 +42,11 @@ class Codes:
         assert array.ndim == 2, f"codes must be [codebooks, frames], got {array.shape}"
         codebooks, frames = array.shape
         return cls(codebooks, frames, np.ascontiguousarray(array, "<i2").tobytes())
+
+    @classmethod
+    def join(cls, parts: Sequence[NDArray[np.int16]]) -> "Codes":
+        """Pack parts of one clip, each [codebooks, frames], in order."""
+        return cls.pack(np.concatenate(parts, axis=1))
 
     def array(self) -> NDArray[np.int16]:
         """Return a read-only view, int16 [codebooks, frames]."""
@@ -83,8 +89,10 @@ class LanguageModelInfo:
     cardinality: int
     sample_rate: int
     """Hz, of the codec that it was trained on."""
+    frame_rate: float
+    """Frames a second, likewise."""
     max_seconds: float
-    """Longest clip in one window."""
+    """The longest window; longer clips take several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,15 @@ class Load:
 
     requests: int
     """Waiting and running."""
+    running: int
+    slots: int
     completed: int
     cancelled: int
     steps: int
     """Decode steps since the replica started."""
+    step_ms: float
+    """Mean over those steps."""
+    mean_running: float
+    """Requests in a step, mean over those steps."""
+    frames: int
+    """Frames handed out since the replica started."""

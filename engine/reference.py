@@ -8,7 +8,7 @@ from audiocraft.models.lm import LMModel
 from engine.checkpoints import load_language_model
 from engine.conditioning import text_attributes
 from engine.errors import Cancelled, InvalidRequest
-from engine.params import Codes, GenerationParams, LanguageModelInfo
+from engine.params import Codes, GenerationParams
 
 
 class ReferenceModel:
@@ -30,16 +30,6 @@ class ReferenceModel:
         """Load from a checkpoint; see `engine.checkpoints`. Raises a CheckpointError."""
         return cls(
             load_language_model(source, device=device, dtype=dtype, text_encoder=text_encoder)
-        )
-
-    @property
-    def info(self) -> LanguageModelInfo:
-        """What this model can do."""
-        return LanguageModelInfo(
-            codebooks=self.lm.num_codebooks,
-            cardinality=self.lm.card,
-            sample_rate=int(self.lm.cfg.sample_rate),
-            max_seconds=float(self.lm.cfg.dataset.segment_duration),
         )
 
     def generate(self, params: GenerationParams, cancelled: Callable[[], bool]) -> Codes:
@@ -72,7 +62,3 @@ class ReferenceModel:
                 callback=on_step,
             )
         return Codes.pack(codes[0].cpu().numpy())
-
-    def probe(self) -> None:
-        """Generate one frame, to see that the model still answers."""
-        self.generate(GenerationParams(text="probe", frames=1, seed=0), cancelled=lambda: False)

@@ -53,6 +53,7 @@ class Voice:
             ("codebooks", wanted.codebooks <= given.codebooks),
             ("cardinality", wanted.cardinality == given.cardinality),
             ("sample_rate", wanted.sample_rate == given.sample_rate),
+            ("frame_rate", wanted.frame_rate == given.frame_rate),
         ):
             if not fits:
                 return (

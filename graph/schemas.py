@@ -99,7 +99,7 @@ class GenerateBody(RequestModel):
             message = f"text: {len(self.text)} characters; allowed: 1 to {limits.max_text_chars}"
             raise ApiError(422, "invalid_value", message, "text")
         shortest = 1 / voice.codec.frame_rate
-        longest = min(voice.language_model.max_seconds, limits.max_duration_s)
+        longest = limits.max_duration_s
         if not shortest <= self.duration <= longest:
             message = f"duration: {self.duration:g} s; allowed: from {shortest:g} to {longest:g} s"
             raise ApiError(422, "invalid_value", message, "duration")

@@ -67,6 +67,24 @@ def test_ten_at_once_get_what_each_gets_alone(deployed: Deployed):
     assert [response.content for response in together] == alone
 
 
+def test_twenty_at_once_share_steps_and_none_waits_for_anothers_end(deployed: Deployed):
+    before = deployed.load()
+    with ThreadPoolExecutor(20) as pool:
+        long = pool.submit(deployed.generate, duration=30)
+        until(lambda: deployed.load().running == 1)
+        durations = [0.2 + 0.1 * number for number in range(19)]
+        short = [pool.submit(deployed.generate, duration=duration) for duration in durations]
+        shared = until(lambda: (now := deployed.load()).running == 20 and now)
+        assert [one.result().status_code for one in short] == [200] * 19
+        assert not long.done()
+        assert long.result().status_code == 200
+    after = deployed.load()
+    assert shared.slots >= 20
+    assert after.completed - before.completed == 20
+    requests = after.steps * after.mean_running - before.steps * before.mean_running
+    assert requests / (after.steps - before.steps) > 1.2
+
+
 def hang_up_after(deployed: Deployed, started: object, duration: float = 30) -> None:
     """Send a request, wait until `started` holds, and close the socket."""
     body = json.dumps({"text": "calm piano", "duration": duration}).encode()

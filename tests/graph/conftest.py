@@ -32,13 +32,12 @@ class Method:
 class FakeLanguageModel:
     """Codes that tell the request apart: the seed, repeated."""
 
-    max_seconds: float = 30.0
     seen: list[GenerationParams] = field(default_factory=list)
     error: Exception | None = None
 
     @property
     def info(self) -> Method:
-        return Method(lambda: LanguageModelInfo(4, 512, 16000, self.max_seconds))
+        return Method(lambda: LanguageModelInfo(4, 512, 16000, 50.0, 30.0))
 
     @property
     def generate(self) -> Method:
@@ -94,7 +93,7 @@ async def server() -> AsyncIterator[Server]:
         ),
         EnCodecSettings(name="codec", kind="encodec", checkpoint="/models/codec"),
     ]
-    music, sound, codec = FakeLanguageModel(), FakeLanguageModel(max_seconds=10.0), FakeCodec()
+    music, sound, codec = FakeLanguageModel(), FakeLanguageModel(), FakeCodec()
     statuses = {"music": "HEALTHY", "sound": "UPSCALING", "codec": "HEALTHY"}
 
     async def report() -> dict[str, str]:

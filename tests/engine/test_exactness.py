@@ -1,0 +1,201 @@
+"""The engine gives each request what AudioCraft gives it alone: greedy codes, in fp32."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from audiocraft.models.lm import LMModel
+from audiocraft.modules.conditioners import ConditioningAttributes, WavCondition
+
+from engine.checkpoints import load_language_model
+from engine.conditioning import encode, text_attributes
+from engine.engine import Engine, EngineSettings
+from engine.params import GenerationParams
+from engine.request import Progress, Request
+from engine.sequence import Sequence, Windowing
+from tests import checkpoints as write
+from tests.conftest import Checkpoints
+
+Codes = np.ndarray
+
+
+def lively(lm: LMModel) -> LMModel:
+    """Spread an untrained model's logits, so that its greedy codes vary and ties are rare."""
+    generator = torch.Generator().manual_seed(5)
+    for weight in (*lm.transformer.parameters(), *lm.linears.parameters()):
+        if weight.dim() > 1:
+            weight.data += 0.3 * torch.randn(weight.shape, generator=generator) / lm.dim**0.5
+    for table in lm.emb:
+        table.weight.data *= 4
+    return lm
+
+
+@pytest.fixture(scope="module")
+def lm(checkpoints: Checkpoints) -> LMModel:
+    return lively(load_language_model(str(checkpoints.music), device="cpu", dtype="float32"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request, described so that both AudioCraft and the engine can run it."""
+
+    text: str = "calm piano"
+    frames: int = 30
+    guidance: float = 3.0
+    prompt: int = 0
+    max_frames: int = 1000
+    stride: int = 12
+
+    def prompt_codes(self, lm: LMModel) -> Codes | None:
+        draw = np.random.default_rng(self.prompt)
+        return draw.integers(0, lm.card, (lm.n_q, self.prompt)) if self.prompt else None
+
+
+def by_audiocraft(lm: LMModel, case: Case, attributes: ConditioningAttributes) -> Codes:
+    """`BaseGenModel._generate_tokens` for one request, in frames."""
+    prompt = case.prompt_codes(lm)
+    tokens = None if prompt is None else torch.from_numpy(prompt)[None]
+    parts = [] if tokens is None else [tokens]
+    offset, known = 0, case.prompt
+    while offset + known < case.frames:
+        codes = lm.generate(
+            tokens,
+            [attributes],
+            max_gen_len=min(case.frames - offset, case.max_frames),
+            use_sampling=False,
+            cfg_coef=case.guidance,
+        )
+        parts.append(codes[:, :, known:])
+        tokens = codes[:, :, case.stride :]
+        known = tokens.shape[-1]
+        offset += case.stride
+    return torch.cat(parts, -1)[0].numpy()
+
+
+def request_of(lm: LMModel, case: Case, attributes: ConditioningAttributes) -> Request:
+    delays = lm.pattern_provider.delays
+    windowing = Windowing(delays, lm.special_token_id, case.max_frames, case.stride)
+    params = GenerationParams(
+        case.text, case.frames, seed=0, temperature=0.0, guidance_scale=case.guidance
+    )
+    sequence = Sequence(windowing, case.frames, case.prompt_codes(lm))
+    return Request(params, encode(lm, attributes), sequence)
+
+
+def finish(engine: Engine, wanted: list[Request], at: Callable[[int], None] = lambda step: None):
+    """Step until every wanted request has ended; return each one's new codes."""
+    got: dict[int, list[Progress]] = {id(request): [] for request in wanted}
+    step = 0
+    while not all(got[id(request)] and got[id(request)][-1].ended for request in wanted):
+        at(step)
+        for progress in engine.step():
+            got.setdefault(id(progress.request), []).append(progress)
+        step += 1
+        assert step < 5000
+    return [np.concatenate([p.codes for p in got[id(request)]], 1) for request in wanted]
+
+
+def assert_same(expected: Codes, codes: Codes, case: Case) -> None:
+    np.testing.assert_array_equal(codes, expected[:, case.prompt :], err_msg=str(case))
+
+
+CASES = [
+    Case(),
+    Case(text=""),
+    Case(guidance=1.0),
+    Case(guidance=7.0, text="thunder over a long slow organ, dark and epic"),
+    Case(frames=1),
+    Case(frames=2, text="bells"),
+    *(Case(prompt=prompt, frames=29) for prompt in (1, 2, 3, 4, 17, 28)),
+    Case(frames=50, max_frames=20, stride=12),
+    Case(frames=47, max_frames=20, stride=5, prompt=9, guidance=1.0),
+    Case(frames=40, max_frames=20, stride=12, prompt=19),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_alone(lm: LMModel, case: Case):
+    attributes = text_attributes(lm, case.text)
+    engine = Engine(lm, EngineSettings(max_slots=2, max_positions=200, prefill_chunk=7))
+    (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
+    assert_same(by_audiocraft(lm, case, attributes), codes, case)
+    engine.check_idle()
+
+
+def test_the_codes_are_worth_comparing(lm: LMModel):
+    codes = by_audiocraft(lm, CASES[0], text_attributes(lm, "calm piano"))
+    assert len(np.unique(codes)) > 40
+    other = by_audiocraft(lm, CASES[0], text_attributes(lm, "thunder and rain"))
+    assert (codes != other).mean() > 0.5
+
+
+def test_among_fifteen_who_join_and_leave(lm: LMModel):
+    """Others arrive, end and are cancelled around the wanted ones, at random steps."""
+    draw = np.random.default_rng(1)
+    engine = Engine(lm, EngineSettings(max_slots=16, max_positions=200, prefill_chunk=7))
+    wanted = [request_of(lm, case, text_attributes(lm, case.text)) for case in CASES]
+    others: list[Request] = []
+
+    def join_and_leave(step: int) -> None:
+        if step < len(wanted):
+            engine.scheduler.add(wanted[step])
+        while len(engine.scheduler.running) + engine.scheduler.waiting < 16 and step < 200:
+            words = " ".join(draw.choice(["rain", "jazz", "slow", "brass"], draw.integers(0, 6)))
+            case = Case(words, int(draw.integers(1, 60)), float(draw.choice([1.0, 3.0, 5.0])))
+            other = request_of(lm, case, text_attributes(lm, case.text))
+            sampled = replace(other.params, temperature=1.0, seed=int(draw.integers(99)))
+            other.params = sampled
+            others.append(other)
+            engine.scheduler.add(other)
+        if step % 5 == 4:
+            engine.cancel(others[int(draw.integers(len(others)))])
+
+    for case, codes in zip(CASES, finish(engine, wanted, join_and_leave), strict=True):
+        assert_same(by_audiocraft(lm, case, text_attributes(lm, case.text)), codes, case)
+    assert len(others) > 30
+
+
+def test_melody(checkpoints: Checkpoints, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    """Chroma and text before the codes; conditional and null rows both have a prefix."""
+    import demucs.pretrained
+
+    separator = torch.nn.Identity()
+    separator.sources = ["drums", "bass", "other", "vocals"]
+    monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: separator)
+    write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
+    lm = lively(load_language_model(str(tmp_path), device="cpu", dtype="float32"))
+    chroma = lm.condition_provider.conditioners["self_wav"]
+    monkeypatch.setattr(chroma, "_get_stemmed_wav", lambda wav, rate: wav)
+    engine = Engine(lm, EngineSettings(max_slots=2, max_positions=2200, prefill_chunk=50))
+    melody = torch.sin(torch.arange(16000) * torch.linspace(0.1, 0.3, 16000))
+    for case in (Case(), Case(text=""), Case(prompt=6), Case(guidance=1.0)):
+        attributes = text_attributes(lm, case.text)
+        attributes.wav["self_wav"] = WavCondition(
+            melody[None, None], torch.tensor([16000]), [16000], [None]
+        )
+        assert encode(lm, attributes).prefix_length > 100
+        (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
+        assert_same(by_audiocraft(lm, case, attributes), codes, case)
+
+
+def test_stereo(checkpoints: Checkpoints, tmp_path):
+    """Eight codebooks, delayed in pairs, as musicgen-stereo's."""
+    from bundles.tiny import recipe
+
+    cfg = recipe.language_model_config(30.0)
+    cfg.transformer_lm.n_q = 8
+    cfg.codebooks_pattern.delay.delays = [0, 0, 1, 1, 2, 2, 3, 3]
+    write.write_language_model(tmp_path, checkpoints.text_encoder, cfg)
+    lm = lively(load_language_model(str(tmp_path), device="cpu", dtype="float32"))
+    engine = Engine(lm, EngineSettings(max_slots=2, max_positions=100))
+    for case in (Case(), Case(prompt=5), Case(frames=40, max_frames=20, stride=12)):
+        attributes = text_attributes(lm, case.text)
+        (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
+        assert_same(by_audiocraft(lm, case, attributes), codes, case)
+
+
+def added(engine: Engine, request: Request) -> Request:
+    engine.scheduler.add(request)
+    return request

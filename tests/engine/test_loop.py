@@ -1,0 +1,181 @@
+"""The engine's thread: streams, cancellation, failures, seeds, resuming, limits."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from engine.checkpoints import load_language_model
+from engine.decoder import slot_bytes
+from engine.engine import EngineSettings
+from engine.errors import GenerationFailed, InvalidRequest, NoRoom
+from engine.language_model import LanguageModel
+from engine.params import GenerationParams
+from tests.conftest import Checkpoints
+
+PARAMS = GenerationParams("calm piano", frames=40, seed=7)
+
+
+@pytest.fixture
+def model(checkpoints: Checkpoints) -> Iterator[LanguageModel]:
+    settings = EngineSettings(max_slots=4, max_text_tokens=64, prefill_chunk=8)
+    model = LanguageModel.load(
+        str(checkpoints.music), settings, device="cpu", frame_rate=50, stride_seconds=18
+    )
+    yield model
+    model.loop.close()
+
+
+async def generate(model: LanguageModel, params: GenerationParams = PARAMS, **more: object):
+    request = model.request(params, model.conditions(params.text), **more)
+    async with aclosing(model.loop.generate(request)) as chunks:
+        return np.concatenate([chunk async for chunk in chunks], axis=1)
+
+
+async def until_idle(model: LanguageModel) -> None:
+    """Wait, by a request that is served last, until what came before it has ended."""
+    while model.loop.engine.busy:
+        await asyncio.sleep(0.005)
+    model.loop.engine.check_idle()
+
+
+async def test_chunks_come_while_it_runs(model: LanguageModel):
+    request = model.request(PARAMS, model.conditions("calm piano"))
+    sizes, running = [], []
+    async for chunk in model.loop.generate(request, chunk_frames=10, first_chunk_frames=3):
+        sizes.append(chunk.shape[1])
+        running.append(model.loop.engine.busy)
+    assert sizes[0] == 3
+    assert all(size >= 10 for size in sizes[1:-1])
+    assert sum(sizes) == 40
+    assert running[0]
+    await until_idle(model)
+
+
+async def test_same_seed_same_codes_whoever_shares_the_batch(model: LanguageModel):
+    alone = await generate(model)
+    others = [replace(PARAMS, seed=s, frames=10 * s + 5, temperature=0.5 + s) for s in range(6)]
+    together = await asyncio.gather(generate(model), *(generate(model, o) for o in others))
+    np.testing.assert_array_equal(together[0], alone)
+    assert [codes.shape[1] for codes in together[1:]] == [other.frames for other in others]
+    assert model.loop.engine.statistics.requests > model.loop.engine.statistics.steps
+    assert (await generate(model, replace(PARAMS, seed=8)) != alone).any()
+    assert (await generate(model, variation=1) != alone).any()
+
+
+@pytest.mark.parametrize("known", [1, 20, 38])
+async def test_resumed_from_its_codes_it_goes_on_the_same(model: LanguageModel, known: int):
+    whole = await generate(model)
+    rest = await generate(model, prompt=whole[:, :known])
+    np.testing.assert_array_equal(rest, whole[:, known:])
+
+
+async def test_a_clip_longer_than_the_window(model: LanguageModel):
+    long = replace(PARAMS, frames=1600)
+    assert (await generate(model, long)).shape == (4, 1600)
+
+
+async def test_leaving_frees_the_slot_within_one_step(model: LanguageModel):
+    engine = model.loop.engine
+    request = model.request(replace(PARAMS, frames=1500), model.conditions("calm piano"))
+    async with aclosing(model.loop.generate(request, chunk_frames=1)) as chunks:
+        async for _ in chunks:
+            break
+    await until_idle(model)
+    stopped = engine.statistics.steps
+    assert stopped < 1500
+    await generate(model)
+    assert engine.statistics.steps - stopped == 43
+
+
+async def test_leaving_before_it_begins(model: LanguageModel):
+    conditions = model.conditions("calm piano")
+    waiting = [model.request(replace(PARAMS, frames=200), conditions) for _ in range(9)]
+    tasks = [asyncio.ensure_future(anext(model.loop.generate(r))) for r in waiting]
+    while model.loop.engine.scheduler.waiting < 5:
+        await asyncio.sleep(0.001)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await until_idle(model)
+    assert (await generate(model)).shape == (4, 40)
+
+
+async def test_a_poisoned_request_fails_alone(model: LanguageModel):
+    conditions = model.conditions("calm piano")
+    poison = replace(conditions, text=torch.full_like(conditions.text, torch.nan))
+    expected = await generate(model)
+    bad = model.loop.generate(model.request(PARAMS, poison))
+    good, error = await asyncio.gather(generate(model), anext(bad), return_exceptions=True)
+    assert isinstance(error, GenerationFailed)
+    np.testing.assert_array_equal(good, expected)
+    np.testing.assert_array_equal(await generate(model), expected), "the slot is clean again"
+
+
+async def test_a_failing_step_ends_its_requests_and_nothing_else(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+):
+    expected = await generate(model)
+    forward = model.loop.engine.decoder.forward
+
+    def fail_once(*arguments: object) -> torch.Tensor:
+        monkeypatch.setattr(model.loop.engine.decoder, "forward", forward)
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(model.loop.engine.decoder, "forward", fail_once)
+    with pytest.raises(GenerationFailed, match="MemoryError: no memory left"):
+        await generate(model)
+    await until_idle(model)
+    np.testing.assert_array_equal(await generate(model), expected)
+
+
+async def test_priorities_and_arrival_decide_who_is_next(model: LanguageModel):
+    conditions = model.conditions("calm piano")
+    ended: list[int] = []
+
+    async def run(number: int, priority: int) -> None:
+        request = model.request(PARAMS, conditions)
+        request.priority = priority
+        async for _ in model.loop.generate(request, chunk_frames=40):
+            pass
+        ended.append(number)
+
+    tasks = [run(number, priority) for number, priority in enumerate([0, 0, 0, 0, 5, 5, 1, 1])]
+    await asyncio.gather(*tasks)
+    assert sorted(ended[:4]) == [0, 1, 2, 3]
+    assert sorted(ended[4:]) == [4, 5, 6, 7]
+    assert ended[4:] == [6, 7, 4, 5]
+
+
+def test_a_text_that_is_too_long(model: LanguageModel):
+    with pytest.raises(InvalidRequest, match="tokens long; this model takes up to 64"):
+        model.request(PARAMS, model.conditions("a very " * 100))
+
+
+def test_variations_share_their_conditions(model: LanguageModel):
+    assert model.conditions("calm piano") is model.conditions("calm piano")
+
+
+def test_slots_follow_from_the_budget(checkpoints: Checkpoints):
+    lm = load_language_model(str(checkpoints.music), device="cpu", dtype="float32")
+    each = slot_bytes(lm, 1504, 64)
+    assert each == 2 * 4 * 64 * 4 * (2 * 1504 + 64)
+
+    def slots(gigabytes: float) -> int:
+        settings = EngineSettings(max_slots=10, max_text_tokens=64, cache_gb=gigabytes)
+        model = LanguageModel(lm, settings, frame_rate=50, stride_seconds=18)
+        model.loop.close()
+        decoder = model.loop.engine.decoder
+        caches = (decoder.keys, decoder.values, decoder.text_keys, decoder.text_values)
+        taken = sum(cache.nbytes for cache in caches)
+        assert taken == each * decoder.keys.shape[1] <= gigabytes * 1e9
+        return model.loop.engine.scheduler.slots.number
+
+    assert slots(3.5 * each / 1e9) == 3
+    assert slots(1.0) == 10
+    with pytest.raises(NoRoom, match=r"a slot takes 6\.3 MB of cache, the budget is 0\.001 GB"):
+        slots(0.001)
