@@ -6,7 +6,7 @@ CONFIG ?= serve_config.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
-PACKAGES := engine deployments graph bundles tests
+PACKAGES := engine deployments graph bundles benchmarks tests
 
 .PHONY: serve test check unit lint format types lock test-deps clean
 

@@ -102,7 +102,7 @@ class EngineArgs(StrictModel):
 class TokenModelSettings(ModelSettings):
     """A language model over codec tokens."""
 
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     codec: str
     """The name of the `encodec` entry that decodes its tokens."""
     frame_rate: Annotated[float, Field(gt=0)] = 50.0
@@ -115,8 +115,10 @@ class TokenModelSettings(ModelSettings):
     def _precision_fits_device(self) -> Self:
         if self.torch_device == "cpu" and self.dtype == "float16":
             raise ValueError(
-                "dtype float16 needs a GPU (num_gpus above 0); use float32 or bfloat16"
+                "dtype float16 needs a GPU (num_gpus above 0); use float32, bfloat16 or int8"
             )
+        if self.torch_device == "cuda" and self.dtype == "int8":
+            raise ValueError("dtype int8 runs on the CPU; on a GPU use float16 or bfloat16")
         return self
 
 

@@ -169,42 +169,53 @@ class Decoder:
         result = torch.empty_like(query)
         for segment, (begin, end) in zip(place.segments, place.spans, strict=True):
             past = segment.start + segment.count
-            shape = (segment.rows, segment.count, self.heads, -1)
-            attended = functional.scaled_dot_product_attention(
-                query[begin:end].view(shape).transpose(1, 2),
+            result[begin:end] = attend(
+                query[begin:end].view(segment.rows, segment.count, self.heads, -1),
                 self.keys[depth, segment.slot, : segment.rows, :, :past],
                 self.values[depth, segment.slot, : segment.rows, :, :past],
-                attn_mask=self._causal(segment),
+                self._hidden(segment),
             )
-            result[begin:end].view(shape).copy_(attended.transpose(1, 2))
         return result.flatten(1)
 
-    def _causal(self, segment: Segment) -> Tensor | None:
-        """Return which positions each new one may see, or None where it may see all."""
+    def _hidden(self, segment: Segment) -> Tensor | None:
+        """Return which positions each new one may not see, or None where it may see all."""
         if segment.count == 1:
             return None
         past = segment.start + segment.count
-        visible = torch.ones(segment.count, past, dtype=torch.bool, device=self.device)
-        return visible.tril(segment.start)
+        seen = torch.ones(segment.count, past, dtype=torch.bool, device=self.device)
+        return seen.tril(segment.start).logical_not()
 
     def _attend_text(self, depth: int, query: Tensor, place: "Place") -> Tensor:
         """Let the conditional rows' queries [tokens, width] attend to their slots' texts."""
-        query = query.view(len(query), self.heads, -1).transpose(0, 1)
-        parts = []
+        query = query.view(len(query), self.heads, -1)
+        result = torch.empty_like(query)
         begin = 0
         for segment in place.segments:
             length = self.text_lengths[segment.slot]
             if length:
                 end = begin + segment.count
-                parts.append(
-                    functional.scaled_dot_product_attention(
-                        query[None, :, begin:end],
-                        self.text_keys[depth, segment.slot, None, :, :length],
-                        self.text_values[depth, segment.slot, None, :, :length],
-                    )
+                result[begin:end] = attend(
+                    query[None, begin:end],
+                    self.text_keys[depth, segment.slot, None, :, :length],
+                    self.text_values[depth, segment.slot, None, :, :length],
                 )
                 begin = end
-        return torch.cat(parts, dim=2)[0].transpose(0, 1).flatten(1)
+        return result.flatten(1)
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Attend with queries [rows, new, heads, head_dim] to keys [rows, heads, past, head_dim].
+
+    `hidden` [new, past] marks what a query may not see. Returns [rows x new, heads, head_dim].
+    The products read the cache where it lies: torch's fused kernel for the CPU copies it first.
+    """
+    rows, new, heads, head_dim = query.shape
+    query = query.transpose(1, 2).reshape(rows * heads, new, head_dim) * head_dim**-0.5
+    scores = torch.bmm(query, keys.flatten(0, 1).transpose(1, 2))
+    if hidden is not None:
+        scores.masked_fill_(hidden, -torch.inf)
+    mixed = torch.bmm(scores.softmax(-1), values.flatten(0, 1))
+    return mixed.view(rows, heads, new, head_dim).transpose(1, 2).flatten(0, 1)
 
 
 class Place:

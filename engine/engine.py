@@ -27,7 +27,7 @@ class EngineSettings:
     prefill_chunk: int = 64
     """Positions of prompts fed in one step."""
     precision: str = "float32"
-    """Of the weights: float32, bfloat16 or float16."""
+    """Of the weights; see `engine.precision`."""
     max_positions: int = 1600
     """Positions a slot holds: the longest window's columns, and what comes before them."""
 

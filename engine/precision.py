@@ -1,4 +1,10 @@
-"""The decoder's matrix products in each precision. Every row's result depends on that row alone."""
+"""The decoder's matrix products in each precision.
+
+Every row's result depends on that row alone, to the last bit: on the CPU, oneDNN's packed
+products give a row the same bits among any number of rows from two on, so a single row is given a
+companion; int8 products accumulate in integers, with a scale for each row and each output.
+(Plain `linear` and `mm` choose their kernels, and so their rounding, by the number of rows.)
+"""
 
 from collections.abc import Callable
 
@@ -9,26 +15,58 @@ from torch.nn import functional
 Linear = Callable[[Tensor], Tensor]
 """[rows, in] float32 to [rows, out] float32."""
 
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+BLOCK = 1024
+"""Outputs in one packed block: oneDNN's float32 kernels slow down by far on wider ones."""
+ROWS_HINT = 16
+
 
 def make_linear(weight: Tensor, precision: str) -> Linear:
     """Return the product with `weight` [out, in], transposed, in `precision`."""
+    assert precision in PRECISIONS
+    weight = weight.detach()
+    if precision == "int8":
+        return _int8(weight)
     dtype: torch.dtype = getattr(torch, precision)
-    return _single(weight.detach()) if dtype == torch.float32 else _half(weight.detach(), dtype)
+    packs = weight.device.type == "cpu" and torch._C._has_mkldnn
+    return _packed(weight, dtype) if packs and precision != "float16" else _plain(weight, dtype)
 
 
-def _single(weight: Tensor) -> Linear:
-    weight = weight.float().contiguous()
-
-    def product(rows: Tensor) -> Tensor:
-        return torch.mm(weight, rows.t()).t()
-
-    def product_of_one(rows: Tensor) -> Tensor:
-        return functional.linear(rows, weight)
-
-    # With the weights as the left factor, few rows cost no more than reading the weights once.
-    return lambda rows: product(rows) if len(rows) > 1 else product_of_one(rows)
-
-
-def _half(weight: Tensor, dtype: torch.dtype) -> Linear:
+def _plain(weight: Tensor, dtype: torch.dtype) -> Linear:
     weight = weight.to(dtype).contiguous()
     return lambda rows: functional.linear(rows.to(dtype), weight).float()
+
+
+def _packed(weight: Tensor, dtype: torch.dtype) -> Linear:
+    pack, product = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
+    blocks = torch.split(weight.to(dtype), BLOCK if dtype == torch.float32 else len(weight))
+    packed = [pack(block.contiguous(), ROWS_HINT) for block in blocks]
+
+    def linear(rows: Tensor) -> Tensor:
+        several = rows.to(dtype) if len(rows) > 1 else rows.to(dtype).expand(2, -1).contiguous()
+        parts = [product(several, block, None, "none", [], "") for block in packed]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        kept: Tensor = joined[: len(rows)]
+        return kept.float()
+
+    return linear
+
+
+def _int8(weight: Tensor) -> Linear:
+    """Weights with a scale an output, activations with a scale a row."""
+    scales = weight.abs().amax(1).clamp(min=1e-12) / 127
+    codes = (weight / scales[:, None]).round().to(torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(codes, None)
+    zeros = torch.zeros(len(scales), dtype=torch.int32)
+    product = torch.ops.onednn.qlinear_pointwise
+
+    def linear(rows: Tensor) -> Tensor:
+        steps = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
+        # Unsigned with the zero at 128, as oneDNN's fast kernels want them.
+        unsigned = (rows / steps).round().add_(128).to(torch.uint8)
+        whole: Tensor = product(
+            unsigned, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return whole * steps
+
+    return linear
