@@ -116,14 +116,18 @@ def milliseconds(steps: dict[str, Step], rounds: int) -> dict[str, float]:
 def bandwidth() -> float:
     """Return the bytes a second that this process reads from memory."""
     block = torch.ones(250_000_000)
-    best = min(milliseconds({"sum": lambda: float(block.sum())}, 1)["sum"] for _ in range(3))
+    best = min(
+        milliseconds({"sum": lambda: assert_all(int(block.sum()), len(block))}, 1)["sum"]
+        for _ in range(3)
+    )
     return block.nbytes / best * 1000
 
 
 def weight_bytes(lm: LMModel, precision: str) -> int:
     """Return the bytes of weights that a step reads."""
     numbers = sum(p.numel() for p in (*lm.transformer.parameters(), *lm.linears.parameters()))
-    return numbers * {"float32": 4, "bfloat16": 2, "int8": 1}[precision]
+    each = {"float32": 4, "bfloat16": 2, "int8": 1}[precision]
+    return int(numbers) * each
 
 
 def measure(

@@ -61,12 +61,12 @@ def _int8(weight: Tensor) -> Linear:
     product = torch.ops.onednn.qlinear_pointwise
 
     def linear(rows: Tensor) -> Tensor:
-        steps = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
-        # Unsigned with the zero at 128, as oneDNN's fast kernels want them.
-        unsigned = (rows / steps).round().add_(128).to(torch.uint8)
+        largest = rows.abs().amax(1, keepdim=True).clamp_(min=1e-12)
+        # Rounded, and unsigned with the zero at 128, as oneDNN's fast kernels want them.
+        unsigned = (rows * (127 / largest)).add_(128.5).to(torch.uint8)
         whole: Tensor = product(
             unsigned, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return whole * steps
+        return whole.mul_(largest / 127)
 
     return linear

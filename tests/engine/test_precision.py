@@ -32,6 +32,7 @@ def test_products_are_near(precision: str, bound: float):
     assert error.norm() / expected.norm() < bound
 
 
+@pytest.mark.slow
 def test_logits_at_the_real_shape_are_near():
     lm = language_model("small")
     text = torch.randn(20, lm.dim)
