@@ -117,10 +117,8 @@ class Decoder:
         text = (depth, 2, slots, self.heads, text_tokens, head_dim)
         self.past, self.text = (torch.zeros(shape, device=self.device) for shape in (past, text))
         # Each slot's keys and values of each layer, as batches of heads: views, made once.
-        self._past_of = self.past.flatten(3, 4).unbind(0)
-        self._text_of = self.text.unbind(0)
-        self._past_views = [list(zip(*part.unbind(0), strict=True)) for part in self._past_of]
-        self._text_views = [list(zip(*part.unbind(0), strict=True)) for part in self._text_of]
+        self._past_views = [list(zip(*part, strict=True)) for part in self.past.flatten(3, 4)]
+        self._text_views = [list(zip(*part, strict=True)) for part in self.text]
         self.text_lengths = [0] * slots
 
     def set_text(self, slot: int, text: Tensor | None) -> None:

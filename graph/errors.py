@@ -3,6 +3,7 @@
 {"error": {"message", "type", "param", "code"}, "request_id"}
 """
 
+import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 from uuid import uuid4
@@ -13,7 +14,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from engine.errors import InvalidRequest
+from engine.errors import EngineError, InvalidRequest
+
+logger = logging.getLogger("ray.serve")
 
 
 @dataclass
@@ -98,9 +101,12 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, ApiError)
         return answer(request, error)
 
-    async def invalid_request(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, InvalidRequest)
-        return answer(request, ApiError(422, "invalid_value", str(error), error.param))
+    async def engine(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, InvalidRequest):
+            return answer(request, ApiError(422, "invalid_value", str(error), error.param))
+        logger.error("request %s: %s", request_id(request), error)
+        message = "the model failed on this request; try again, or with other parameters"
+        return answer(request, ApiError(500, "generation_failed", message))
 
     async def validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -118,7 +124,7 @@ def install(app: FastAPI) -> None:
         return answer(request, ApiError(500, "internal_error", message))
 
     app.add_exception_handler(ApiError, api_error)
-    app.add_exception_handler(InvalidRequest, invalid_request)
+    app.add_exception_handler(EngineError, engine)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unexpected)

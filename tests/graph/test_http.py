@@ -11,7 +11,7 @@ import soundfile
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from engine.errors import InvalidRequest
+from engine.errors import GenerationFailed, InvalidRequest
 from engine.params import GenerationParams
 from graph.settings import Limits
 from tests.graph.conftest import Server
@@ -187,6 +187,7 @@ async def test_the_callers_request_id_is_kept(server: Server):
             "invalid_value",
             "bad text",
         ),
+        (GenerationFailed("secret"), 500, "generation_failed", "the model failed"),
         (ActorDiedError(), 503, "model_unavailable", "try again"),
         (RayTaskError("f", "tb", KeyError("secret")), 500, "internal_error", "the server failed"),
         (DeploymentUnavailableError("music"), 503, "model_unavailable", "try again"),
