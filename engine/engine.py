@@ -8,6 +8,7 @@ import torch
 from audiocraft.models.lm import LMModel
 from torch import Tensor
 
+from engine.conditioning import Conditions
 from engine.decoder import Decoder, Segment
 from engine.errors import GenerationFailed
 from engine.request import Progress, Request
@@ -128,6 +129,16 @@ class Engine:
             sequence.slide()
             request.fed = 0
         return Progress(request, codes, ended, error)
+
+    @torch.inference_mode()
+    def replace_conditions(self, request: Request, conditions: Conditions) -> None:
+        """Go on under other conditions from the next frame; what was generated stays the past.
+
+        The caller has asked `request.check_replaceable`.
+        """
+        request.conditions = conditions
+        if request.slot is not None:
+            self.decoder.set_text(request.slot, conditions.text)
 
     @property
     def busy(self) -> bool:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.conditioning import Conditions
 from engine.engine import Engine
 from engine.errors import GenerationFailed
 from engine.request import Progress, Request
@@ -73,6 +74,11 @@ class EngineLoop:
         finally:
             if not ended:
                 self._inbox.put(lambda: self._cancel(request))
+
+    def replace_conditions(self, request: Request, conditions: Conditions) -> None:
+        """Let a request go on under another text from its next frame. Raises InvalidRequest."""
+        request.check_replaceable(conditions)
+        self._inbox.put(lambda: self.engine.replace_conditions(request, conditions))
 
     def close(self) -> None:
         """End the thread after the step that it is in."""

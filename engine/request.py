@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.conditioning import Conditions
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidRequest
 from engine.params import GenerationParams
 from engine.sampling import Sampling
 from engine.sequence import Sequence
@@ -43,6 +43,16 @@ class Request:
     def unfed(self) -> int:
         """Positions that can be fed now; the last of them draws the next column."""
         return self.conditions.prefix_length + self.sequence.known_columns - self.fed
+
+    def check_replaceable(self, conditions: Conditions) -> None:
+        """Raise InvalidRequest where these cannot take the place of the request's own.
+
+        Rows and positions stay as they are, so one text can become another, and no more.
+        """
+        both = (self.conditions, conditions)
+        if any(one.empty or one.prefix_length for one in both):
+            message = "a running request's text can become another text, not none and no melody"
+            raise InvalidRequest(message, "text")
 
     def seconds_waited_and_run(self) -> tuple[float, float]:
         """Return the seconds until it got its slot, and those since."""

@@ -74,6 +74,33 @@ async def test_resumed_from_its_codes_it_goes_on_the_same(model: LanguageModel, 
     np.testing.assert_array_equal(rest, whole[:, known:])
 
 
+async def test_a_running_requests_text_can_be_replaced(model: LanguageModel):
+    """What was generated stays; what follows is of the new text; neighbours notice nothing."""
+    params = replace(PARAMS, frames=400)
+    texts = {text: model.conditions(text) for text in ("calm piano", "thunder and rain", "")}
+
+    async def changed_to(text: str) -> tuple[int, np.ndarray]:
+        request = model.request(params, texts["calm piano"])
+        parts = []
+        async for chunk in model.loop.generate(request, chunk_frames=10):
+            if not parts:
+                model.loop.replace_conditions(request, texts[text])
+            parts.append(chunk)
+        return parts[0].shape[1], np.concatenate(parts, axis=1)
+
+    unchanged = await generate(model, params)
+    (_, same), (known, other), neighbour = await asyncio.gather(
+        changed_to("calm piano"), changed_to("thunder and rain"), generate(model, params)
+    )
+    np.testing.assert_array_equal(same, unchanged)
+    np.testing.assert_array_equal(neighbour, unchanged)
+    np.testing.assert_array_equal(other[:, :known], unchanged[:, :known])
+    assert (other[:, known:] != unchanged[:, known:]).any()
+    request = model.request(params, texts["calm piano"])
+    with pytest.raises(InvalidRequest, match="can become another text"):
+        model.loop.replace_conditions(request, texts[""])
+
+
 async def test_a_clip_longer_than_the_window(model: LanguageModel):
     long = replace(PARAMS, frames=1600)
     assert (await generate(model, long)).shape == (4, 1600)
