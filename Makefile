@@ -39,7 +39,7 @@ test-deps:
 
 # Versions and hashes only, no addresses: any mirror of the registry serves them.
 lock: $(BIN)/uv
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --fork-strategy fewest --generate-hashes \
 		--no-header --no-annotate --upgrade --quiet --output-file requirements.lock
 
 $(BIN)/uv:
