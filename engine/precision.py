@@ -1,9 +1,10 @@
 """The decoder's matrix products in each precision.
 
-Every row's result depends on that row alone, to the last bit: on the CPU, oneDNN's packed
-products give a row the same bits among any number of rows from two on, so a single row is given a
-companion; int8 products accumulate in integers, with a scale for each row and each output.
-(Plain `linear` and `mm` choose their kernels, and so their rounding, by the number of rows.)
+No row enters another's arithmetic. Its rounding is its own too: on CPUs with AVX-512 (where it was
+measured), oneDNN's packed products give a row the same bits among any number of rows from two on,
+so a single row is given a companion; int8 products accumulate in integers, with a scale for each
+row and each output. (Plain `linear` and `mm` choose their kernels, and so their rounding, by the
+number of rows.)
 """
 
 from collections.abc import Callable
