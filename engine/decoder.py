@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from audiocraft.models.lm import LMModel
+from audiocraft.modules.codebooks_patterns import DelayedPatternProvider
 from audiocraft.modules.transformer import StreamingTransformerLayer, create_sin_embedding
 from torch import Tensor
 from torch.nn import functional
@@ -64,12 +65,17 @@ class Layer:
 def check_supported(lm: LMModel) -> None:
     """Raise CheckpointMismatch where the model is not of the family whose arithmetic this is."""
     transformer, first = lm.transformer, lm.transformer.layers[0]
-    attention = first.self_attn
+    attention, pattern = first.self_attn, lm.pattern_provider
     for what, holds in (
         ("sinusoidal positions", transformer.positional_embedding == "sin"),
         ("norm_first", lm.out_norm is not None and first.norm_first),
+        ("plain delays", isinstance(pattern, DelayedPatternProvider)),
+        ("no flattened columns", not getattr(pattern, "flatten_first", 0)),
+        ("no empty initial columns", not getattr(pattern, "empty_initial", 0)),
+        ("layer norms", isinstance(first.norm1, torch.nn.LayerNorm)),
+        ("exact GELU", first.activation is functional.gelu),
         ("packed projections (custom or memory_efficient)", attention.custom),
-        ("no attention biases", attention.in_proj_bias is None),
+        ("no attention biases", getattr(attention, "in_proj_bias", None) is None),
         ("no feed-forward biases", first.linear1.bias is None),
         ("no head biases", lm.linears[0].bias is None),
         ("no query or key norm", not attention.qk_layer_norm),
@@ -100,7 +106,6 @@ class Decoder:
     def __init__(
         self, lm: LMModel, *, slots: int, positions: int, text_tokens: int, precision: str
     ) -> None:
-        check_supported(lm)
         self.device = next(lm.parameters()).device
         self.heads = lm.transformer.layers[0].self_attn.num_heads
         self.width, self.codebooks, self.cardinality = lm.dim, lm.num_codebooks, lm.card

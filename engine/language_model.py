@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.checkpoints import load_language_model
 from engine.conditioning import Conditions, encode, text_attributes
-from engine.decoder import slot_bytes
+from engine.decoder import check_supported, slot_bytes
 from engine.engine import Engine, EngineSettings
 from engine.errors import InvalidRequest, NoRoom
 from engine.loop import EngineLoop
@@ -30,7 +30,7 @@ class LanguageModel:
         self, lm: LMModel, settings: EngineSettings, *, frame_rate: float, stride_seconds: float
     ) -> None:
         self._lm = lm
-        self._device = next(lm.parameters()).device
+        check_supported(lm)
         max_seconds = float(lm.cfg.dataset.segment_duration)
         self.info = LanguageModelInfo(
             codebooks=lm.num_codebooks,

@@ -48,6 +48,8 @@ def check_port(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except OverflowError as error:
+            raise LaunchError(f"port {port}: ports are from 1 to 65535") from error
         except OSError as error:
             raise LaunchError(
                 f"port {port} on {host} is taken ({error.strerror}); choose another: "
@@ -206,7 +208,7 @@ def main() -> int:
     """Read the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="make serve", description=__doc__)
     parser.add_argument("config", type=Path)
-    parser.add_argument("--port", type=int, choices=range(1, 65536), metavar="1-65535")
+    parser.add_argument("--port", type=int)
     arguments = parser.parse_args()
     stop_on_signals()
     try:

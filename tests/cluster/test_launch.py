@@ -81,6 +81,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path):
     [
         ("  port: 8000", "  port: 8000\n  prot: 1", "http_options.prot: unknown key"),
         ("  port: 8000", "  port: {taken}", "port {taken} on 127.0.0.1 is taken"),
+        ("  port: 8000", "  port: 99999", "port 99999: ports are from 1 to 65535"),
         ("tiny/music", "tiny/nothing", "model 'music': bundle:tiny/nothing: this installation has"),
     ],
 )

@@ -4,19 +4,26 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from omegaconf import OmegaConf
 
+from bundles.tiny import recipe
 from engine.checkpoints import load_language_model
 from engine.decoder import slot_bytes
 from engine.engine import EngineSettings
-from engine.errors import GenerationFailed, InvalidRequest, NoRoom
+from engine.errors import CheckpointMismatch, GenerationFailed, InvalidRequest, NoRoom
 from engine.language_model import LanguageModel
 from engine.params import GenerationParams
+from tests import checkpoints as write
 from tests.conftest import Checkpoints
 
+ROOT = Path(__file__).resolve().parents[2]
 PARAMS = GenerationParams("calm piano", frames=40, seed=7)
 
 
@@ -185,6 +192,49 @@ def test_a_text_that_is_too_long(model: LanguageModel):
 
 def test_variations_share_their_conditions(model: LanguageModel):
     assert model.conditions("calm piano") is model.conditions("calm piano")
+
+
+# Layers, width, and positions of a slot: the window's columns, chroma and text before them.
+PUBLISHED = {
+    "musicgen-small": (24, 1024, 1504),
+    "musicgen-melody": (48, 1536, 1504 + 235 + 256),
+    "audiogen-medium": (48, 1536, 504),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_gpu_configuration_has_room_for_slots(name: str):
+    """Four slots at least, in the caches that the shipped file gives the published models."""
+    config = yaml.safe_load((ROOT / "serve_config.gpu.yaml").read_text())
+    models = {m["name"]: m for m in config["applications"][0]["args"]["models"]}
+    layers, width, positions = PUBLISHED[name]
+    lm = SimpleNamespace(dim=width, transformer=SimpleNamespace(layers=range(layers)))
+    budget = models[name]["engine"]["cache_gb"] * 1e9
+    assert budget / slot_bytes(lm, positions, text_tokens=256) >= 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needs"),
+    [
+        ("transformer_lm.norm_first", False, "norm_first"),
+        ("transformer_lm.bias_attn", True, "no attention biases"),
+        ("transformer_lm.bias_proj", True, "no head biases"),
+        ("transformer_lm.memory_efficient", False, "packed projections"),
+        ("transformer_lm.activation", "relu", "exact GELU"),
+        ("transformer_lm.qk_layer_norm", True, "no query or key norm"),
+        ("codebooks_pattern.modeling", "unroll", "plain delays"),
+    ],
+)
+def test_another_architecture_is_refused(
+    checkpoints: Checkpoints, tmp_path: Path, key: str, value: object, needs: str
+):
+    cfg = recipe.language_model_config(30.0)
+    OmegaConf.update(cfg, key, value)
+    write.write_language_model(tmp_path, checkpoints.text_encoder, cfg)
+    with pytest.raises(CheckpointMismatch, match=needs):
+        LanguageModel.load(
+            str(tmp_path), EngineSettings(), device="cpu", frame_rate=50, stride_seconds=18
+        )
 
 
 def test_slots_follow_from_the_budget(checkpoints: Checkpoints):
