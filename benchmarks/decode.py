@@ -23,8 +23,8 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
 
 from benchmarks.shapes import language_model
+from engine.cache import slot_bytes
 from engine.conditioning import Conditions
-from engine.decoder import slot_bytes
 from engine.engine import Engine, EngineSettings
 from engine.params import GenerationParams
 from engine.request import Request
@@ -164,7 +164,7 @@ def measure(
             name: sum(at[p][name] * weight for p, weight in POSITIONS.items()) / total
             for name in at[0]
         }
-        cache = slot_bytes(lm, 250, TEXT_TOKENS) * batch
+        cache = slot_bytes(lm, 250, TEXT_TOKENS, precision) * batch
         row = {"precision": precision, "requests": batch}
         row |= {f"{name}_ms": round(value, 1) for name, value in mean.items()}
         row |= {

@@ -8,8 +8,9 @@ import torch
 from audiocraft.models.lm import LMModel
 from torch import Tensor
 
+from engine.cache import Cache, Segment
 from engine.conditioning import Conditions
-from engine.decoder import Decoder, Segment
+from engine.decoder import Decoder
 from engine.errors import GenerationFailed
 from engine.request import Progress, Request
 from engine.sampling import guide, sample
@@ -56,13 +57,14 @@ class Engine:
     """Owns the slots. One thread calls it; nothing here waits for anyone."""
 
     def __init__(self, lm: LMModel, settings: EngineSettings) -> None:
-        self.decoder = Decoder(
+        cache = Cache(
             lm,
             slots=settings.max_slots,
             positions=settings.max_positions,
             text_tokens=settings.max_text_tokens,
             precision=settings.precision,
         )
+        self.decoder = Decoder(lm, cache, settings.precision)
         self.scheduler = Scheduler(settings.max_slots, settings.prefill_chunk)
         self.statistics = Statistics()
 

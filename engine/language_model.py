@@ -8,9 +8,10 @@ import numpy as np
 from audiocraft.models.lm import LMModel
 from numpy.typing import NDArray
 
+from engine.cache import slot_bytes
 from engine.checkpoints import load_language_model
 from engine.conditioning import Conditions, encode, text_attributes
-from engine.decoder import check_supported, slot_bytes
+from engine.decoder import check_supported
 from engine.engine import Engine, EngineSettings
 from engine.errors import InvalidRequest, NoRoom
 from engine.loop import EngineLoop
@@ -77,7 +78,7 @@ class LanguageModel:
             chroma = self._lm.condition_provider.conditioners["self_wav"]
             prefix = chroma.chroma_len + settings.max_text_tokens
         positions = prefix + self._windowing.max_frames + max(self._windowing.delays) + 1
-        each = slot_bytes(self._lm, positions, settings.max_text_tokens)
+        each = slot_bytes(self._lm, positions, settings.max_text_tokens, settings.precision)
         slots = min(settings.max_slots, int(settings.cache_gb * 1e9 / each))
         figures = f"a slot takes {each / 1e6:.1f} MB of cache, the budget is {settings.cache_gb} GB"
         if slots < 1:

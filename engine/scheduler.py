@@ -4,7 +4,7 @@ import heapq
 import itertools
 import time
 
-from engine.decoder import Segment
+from engine.cache import Segment
 from engine.request import Request
 from engine.slots import Slots
 

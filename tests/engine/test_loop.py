@@ -14,8 +14,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from bundles.tiny import recipe
+from engine.cache import slot_bytes
 from engine.checkpoints import load_language_model
-from engine.decoder import slot_bytes
 from engine.engine import EngineSettings
 from engine.errors import CheckpointMismatch, GenerationFailed, InvalidRequest, NoRoom
 from engine.language_model import LanguageModel
@@ -210,7 +210,7 @@ def test_the_gpu_configuration_has_room_for_slots(name: str):
     layers, width, positions = PUBLISHED[name]
     lm = SimpleNamespace(dim=width, transformer=SimpleNamespace(layers=range(layers)))
     budget = models[name]["engine"]["cache_gb"] * 1e9
-    assert budget / slot_bytes(lm, positions, text_tokens=256) >= 4
+    assert budget / slot_bytes(lm, positions, 256, models[name]["dtype"]) >= 4
 
 
 @pytest.mark.parametrize(
@@ -239,16 +239,15 @@ def test_another_architecture_is_refused(
 
 def test_slots_follow_from_the_budget(checkpoints: Checkpoints):
     lm = load_language_model(str(checkpoints.music), device="cpu", dtype="float32")
-    each = slot_bytes(lm, 1504, 64)
+    each = slot_bytes(lm, 1504, 64, "float32")
     assert each == 2 * 4 * 64 * 4 * (2 * 1504 + 64)
 
     def slots(gigabytes: float) -> int:
         settings = EngineSettings(max_slots=10, max_text_tokens=64, cache_gb=gigabytes)
         model = LanguageModel(lm, settings, frame_rate=50, stride_seconds=18)
         model.loop.close()
-        decoder = model.loop.engine.decoder
-        taken = decoder.past.nbytes + decoder.text.nbytes
-        assert taken == each * decoder.past.shape[2] <= gigabytes * 1e9
+        taken = model.loop.engine.decoder.cache.nbytes
+        assert taken == each * model.loop.engine.scheduler.slots.number <= gigabytes * 1e9
         return model.loop.engine.scheduler.slots.number
 
     assert slots(3.5 * each / 1e9) == 3

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from benchmarks.shapes import language_model
-from engine.decoder import Decoder, Segment
+from engine.cache import Cache, Segment
+from engine.decoder import Decoder
 from engine.precision import make_linear
 
 # Relative RMS distance of logits from float32's at the musicgen-small shape, random weights.
@@ -45,7 +46,8 @@ def test_logits_at_the_real_shape_are_near():
     columns = torch.randint(0, lm.card, (24, 4))
     logits = {}
     for precision in ("float32", *BOUNDS):
-        decoder = Decoder(lm, slots=1, positions=32, text_tokens=32, precision=precision)
+        cache = Cache(lm, slots=1, positions=32, text_tokens=32, precision=precision)
+        decoder = Decoder(lm, cache, precision)
         with torch.inference_mode():
             decoder.set_text(0, text)
             inputs = decoder.embed(columns).repeat(2, 1)

@@ -1,0 +1,145 @@
+"""Attention on the CPU, compiled when it is first used: each token reads its own past, once.
+
+torch's products and its fused attention read a cache of one query a row at half of the memory's
+speed, and cannot take rows of different lengths in one call. A bfloat16 cache is passed as uint16,
+the upper half of a float32. The arithmetic of a token depends on nothing but its own past, so its
+bits are the same in any company.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange, types
+from numba.extending import overload
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Compiling takes seconds, so what was compiled is kept beside this file, where that can be written.
+KEEP = "NUMBA_CACHE_DIR" in os.environ or os.access(Path(__file__).parent, os.W_OK)
+
+
+def _widen(number: Any) -> Any:
+    """Return a cached number as float32."""
+
+
+@overload(_widen, strict=False)
+def _widen_by_type(number: Any) -> Any:
+    if number == types.uint16:
+        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
+    return lambda number: number
+
+
+def _write(cached: Any, at: Any, number: Any) -> None:
+    """Put a float32 into the cache, rounded to the nearest, ties to even."""
+
+
+@overload(_write, strict=False)
+def _write_by_type(cached: Any, at: Any, number: Any) -> Any:
+    if cached.dtype == types.uint16:
+
+        def narrow(cached: Any, at: Any, number: Any) -> None:
+            bits = np.float32(number).view(np.uint32)
+            odd = (bits >> np.uint32(16)) & np.uint32(1)
+            cached[at] = np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
+
+        return narrow
+
+    def keep(cached: Any, at: Any, number: Any) -> None:
+        cached[at] = number
+
+    return keep
+
+
+@njit(fastmath=True, error_model="numpy", cache=KEEP)
+def _attend_one(query, keys, values, length, scores, mixed, out):  # type: ignore[no-untyped-def]
+    """Softmax over the first `length` keys, whose greatest score becomes 0; all [.., head_dim]."""
+    greatest = np.float32(-np.inf)
+    for place in range(length):
+        score = np.float32(0)
+        for i in range(query.size):
+            score += query[i] * _widen(keys[place, i])
+        scores[place] = score
+        greatest = max(greatest, score)
+    total = np.float32(0)
+    mixed[:] = 0
+    for place in range(length):
+        weight = math.exp(scores[place] - greatest)
+        total += weight
+        for i in range(query.size):
+            mixed[i] += weight * _widen(values[place, i])
+    for i in range(query.size):
+        out[i] = mixed[i] / total
+
+
+@njit(parallel=True, fastmath=True, error_model="numpy", cache=KEEP)
+def _attend_past(projected, past, slots, rows, positions, out):  # type: ignore[no-untyped-def]
+    tokens, _, heads, size = projected.shape
+    for head in prange(heads):
+        scores = np.empty(past.shape[4], np.float32)
+        mixed = np.empty(size, np.float32)
+        for token in range(tokens):
+            slot, row, position = slots[token], rows[token], positions[token]
+            for i in range(size):
+                _write(past[0, slot, row, head, position], i, projected[token, 1, head, i])
+                _write(past[1, slot, row, head, position], i, projected[token, 2, head, i])
+        for token in range(tokens):
+            keys = past[0, slots[token], rows[token], head]
+            values = past[1, slots[token], rows[token], head]
+            query, length = projected[token, 0, head], positions[token] + 1
+            _attend_one(query, keys, values, length, scores, mixed, out[token, head])
+
+
+@njit(parallel=True, fastmath=True, error_model="numpy", cache=KEEP)
+def _attend_text(query, text, slots, lengths, out):  # type: ignore[no-untyped-def]
+    tokens, heads, size = query.shape
+    for head in prange(heads):
+        scores = np.empty(text.shape[3], np.float32)
+        mixed = np.empty(size, np.float32)
+        for token in range(tokens):
+            keys, values = text[0, slots[token], head], text[1, slots[token], head]
+            where = (scores, mixed, out[token, head])
+            _attend_one(query[token, head], keys, values, lengths[token], *where)
+
+
+def attend_past(
+    projected: Tensor, past: Tensor, slots: Tensor, rows: Tensor, positions: Tensor
+) -> Tensor:
+    """Write each token's key and value to the cache, then attend to its past and itself.
+
+    `projected` is float32 [tokens, 3, heads, head_dim]: scaled queries, keys, values; `past` is
+    [2, slot, row, head, position, head_dim]; where each token stands is int64 [tokens]. Returns
+    [tokens, heads, head_dim].
+    """
+    out = torch.empty_like(projected[:, 0], memory_format=torch.contiguous_format)
+    _use_torchs_threads()
+    where = (slots.numpy(), rows.numpy(), positions.numpy())
+    _attend_past(projected.numpy(), _numbers(past), *where, out.numpy())
+    return out
+
+
+def attend_text(query: Tensor, text: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
+    """Attend to each token's slot's text.
+
+    `query` is float32 [tokens, heads, head_dim], scaled; `text` is [2, slot, head, place,
+    head_dim]; `slots` and `lengths` are int64 [tokens]. Returns [tokens, heads, head_dim].
+    """
+    out = torch.empty_like(query)
+    _use_torchs_threads()
+    where = (slots.numpy(), lengths.numpy())
+    _attend_text(query.numpy(), _numbers(text), *where, out.numpy())
+    return out
+
+
+def _numbers(cached: Tensor) -> NDArray[Any]:
+    """View a cache as numpy knows it."""
+    bits = cached if cached.dtype == torch.float32 else cached.view(torch.uint16)
+    return bits.numpy()
+
+
+def _use_torchs_threads() -> None:
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
