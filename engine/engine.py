@@ -93,14 +93,14 @@ class Engine:
             request.fed += segment.count
         conditional = np.cumsum([0] + [s.rows for s in segments[:-1]])
         null = conditional + np.array([s.rows for s in segments]) - 1
-        scales = torch.tensor([r.params.guidance_scale for r in requests])
-        guided = guide(logits[conditional], logits[null], scales.to(logits.device))
-        finite = guided.isfinite().all(-1).all(-1).tolist()
-        drawing = [i for i, r in enumerate(requests) if r.unfed == 0 and finite[i]]
-        drawn = sample(guided[drawing], [requests[i].sampling for i in drawing]).cpu().numpy()
-        for index, codes in zip(drawing, drawn, strict=True):
+        scales = logits.new_tensor([r.params.guidance_scale for r in requests])
+        guided = guide(logits[conditional], logits[null], scales)
+        finite = guided.isfinite().flatten(1).all(1)
+        drawing = [index for index, request in enumerate(requests) if request.unfed == 0]
+        drawn = sample(guided[drawing], [requests[index].sampling for index in drawing])
+        for index, codes in zip(drawing, drawn.cpu().numpy(), strict=True):
             requests[index].sequence.accept(codes)
-        return [self._progress(r, good) for r, good in zip(requests, finite, strict=True)]
+        return [self._progress(r, g) for r, g in zip(requests, finite.tolist(), strict=True)]
 
     def _inputs(self, request: Request, segment: Segment) -> Tensor:
         """Embed what a segment feeds: the prefix, then columns; [rows x positions, width]."""

@@ -1,9 +1,9 @@
-"""Attention on the CPU, compiled when it is first used: each token reads its own past, once.
+"""What torch lacks or has only in many passes, for the CPU, compiled when it is first used.
 
 torch's products and its fused attention read a cache of one query a row at half of the memory's
-speed, and cannot take rows of different lengths in one call. A bfloat16 cache is passed as uint16,
-the upper half of a float32. The arithmetic of a token depends on nothing but its own past, so its
-bits are the same in any company.
+speed, and cannot take rows of different lengths in one call. Here each token reads its own past,
+once. A bfloat16 cache is passed as uint16, the upper half of a float32. The arithmetic of a token
+depends on nothing but its own past, so its bits are the same in any company.
 """
 
 import math
@@ -104,6 +104,26 @@ def _attend_text(query, text, slots, lengths, out):  # type: ignore[no-untyped-d
             keys, values = text[0, slots[token], head], text[1, slots[token], head]
             where = (scores, mixed, out[token, head])
             _attend_one(query[token, head], keys, values, lengths[token], *where)
+
+
+@njit(error_model="numpy", cache=KEEP)
+def _quantise(rows, unsigned, scales):  # type: ignore[no-untyped-def]
+    for row in range(rows.shape[0]):
+        largest = np.float32(1e-12)
+        for i in range(rows.shape[1]):
+            largest = max(largest, abs(rows[row, i]))
+        factor = np.float32(127) / largest
+        for i in range(rows.shape[1]):
+            unsigned[row, i] = np.uint8(np.int32(rows[row, i] * factor + np.float32(128.5)))
+        scales[row, 0] = largest / np.float32(127)
+
+
+def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Round float32 [rows, n] to uint8 with the zero at 128, and a scale a row, [rows, 1]."""
+    unsigned = torch.empty_like(rows, dtype=torch.uint8, memory_format=torch.contiguous_format)
+    scales = rows.new_empty(len(rows), 1)
+    _quantise(rows.numpy(), unsigned.numpy(), scales.numpy())
+    return unsigned, scales
 
 
 def attend_past(

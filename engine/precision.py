@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.kernels_cpu import quantise
+
 Linear = Callable[[Tensor], Tensor]
 """[rows, in] float32 to [rows, out] float32."""
 
@@ -62,12 +64,11 @@ def _int8(weight: Tensor) -> Linear:
     product = torch.ops.onednn.qlinear_pointwise
 
     def linear(rows: Tensor) -> Tensor:
-        largest = rows.abs().amax(1, keepdim=True).clamp_(min=1e-12)
-        # Rounded, and unsigned with the zero at 128, as oneDNN's fast kernels want them.
-        unsigned = (rows * (127 / largest)).add_(128.5).to(torch.uint8)
+        # Unsigned with the zero at 128, as oneDNN's fast kernels want them.
+        unsigned, row_scales = quantise(rows)
         whole: Tensor = product(
             unsigned, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return whole.mul_(largest / 127)
+        return whole.mul_(row_scales)
 
     return linear

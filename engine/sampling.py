@@ -34,8 +34,8 @@ def guide(conditional: Tensor, null: Tensor, scale: Tensor) -> Tensor:
     return null + (conditional - null) * scale.view(-1, 1, 1)
 
 
-def filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Return the probabilities that are drawn from, [codebooks, cardinality].
+def filtered(logits: Tensor, temperature: float | Tensor, top_k: int, top_p: float) -> Tensor:
+    """Return the probabilities that are drawn from, [..., cardinality].
 
     As AudioCraft's: top_p takes precedence over top_k; top_k keeps ties with the k-th
     (`audiocraft/utils/utils.py`).
@@ -73,11 +73,13 @@ def draw(probabilities: Tensor, race: Tensor) -> Tensor:
 def sample(logits: Tensor, parameters: Sequence[Sampling]) -> Tensor:
     """Choose the next codes [slots, codebooks] from guided logits."""
     chosen = logits.argmax(-1)
-    for slot, sampling in enumerate(parameters):
-        if sampling.temperature > 0:
-            probabilities = filtered(
-                logits[slot], sampling.temperature, sampling.top_k, sampling.top_p
-            )
-            race = torch.from_numpy(exponentials(sampling, probabilities.shape))
-            chosen[slot] = draw(probabilities, race.to(logits.device))
+    alike: dict[tuple[int, float], list[int]] = {}
+    for slot, one in enumerate(parameters):
+        if one.temperature > 0:
+            alike.setdefault((one.top_k, one.top_p), []).append(slot)
+    for (top_k, top_p), slots in alike.items():
+        races = np.stack([exponentials(parameters[slot], logits.shape[1:]) for slot in slots])
+        temperatures = logits.new_tensor([parameters[slot].temperature for slot in slots])
+        probabilities = filtered(logits[slots], temperatures.view(-1, 1, 1), top_k, top_p)
+        chosen[slots] = draw(probabilities, torch.from_numpy(races).to(logits.device))
     return chosen

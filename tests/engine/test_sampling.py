@@ -78,11 +78,13 @@ def test_a_draw_depends_on_its_key_alone():
 
 
 def test_slots_have_their_own_parameters():
-    logits = torch.randn(3, 4, 64, generator=torch.Generator().manual_seed(3))
+    logits = torch.randn(5, 4, 64, generator=torch.Generator().manual_seed(3))
     parameters = [
         Sampling(1, 0, 9, 0.0, 0, 0.0, 3.0),
         Sampling(1, 0, 9, 1.0, 5, 0.0, 3.0),
         Sampling(2, 0, 9, 1.0, 0, 0.9, 3.0),
+        Sampling(3, 0, 2, 0.5, 5, 0.0, 3.0),
+        Sampling(3, 1, 2, 2.0, 5, 0.0, 3.0),
     ]
     together = sample(logits, parameters)
     assert torch.equal(together[0], logits[0].argmax(-1))
