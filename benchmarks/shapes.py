@@ -11,12 +11,15 @@ SHAPES = {"small": (24, 1024, 16), "medium": (48, 1536, 24), "large": (48, 2048,
 CARDINALITY = 2048
 
 
-def language_model(shape: str, seed: int = 0) -> LMModel:
-    """Build a model in float32; its text is given as a cross-attention source [tokens, width]."""
+def language_model(
+    shape: str, seed: int = 0, *, device: str = "cpu", dtype: str = "float32"
+) -> LMModel:
+    """Build a model; its text is given as a cross-attention source [tokens, width]."""
     torch.manual_seed(seed)
     cfg = language_model_config(30.0)
     sizes = cfg.transformer_lm
     sizes.num_layers, sizes.dim, sizes.num_heads = SHAPES[shape]
     sizes.card = CARDINALITY
     cfg.conditioners = None
+    cfg.device, cfg.dtype = device, dtype
     return builders.get_lm_model(cfg).eval()

@@ -6,6 +6,7 @@ A file holds `{'best_state': tensors, 'xp.cfg': YAML, ...}`. Files are read with
 
 import pickle
 import typing as tp
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +79,8 @@ def read(path: Path) -> dict[tp.Any, tp.Any]:
     """Read one checkpoint file without running any code in it."""
     try:
         with torch.serialization.safe_globals(OMEGACONF_NODES):
-            package = torch.load(path, map_location="cpu", weights_only=True)
+            mapped = zipfile.is_zipfile(path)
+            package = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except READ_ERRORS as error:
         reason = f"truncated or not a checkpoint: {first_line(error)}"
         raise CheckpointUnreadable(f"{path}: {reason}") from error

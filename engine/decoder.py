@@ -9,6 +9,7 @@ cross-attention, whose result is exactly zero for them.
 Nothing here mixes rows: each token attends to its own slot and row, over its own length.
 """
 
+import ctypes
 from collections.abc import Sequence
 
 import torch
@@ -26,17 +27,19 @@ from engine.precision import Linear, make_linear
 class Layer:
     """One layer's weights, fused where AudioCraft's are."""
 
-    def __init__(self, layer: StreamingTransformerLayer, precision: str) -> None:
-        self.norm_self = layer.norm1
-        self.norm_cross = layer.norm_cross if layer.cross_attention is not None else None
-        self.norm_feed = layer.norm2
+    def __init__(
+        self, layer: StreamingTransformerLayer, precision: str, dtype: torch.dtype
+    ) -> None:
+        crosses = layer.cross_attention is not None
+        self.norm_self, self.norm_feed = layer.norm1.to(dtype), layer.norm2.to(dtype)
+        self.norm_cross = layer.norm_cross.to(dtype) if crosses else None
         width, heads = layer.self_attn.embed_dim, layer.self_attn.num_heads
         # Attention's scale is folded into the queries' weights.
         scale = (width // heads) ** -0.5
         query, key_value = layer.self_attn.in_proj_weight.split([width, 2 * width])
         self.qkv = make_linear(torch.cat([scale * query, key_value]), precision)
         self.out = make_linear(layer.self_attn.out_proj.weight, precision)
-        if layer.cross_attention is not None:
+        if crosses:
             query, key_value = layer.cross_attention.in_proj_weight.split([width, 2 * width])
             self.cross_query: Linear = make_linear(scale * query, precision)
             self.cross_key_value: Linear = make_linear(key_value, precision)
@@ -72,20 +75,50 @@ def check_supported(lm: LMModel) -> None:
             raise CheckpointMismatch(f"this engine needs a model with {what}")
 
 
-class Decoder:
-    """The model's weights over a cache; see `engine.cache`."""
+def _return_freed_memory() -> None:
+    """Give free pages back to the system; glibc would keep those of layers that are gone."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
-    def __init__(self, lm: LMModel, cache: Cache, precision: str) -> None:
+
+class Decoder:
+    """The model's weights over a cache; see `engine.cache`.
+
+    With `take`, each of the model's layers is given up once it is here, so that memory never
+    holds both.
+    """
+
+    def __init__(self, lm: LMModel, cache: Cache, precision: str, *, take: bool = False) -> None:
         self.cache, self.device = cache, cache.device
+        on_cpu = self.device.type == "cpu"
+        self.dtype: torch.dtype = torch.float32 if on_cpu else getattr(torch, precision)
+        """Of what flows between the products; the CPU has no fast half precision."""
         self.width, self.codebooks, self.cardinality = lm.dim, lm.num_codebooks, lm.card
         self.special = lm.special_token_id
-        self.embeddings = [table.weight.float() for table in lm.emb]
-        self.layers = [Layer(layer, precision) for layer in lm.transformer.layers]
-        self.out_norm = lm.out_norm
+        self.embeddings = [table.weight.to(self.dtype) for table in lm.emb]
+        self.layers: list[Layer] = []
+        for depth, layer in enumerate(lm.transformer.layers):
+            self.layers.append(Layer(layer, precision, self.dtype))
+            if take:
+                lm.transformer.layers[depth] = torch.nn.Identity()
+        self.out_norm = lm.out_norm.to(self.dtype)
         self.logit_heads = make_linear(torch.cat([h.weight for h in lm.linears]), precision)
+        if take:
+            lm.linears = None
+            _return_freed_memory()
         steps = torch.arange(cache.past.shape[5], device=self.device).view(1, -1, 1)
         period, scale = lm.transformer.max_period, lm.transformer.positional_scale
-        self.positions = scale * create_sin_embedding(steps, self.width, max_period=period)[0]
+        table = create_sin_embedding(steps, self.width, max_period=period)[0]
+        self.positions = (scale * table).to(self.dtype)
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Run one position, so that what is compiled at first use is compiled before requests."""
+        text = torch.zeros(1, self.width, device=self.device) if self.layers[0].norm_cross else None
+        self.set_text(0, text)
+        self.forward(self.embeddings[0][:2], [Segment(slot=0, rows=2, start=0, count=1)])
+        self.set_text(0, None)
 
     def set_text(self, slot: int, text: Tensor | None) -> None:
         """Compute a text's keys and values for one slot.
@@ -95,7 +128,8 @@ class Decoder:
         self.cache.text_lengths[slot] = 0 if text is None else len(text)
         if text is not None:
             for depth, layer in enumerate(self.layers):
-                self.cache.set_text(depth, slot, layer.cross_key_value(text))
+                projected = layer.cross_key_value(text.to(self.dtype))
+                self.cache.set_text(depth, slot, projected)
 
     def embed(self, columns: Tensor) -> Tensor:
         """Embed columns of codes [n, codebooks] as [n, width]."""
@@ -114,7 +148,7 @@ class Decoder:
         """
         assert len(inputs) == sum(segment.tokens for segment in segments)
         place = Place(self.cache, segments)
-        x = inputs + self.positions[place.positions]
+        x = inputs.to(self.dtype) + self.positions[place.positions]
         for depth, layer in enumerate(self.layers):
             projected = layer.qkv(layer.norm_self(x))
             x = x + layer.out(self.cache.attend_past(depth, projected, place))
@@ -126,4 +160,4 @@ class Decoder:
             hidden = functional.gelu(layer.feed_in(layer.norm_feed(x)))
             x = x + layer.feed_out(hidden)
         logits = self.logit_heads(self.out_norm(x[place.last]))
-        return logits.view(len(logits), self.codebooks, self.cardinality)
+        return logits.float().view(len(logits), self.codebooks, self.cardinality)

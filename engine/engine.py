@@ -54,9 +54,12 @@ class Statistics:
 
 
 class Engine:
-    """Owns the slots. One thread calls it; nothing here waits for anyone."""
+    """Owns the slots. One thread calls it; nothing here waits for anyone.
 
-    def __init__(self, lm: LMModel, settings: EngineSettings) -> None:
+    With `take`, the model's layers become the engine's; see `Decoder`.
+    """
+
+    def __init__(self, lm: LMModel, settings: EngineSettings, *, take: bool = False) -> None:
         cache = Cache(
             lm,
             slots=settings.max_slots,
@@ -64,7 +67,7 @@ class Engine:
             text_tokens=settings.max_text_tokens,
             precision=settings.precision,
         )
-        self.decoder = Decoder(lm, cache, settings.precision)
+        self.decoder = Decoder(lm, cache, settings.precision, take=take)
         self.scheduler = Scheduler(settings.max_slots, settings.prefill_chunk)
         self.statistics = Statistics()
 

@@ -28,7 +28,13 @@ class LanguageModel:
     """Turns parameters into requests and runs them on an engine of its own."""
 
     def __init__(
-        self, lm: LMModel, settings: EngineSettings, *, frame_rate: float, stride_seconds: float
+        self,
+        lm: LMModel,
+        settings: EngineSettings,
+        *,
+        frame_rate: float,
+        stride_seconds: float,
+        take: bool = False,
     ) -> None:
         self._lm = lm
         check_supported(lm)
@@ -47,7 +53,9 @@ class LanguageModel:
             stride_frames=int(min(stride_seconds, 0.9 * max_seconds) * frame_rate),
         )
         self._settings = settings = self._sized(settings)
-        self.loop = EngineLoop(Engine(lm, settings))
+        engine = Engine(lm, settings, take=take)
+        engine.decoder.warm_up()
+        self.loop = EngineLoop(engine)
         self.conditions = lru_cache(CACHED_CONDITIONS)(self._conditions)
 
     @classmethod
@@ -65,11 +73,10 @@ class LanguageModel:
 
         Raises a CheckpointError, or NoRoom where not even one slot fits the budget.
         """
-        lm = load_language_model(source, device=device, dtype="float32", text_encoder=text_encoder)
-        model = cls(lm, settings, frame_rate=frame_rate, stride_seconds=stride_seconds)
-        # The decoder has what it needs of them, perhaps in another precision.
-        lm.transformer, lm.linears = None, None
-        return model
+        dtype = "float32" if device == "cpu" else settings.precision
+        lm = load_language_model(source, device=device, dtype=dtype, text_encoder=text_encoder)
+        pace = {"frame_rate": frame_rate, "stride_seconds": stride_seconds}
+        return cls(lm, settings, **pace, take=True)
 
     def _sized(self, settings: EngineSettings) -> EngineSettings:
         """Fit positions to the model's windows, and slots to the budget."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from engine.kernels_cpu import quantise
 
 Linear = Callable[[Tensor], Tensor]
-"""[rows, in] float32 to [rows, out] float32."""
+"""[rows, in] to [rows, out], in the numbers of its input."""
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 BLOCK = 1024
@@ -37,7 +37,7 @@ def make_linear(weight: Tensor, precision: str) -> Linear:
 
 def _plain(weight: Tensor, dtype: torch.dtype) -> Linear:
     weight = weight.to(dtype).contiguous()
-    return lambda rows: functional.linear(rows.to(dtype), weight).float()
+    return lambda rows: functional.linear(rows.to(dtype), weight).to(rows.dtype)
 
 
 def _packed(weight: Tensor, dtype: torch.dtype) -> Linear:

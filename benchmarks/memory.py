@@ -1,0 +1,85 @@
+"""Memory of an engine at a published shape, in a process of its own.
+
+`python -m benchmarks.memory` builds random weights, hands them to an engine, decodes, and prints
+one line of JSON: what the process took more than before the model was built (resident, megabytes),
+at its peak while loading and while decoding, beside the weights and the stated slot bytes.
+"""
+
+import argparse
+import gc
+import json
+from pathlib import Path
+
+import torch
+
+from benchmarks.shapes import language_model
+from benchmarks.steps import TEXT_TOKENS, engine_step, weight_bytes
+from engine.cache import slot_bytes
+from engine.engine import Engine, EngineSettings
+
+
+def resident(key: str) -> int:
+    """Return a figure of this process: VmRSS, or VmHWM, its peak; in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(key)]
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> None:
+    """Let VmHWM begin anew (proc(5), clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def measure(shape: str, precision: str, requests: int, positions: int) -> dict[str, object]:
+    """Load, decode a full batch over whole slots, and return the figures."""
+    torch.ones(1000, 1000) @ torch.ones(1000, 1000)
+    before = resident("VmRSS")
+    lm = language_model(shape)
+    weights = weight_bytes(lm, precision)
+    slots = requests * slot_bytes(lm, positions, TEXT_TOKENS, precision)
+    settings = EngineSettings(
+        max_slots=requests,
+        max_positions=positions,
+        max_text_tokens=TEXT_TOKENS,
+        precision=precision,
+    )
+    forget_peak()
+    engine = Engine(lm, settings, take=True)
+    loading = resident("VmHWM") - before
+    del lm
+    gc.collect()
+    engine.decoder.cache.past.fill_(0.5)  # every page of it is there
+    engine.decoder.cache.text.fill_(0.5)
+    forget_peak()
+    for position in (0, positions - 5):
+        step = engine_step(engine, requests, position)
+        for _ in range(3):
+            step()
+    decoding = resident("VmHWM") - before
+    return {
+        "shape": shape,
+        "precision": precision,
+        "requests": requests,
+        "positions": positions,
+        "weights_mb": weights // 10**6,
+        "slots_mb": slots // 10**6,
+        "loading_mb": loading // 10**6,
+        "decoding_mb": decoding // 10**6,
+        "over": round(decoding / (weights + slots) - 1, 3),
+    }
+
+
+def main() -> None:
+    """Measure one engine."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="small")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--requests", type=int, default=16)
+    parser.add_argument("--positions", type=int, default=540)
+    options = parser.parse_args()
+    with torch.inference_mode():
+        print(json.dumps(measure(**vars(options))))
+
+
+if __name__ == "__main__":
+    main()
