@@ -95,8 +95,10 @@ class EngineArgs(StrictModel):
     cache_gb: Annotated[float, Field(gt=0)] = 2.0
     """Memory for their caches; fewer slots are made where they would not fit."""
     max_text_tokens: Annotated[int, Field(ge=8, le=4096)] = 256
-    prefill_chunk: Annotated[int, Field(ge=1)] = 64
-    """Positions of prompts fed in one step."""
+    prefill_chunk: Annotated[int, Field(ge=1)] | None = None
+    """Positions of prompts fed in one step; by default 16 on a CPU, 256 on a GPU."""
+    cuda_graphs: bool = True
+    """On a GPU, launch all of a step's kernels at once."""
 
 
 class TokenModelSettings(ModelSettings):

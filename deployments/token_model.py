@@ -1,14 +1,16 @@
 """What MusicGen and AudioGen deployments share: text in, codec tokens out."""
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
 from deployments.settings import NoTunables, TokenModelSettings
 from deployments.worker import Health, Worker, prepare_hub
 
 if TYPE_CHECKING:
-    from engine.params import Generated, GenerationParams, LanguageModelInfo, Load
+    from engine.params import Codes, Generated, GenerationParams, LanguageModelInfo, Load
+    from engine.request import Request
 
 SHUTDOWN_S = 600
 """How long a replica that is to go may finish what it has begun; longer than any one clip."""
@@ -53,6 +55,7 @@ class TokenModel:
         done, steps = engine.statistics, max(engine.statistics.steps, 1)
         return self._params.Load(
             requests=self._requests,
+            waiting=engine.scheduler.waiting,
             running=len(engine.scheduler.running),
             slots=engine.scheduler.slots.number,
             completed=self._completed,
@@ -60,7 +63,10 @@ class TokenModel:
             steps=done.steps,
             step_ms=1000 * done.seconds / steps,
             mean_running=done.requests / steps,
+            rows_used=done.rows / max(done.rows_run, 1),
             frames=done.frames,
+            frames_per_second=done.frames / max(done.seconds, 1e-9),
+            first_chunk_seconds=done.first_chunk_seconds / max(done.first_chunks, 1),
         )
 
     async def generate(self, params: "GenerationParams") -> "Generated":
@@ -68,25 +74,47 @@ class TokenModel:
 
         Raises InvalidRequest where the text is too long, GenerationFailed where the model fails.
         """
-        self._requests += 1
-        try:
-            generated = await self._generate(params)
-        except asyncio.CancelledError:
-            self._cancelled += 1
-            raise
-        finally:
-            self._requests -= 1
-        self._completed += 1
-        return generated
+        with self._counted():
+            return await self._generate(params)
+
+    async def stream(
+        self, params: "GenerationParams", chunk_frames: int, first_chunk_frames: int
+    ) -> AsyncGenerator["Codes", None]:
+        """Yield codes while they are generated, in chunks of at least so many frames.
+
+        A caller that stops reading early frees its slot within one step. Raises as `generate`.
+        """
+        with self._counted():
+            request = await self._request(params)
+            chunks = self._model.loop.generate(request, chunk_frames, first_chunk_frames)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield self._params.Codes.pack(chunk)
 
     async def _generate(self, params: "GenerationParams") -> "Generated":
-        conditions = await self._encoder.run(self._model.conditions, params.text)
-        request = self._model.request(params, conditions)
+        request = await self._request(params)
         async with aclosing(self._model.loop.generate(request)) as chunks:
             parts = [chunk async for chunk in chunks]
         return self._params.Generated(
             self._params.Codes.join(parts), *request.seconds_waited_and_run()
         )
+
+    async def _request(self, params: "GenerationParams") -> "Request":
+        conditions = await self._encoder.run(self._model.conditions, params.text)
+        return self._model.request(params, conditions)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request by how it ended: whole, left by its caller, or failed."""
+        self._requests += 1
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self._cancelled += 1
+            raise
+        finally:
+            self._requests -= 1
+        self._completed += 1
 
     async def check_health(self) -> None:
         """Raise if the model no longer answers."""

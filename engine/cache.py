@@ -98,12 +98,25 @@ class Cache:
         return self._kernels.attend_text(split, self.text[depth], *where).flatten(1)
 
 
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Where each token of a batch stands, as int64 tensors: one segment after the other, in each
+    """Where each token of a batch stands, in int64 tensors: one segment after the other, in each
     its rows, in each row its positions.
     """
 
-    def __init__(self, cache: Cache, segments: Sequence[Segment]) -> None:
+    slots: Tensor
+    rows: Tensor
+    positions: Tensor
+    last: Tensor
+    """The last token of each row."""
+    with_text: Tensor
+    """The tokens that attend to a text: those of conditional rows."""
+    text_slots: Tensor
+    text_lengths: Tensor
+
+    @classmethod
+    def of(cls, cache: Cache, segments: Sequence[Segment]) -> "Place":
+        """Return the place of what the segments feed."""
         slots: list[int] = []
         rows: list[int] = []
         positions: list[int] = []
@@ -117,14 +130,7 @@ class Place:
                 rows += [row] * segment.count
                 positions += range(segment.start, segment.start + segment.count)
                 last.append(len(slots) - 1)
-
-        def tensor(values: list[int]) -> Tensor:
-            return torch.tensor(values, dtype=torch.long, device=cache.device)
-
-        self.slots, self.rows, self.positions = tensor(slots), tensor(rows), tensor(positions)
-        self.last = tensor(last)
-        """The last token of each row."""
-        self.with_text = tensor(with_text)
-        """The tokens of conditional rows that have a text."""
-        self.text_slots = tensor([slots[token] for token in with_text])
-        self.text_lengths = tensor([cache.text_lengths[slots[token]] for token in with_text])
+        text_slots = [slots[token] for token in with_text]
+        lengths = [cache.text_lengths[slot] for slot in text_slots]
+        fields = (slots, rows, positions, last, with_text, text_slots, lengths)
+        return cls(*(torch.tensor(f, dtype=torch.long, device=cache.device) for f in fields))

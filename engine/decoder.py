@@ -147,13 +147,15 @@ class Decoder:
         [rows, codebooks, cardinality].
         """
         assert len(inputs) == sum(segment.tokens for segment in segments)
-        place = Place(self.cache, segments)
+        return self.compute(inputs, Place.of(self.cache, segments))
+
+    def compute(self, inputs: Tensor, place: Place) -> Tensor:
+        """Do `forward` for tokens that stand at `place`."""
         x = inputs.to(self.dtype) + self.positions[place.positions]
         for depth, layer in enumerate(self.layers):
             projected = layer.qkv(layer.norm_self(x))
             x = x + layer.out(self.cache.attend_past(depth, projected, place))
-            if len(place.with_text):
-                assert layer.norm_cross is not None
+            if layer.norm_cross is not None and len(place.with_text):
                 query = layer.cross_query(layer.norm_cross(x[place.with_text]))
                 added = layer.cross_out(self.cache.attend_text(depth, query, place))
                 x.index_add_(0, place.with_text, added)

@@ -57,7 +57,7 @@ def _write_by_type(cached: Any, at: Any, number: Any) -> Any:
 
 @njit(fastmath=True, error_model="numpy", cache=KEEP)
 def _attend_one(query, keys, values, length, scores, mixed, out):  # type: ignore[no-untyped-def]
-    """Softmax over the first `length` keys, whose greatest score becomes 0; all [.., head_dim]."""
+    """Softmax over the first `length` keys, whose greatest score becomes 0; none give zero."""
     greatest = np.float32(-np.inf)
     for place in range(length):
         score = np.float32(0)
@@ -73,7 +73,7 @@ def _attend_one(query, keys, values, length, scores, mixed, out):  # type: ignor
         for i in range(query.size):
             mixed[i] += weight * _widen(values[place, i])
     for i in range(query.size):
-        out[i] = mixed[i] / total
+        out[i] = mixed[i] / max(total, np.float32(1e-30))
 
 
 @njit(parallel=True, fastmath=True, error_model="numpy", cache=KEEP)

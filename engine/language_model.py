@@ -53,9 +53,7 @@ class LanguageModel:
             stride_frames=int(min(stride_seconds, 0.9 * max_seconds) * frame_rate),
         )
         self._settings = settings = self._sized(settings)
-        engine = Engine(lm, settings, take=take)
-        engine.decoder.warm_up()
-        self.loop = EngineLoop(engine)
+        self.loop = EngineLoop(Engine(lm, settings, take=take))
         self.conditions = lru_cache(CACHED_CONDITIONS)(self._conditions)
 
     @classmethod

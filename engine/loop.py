@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
@@ -27,16 +28,23 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._chunk_frames, self._least = chunk_frames, first_chunk_frames
         self._pending: list[Codes] = []
+        self._begun = False
         self._arrived: asyncio.Queue[tuple[Codes, Progress]] = asyncio.Queue()
 
-    def put(self, progress: Progress) -> None:
-        """Take a step's result, on the engine's thread; pass it on when a chunk is full."""
+    def put(self, progress: Progress) -> bool:
+        """Take a step's result, on the engine's thread; pass it on when a chunk is full.
+
+        Returns whether this was the first.
+        """
         self._pending.append(progress.codes)
-        if progress.ended or sum(c.shape[1] for c in self._pending) >= self._least:
-            codes = np.concatenate(self._pending, axis=1)
-            self._pending, self._least = [], self._chunk_frames
-            with suppress(RuntimeError):  # the reader's event loop is closed: nobody reads
-                self._loop.call_soon_threadsafe(self._arrived.put_nowait, (codes, progress))
+        if not progress.ended and sum(c.shape[1] for c in self._pending) < self._least:
+            return False
+        codes = np.concatenate(self._pending, axis=1)
+        first, self._begun = not self._begun, True
+        self._pending, self._least = [], self._chunk_frames
+        with suppress(RuntimeError):  # the reader's event loop is closed: nobody reads
+            self._loop.call_soon_threadsafe(self._arrived.put_nowait, (codes, progress))
+        return first
 
     async def get(self) -> tuple[Codes, Progress]:
         """Wait for the next chunk, and the progress that completed it."""
@@ -99,7 +107,10 @@ class EngineLoop:
                 stream = self._streams[progress.request]
                 if progress.ended:
                     del self._streams[progress.request]
-                stream.put(progress)
+                if stream.put(progress):
+                    self.engine.statistics.first_chunks += 1
+                    waited = time.perf_counter() - progress.request.arrived
+                    self.engine.statistics.first_chunk_seconds += waited
 
     def _take_orders(self) -> bool:
         """Do what was asked since the last step; wait for an order where there is no work."""

@@ -109,19 +109,25 @@ class CodecInfo:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a replica is doing, at one moment."""
+    """What a replica is doing, at one moment; sums and means are since it started."""
 
     requests: int
-    """Waiting and running."""
+    """Waiting, running, or before that: being encoded."""
+    waiting: int
     running: int
     slots: int
     completed: int
     cancelled: int
     steps: int
-    """Decode steps since the replica started."""
     step_ms: float
-    """Mean over those steps."""
+    """Mean over steps."""
     mean_running: float
-    """Requests in a step, mean over those steps."""
+    """Requests in a step, mean over steps."""
+    rows_used: float
+    """Rows of requests by rows computed, over all steps; the rest is padding."""
     frames: int
-    """Frames handed out since the replica started."""
+    """Frames handed out."""
+    frames_per_second: float
+    """Frames handed out by seconds in steps."""
+    first_chunk_seconds: float
+    """From a request's arrival to its first chunk of codes, mean."""

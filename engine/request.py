@@ -40,9 +40,14 @@ class Request:
         return 1 if self.conditions.empty or self.params.guidance_scale == 1 else 2
 
     @property
+    def prefix_length(self) -> int:
+        """Positions before the first column of codes."""
+        return self.conditions.prefix_length
+
+    @property
     def unfed(self) -> int:
         """Positions that can be fed now; the last of them draws the next column."""
-        return self.conditions.prefix_length + self.sequence.known_columns - self.fed
+        return self.prefix_length + self.sequence.known_columns - self.fed
 
     def check_replaceable(self, conditions: Conditions) -> None:
         """Raise InvalidRequest where these cannot take the place of the request's own.

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import ray
 import soundfile
+from ray import serve
 
-from tests.cluster.conftest import FRACTIONS, Deployed, until
+from engine.params import GenerationParams
+from tests.cluster.conftest import APPLICATION, FRACTIONS, Deployed, until
 
 FRAME_S = 1 / 50
 DELAY_STEPS = 4
@@ -83,6 +85,24 @@ def test_twenty_at_once_share_steps_and_none_waits_for_anothers_end(deployed: De
     assert after.completed - before.completed == 20
     requests = after.steps * after.mean_running - before.steps * before.mean_running
     assert requests / (after.steps - before.steps) > 1.2
+
+
+def test_codes_stream_while_they_are_made_and_leaving_frees_the_slot(deployed: Deployed):
+    before = deployed.load()
+    handle = serve.get_deployment_handle("music", APPLICATION).options(stream=True)
+    whole = GenerationParams("calm piano", frames=300, seed=4)
+    sizes = [chunk.frames for chunk in handle.stream.remote(whole, 50, 10)]
+    assert sizes[0] < 50 <= min(sizes[1:-1])
+    assert sum(sizes) == 300
+    endless = handle.stream.remote(GenerationParams("calm piano", frames=1500, seed=4), 50, 10)
+    assert next(iter(endless)).frames >= 10
+    assert deployed.load().running == 1
+    endless.cancel()
+    stopped = until(lambda: (now := deployed.load()).requests == 0 and now)
+    assert stopped.cancelled == before.cancelled + 1
+    assert stopped.completed == before.completed + 1
+    assert stopped.steps - before.steps < 1500, "it ran to its end"
+    assert 0 < stopped.first_chunk_seconds < 60
 
 
 def hang_up_after(deployed: Deployed, started: object, duration: float = 30) -> None:

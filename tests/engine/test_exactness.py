@@ -9,6 +9,7 @@ import torch
 from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import ConditioningAttributes, WavCondition
 
+from engine import graphs
 from engine.checkpoints import load_language_model
 from engine.conditioning import encode, text_attributes
 from engine.engine import Engine, EngineSettings
@@ -155,6 +156,21 @@ def test_among_fifteen_who_join_and_leave(lm: LMModel):
     for case, codes in zip(CASES, finish(engine, wanted, join_and_leave), strict=True):
         assert_same(by_audiocraft(lm, case, text_attributes(lm, case.text)), codes, case)
     assert len(others) > 30
+
+
+def test_by_captured_steps(lm: LMModel, monkeypatch: pytest.MonkeyPatch):
+    """Rows padded to buckets; on a CPU nothing is captured, so each step is computed anew."""
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(graphs, "record", lambda compute: compute)
+    engine = Engine(lm, EngineSettings(max_slots=5, max_positions=200, prefill_chunk=7))
+    engine.graphs = graphs.Graphs(engine.decoder, 10)
+    cases = [*CASES[:6], *CASES[-3:]]
+    requests = [request_of(lm, case, text_attributes(lm, case.text)) for case in cases]
+    for request in requests:
+        engine.scheduler.add(request)
+    for case, codes in zip(cases, finish(engine, requests), strict=True):
+        assert_same(by_audiocraft(lm, case, text_attributes(lm, case.text)), codes, case)
+    assert engine.statistics.rows < engine.statistics.rows_run < 2 * engine.statistics.rows
 
 
 def test_melody(checkpoints: Checkpoints, tmp_path, monkeypatch: pytest.MonkeyPatch):

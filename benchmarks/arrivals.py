@@ -1,0 +1,150 @@
+"""Requests that arrive at random, at three servers of the same weights.
+
+`python -m benchmarks.arrivals` deploys, one after the other on Ray Serve: this project's MusicGen
+deployment; AudioCraft's generation in static batches under `@serve.batch`; the same, one request
+at a time. Each gets the same traces: all requests at once, which gives its saturated throughput,
+then Poisson arrivals at fractions of the rate at which static batches saturate. Clips are 1 to 10
+seconds long, uniformly. It prints a table, then one line of JSON.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+# Ray reads these when it is imported; its workers inherit them.
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+
+import ray  # noqa: E402
+from ray import serve  # noqa: E402
+from ray.serve.handle import DeploymentHandle  # noqa: E402
+
+from benchmarks.shapes import write_checkpoint  # noqa: E402
+from benchmarks.static import StaticBatches  # noqa: E402
+from deployments.musicgen import MusicGen  # noqa: E402
+from deployments.settings import EngineArgs, MusicGenSettings  # noqa: E402
+from engine.params import GenerationParams  # noqa: E402
+
+FRAME_RATE = 50
+CHUNK_FRAMES, FIRST_CHUNK_FRAMES = 50, 10
+CPUS = {"num_cpus": os.cpu_count() or 1}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request: seconds of audio, and from its arrival to its first codes and its last."""
+
+    seconds: float
+    first: float
+    whole: float
+
+
+async def ask(handle: DeploymentHandle, params: GenerationParams, streams: bool) -> Outcome:
+    """Send one request and read its codes."""
+    sent, first, frames = time.perf_counter(), 0.0, 0
+    if streams:
+        chunks = handle.options(stream=True).stream.remote(params, CHUNK_FRAMES, FIRST_CHUNK_FRAMES)
+        async for chunk in chunks:
+            first = first or time.perf_counter() - sent
+            frames += chunk.frames
+    else:
+        frames = (await handle.generate.remote(params)).frames
+    whole = time.perf_counter() - sent
+    assert frames == params.frames
+    return Outcome(frames / FRAME_RATE, first or whole, whole)
+
+
+async def replay(
+    handle: DeploymentHandle, streams: bool, arrivals: list[float], clips: list[GenerationParams]
+) -> dict[str, float]:
+    """Send each clip at its time; return the figures of all."""
+    begun = time.perf_counter()
+
+    async def one(arrival: float, params: GenerationParams) -> Outcome:
+        await asyncio.sleep(max(0.0, begun + arrival - time.perf_counter()))
+        return await ask(handle, params, streams)
+
+    done = await asyncio.gather(*(one(*pair) for pair in zip(arrivals, clips, strict=True)))
+    taken = time.perf_counter() - begun
+    whole, first = [d.whole for d in done], [d.first for d in done]
+    return {
+        "p50_s": round(float(np.percentile(whole, 50)), 2),
+        "p95_s": round(float(np.percentile(whole, 95)), 2),
+        "first_p50_s": round(float(np.percentile(first, 50)), 2),
+        "first_share_p50": round(float(np.median([d.first / d.whole for d in done])), 3),
+        "audio_s_per_s": round(sum(d.seconds for d in done) / taken, 2),
+    }
+
+
+def traces(requests: int, seed: int) -> tuple[list[float], list[GenerationParams]]:
+    """Return arrivals at a rate of one a second, and the clips."""
+    draw = np.random.default_rng(seed)
+    arrivals = np.cumsum(draw.exponential(1.0, requests))
+    frames = (draw.uniform(1, 10, requests) * FRAME_RATE).astype(int)
+    clips = [GenerationParams(f"clip {i}", int(n), seed=i) for i, n in enumerate(frames)]
+    return (arrivals - arrivals[0]).tolist(), clips
+
+
+def servers(checkpoint: str, slots: int, dtype: str) -> dict[str, serve.Application]:
+    """Return the three servers, unstarted."""
+    settings = MusicGenSettings.model_validate(
+        {
+            "kind": "musicgen", "name": "ours", "checkpoint": checkpoint, "codec": "none",
+            "dtype": dtype, "engine": EngineArgs(max_slots=slots, max_text_tokens=32),
+        }
+    )  # fmt: skip
+    static: Any = StaticBatches
+    ours: Any = MusicGen
+    return {
+        "static": static.options(ray_actor_options=CPUS).bind(checkpoint, slots),
+        "single": static.options(ray_actor_options=CPUS).bind(checkpoint, 1),
+        "ours": ours.options(ray_actor_options=CPUS).bind(settings),
+    }
+
+
+def main() -> None:
+    """Measure the three servers in turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="mini")
+    parser.add_argument("--requests", type=int, default=48)
+    parser.add_argument("--slots", type=int, default=16, help="also the static batches' size")
+    parser.add_argument("--dtype", default="float32", help="of this project's weights")
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.5, 1.0])
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    arrivals, clips = traces(options.requests, options.seed)
+    mean = sum(clip.frames for clip in clips) / len(clips) / FRAME_RATE
+    rows: list[dict[str, Any]] = []
+    saturation = 0.0
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(options.shape, Path(folder))
+        for name, application in servers(folder, options.slots, options.dtype).items():
+            handle = serve.run(application, name=name, route_prefix=None)
+            asyncio.run(replay(handle, name == "ours", [0.0], clips[:1]))  # the first is slow
+            for rate in (0.0, *options.rates):
+                at = [arrival / (rate * saturation) if rate else 0.0 for arrival in arrivals]
+                figures = asyncio.run(replay(handle, name == "ours", at, clips))
+                row = {"server": name, "rate": rate or "all at once", **figures}
+                print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+                rows.append(row)
+                if name == "static" and not rate:
+                    saturation = figures["audio_s_per_s"] / mean
+            serve.delete(name)
+    ray.shutdown()
+    machine = {"cpu": platform.machine(), "cores": os.cpu_count()}
+    given = vars(options) | {"static_saturates_at_requests_per_s": round(saturation, 3)}
+    print(json.dumps({"machine": machine, **given, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

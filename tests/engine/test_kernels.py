@@ -1,0 +1,81 @@
+"""Attention by the kernels of each kind of device, against a plain computation in float64."""
+
+import importlib
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine import kernels_cpu
+
+# Slot, row, position: a prompt's chunk in both rows of a slot, a step of others, the first of one.
+TOKENS = [(0, 0, 3), (0, 0, 4), (0, 0, 5), (0, 1, 3), (0, 1, 4), (0, 1, 5)]
+TOKENS += [(2, 0, 130), (2, 1, 130), (1, 0, 0)]
+SLOTS, HEADS, POSITIONS, SIZE = 3, 2, 140, 16
+
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@pytest.fixture
+def kernels() -> ModuleType:
+    """The CPU's kernels, or in a process that interprets Triton, those for CUDA."""
+    return importlib.import_module(f"engine.kernels_{'cuda' if INTERPRETED else 'cpu'}")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+def test_those_for_cuda_interpreted_on_the_cpu():
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-k", "each_token"]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "4 passed" in done.stdout, done.stdout
+
+
+def attended(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """One token's attention: query [heads, size]; keys and values [heads, past, size]."""
+    weights = torch.einsum("hd,hpd->hp", query.double(), keys.double()).softmax(-1)
+    return torch.einsum("hp,hpd->hd", weights, values.double())
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-6)])
+def test_each_token_attends_to_its_own_past(kernels: ModuleType, dtype: torch.dtype, bound: float):
+    torch.manual_seed(0)
+    before = torch.randn(2, SLOTS, 2, HEADS, POSITIONS, SIZE).to(dtype)
+    projected = torch.randn(len(TOKENS), 3, HEADS, SIZE)
+    past = before.clone()
+    out = kernels.attend_past(projected, past, *torch.tensor(TOKENS).t().contiguous())
+    expected = before.clone()
+    for (slot, row, position), (_, key, value) in zip(TOKENS, projected, strict=True):
+        expected[0, slot, row, :, position], expected[1, slot, row, :, position] = key, value
+    # The interpreter cuts bfloat16 off where devices round.
+    bound = 2**-7 if INTERPRETED and dtype == torch.bfloat16 else 0
+    torch.testing.assert_close(past, expected, rtol=bound, atol=0)
+    for token, (slot, row, position) in enumerate(TOKENS):
+        keys, values = past[:, slot, row, :, : position + 1]
+        wanted = attended(projected[token, 0], keys, values)
+        assert (out[token] - wanted).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_token_attends_to_its_slots_text(kernels: ModuleType, dtype: torch.dtype):
+    torch.manual_seed(0)
+    text = torch.randn(2, SLOTS, HEADS, 70, SIZE).to(dtype)
+    query = torch.randn(4, HEADS, SIZE)
+    slots, lengths = torch.tensor([[0, 2, 2, 1], [5, 70, 64, 1]])
+    out = kernels.attend_text(query, text, slots, lengths)
+    for token, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
+        keys, values = text[:, slot, :, :length]
+        assert (out[token] - attended(query[token], keys, values)).abs().max() < 2e-6
+
+
+def test_int8_rows():
+    rows = torch.tensor([[0.0, 1.0, -2.0, 0.5], [0.0, 0.0, 0.0, 0.0]])
+    unsigned, scales = kernels_cpu.quantise(rows)
+    restored = (unsigned.float() - 128) * scales
+    assert (restored - rows).abs().max() <= 2.0 / 127 / 2 + 1e-6
+    assert unsigned[0, 2] == 1
+    assert (unsigned[1] == 128).all()
