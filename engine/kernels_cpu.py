@@ -55,6 +55,26 @@ def _write_by_type(cached: Any, at: Any, number: Any) -> Any:
     return keep
 
 
+# ln(2)^k / k!: 2^x for |x| <= 1/2 to float32's last bit.
+_C1, _C2, _C3, _C4, _C5, _C6, _C7 = (
+    np.float32(math.log(2) ** k / math.factorial(k)) for k in range(1, 8)
+)
+_LOG2E = np.float32(1 / math.log(2))
+
+
+@njit(fastmath={"contract"}, error_model="numpy", cache=KEEP)
+def _exponentials(scores, length, greatest):  # type: ignore[no-untyped-def]
+    """Replace scores by exp(score - greatest), many at a time, which `math.exp` does not do."""
+    for place in range(length):
+        power = max((scores[place] - greatest) * _LOG2E, np.float32(-126))
+        whole = np.rint(power)
+        x = power - whole
+        fraction = _C4 + x * (_C5 + x * (_C6 + x * _C7))
+        fraction = np.float32(1) + x * (_C1 + x * (_C2 + x * (_C3 + x * fraction)))
+        exponent = np.uint32(np.uint32(np.int32(whole) + np.int32(127)) << np.uint32(23))
+        scores[place] = fraction * exponent.view(np.float32)
+
+
 @njit(fastmath=True, error_model="numpy", cache=KEEP)
 def _attend_one(query, keys, values, length, scores, mixed, out):  # type: ignore[no-untyped-def]
     """Softmax over the first `length` keys, whose greatest score becomes 0; none give zero."""
@@ -65,10 +85,11 @@ def _attend_one(query, keys, values, length, scores, mixed, out):  # type: ignor
             score += query[i] * _widen(keys[place, i])
         scores[place] = score
         greatest = max(greatest, score)
+    _exponentials(scores, length, greatest)
     total = np.float32(0)
     mixed[:] = 0
     for place in range(length):
-        weight = math.exp(scores[place] - greatest)
+        weight = scores[place]
         total += weight
         for i in range(query.size):
             mixed[i] += weight * _widen(values[place, i])
