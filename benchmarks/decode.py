@@ -74,7 +74,7 @@ def measure(precision: str, options: argparse.Namespace, speed: float) -> list[d
     )
     engine = Engine(lm, settings)
     others: dict[str, Callable[[int, int], Step]] = {}
-    if precision == "float32":
+    if precision == "float32" and on_cpu:
         model = transformers_model(lm)
         others["transformers"] = lambda requests, at: transformers_step(model, requests, at)
     rows: list[dict[str, Any]] = []
@@ -118,18 +118,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="small", choices=["small", "medium", "large"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16", "int8"])
+    parser.add_argument("--precisions", nargs="+", help="of the engine's weights")
     parser.add_argument("--requests", nargs="+", type=int, default=[1, 4, 8, 16])
     parser.add_argument("--seconds", type=float, default=10, help="of the clips")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
+    on_cpu = options.device == "cpu"
+    usual = ["float32", "bfloat16", "int8"] if on_cpu else ["float16", "bfloat16"]
+    options.precisions = options.precisions or usual
     with torch.inference_mode():
         speed = bandwidth(options.device)
         rows = [
             row for precision in options.precisions for row in measure(precision, options, speed)
         ]
-    on_cpu = options.device == "cpu"
     machine: dict[str, Any] = {"cpu": platform.machine(), "threads": torch.get_num_threads()}
     if not on_cpu:
         machine["gpu"] = torch.cuda.get_device_name()

@@ -87,6 +87,8 @@ def engine_step(engine: Engine, requests: int, position: int) -> Step:
     decoder = engine.decoder
     for request in list(engine.scheduler.running.values()):
         engine.cancel(request)
+    decoder.cache.past.normal_()
+    decoder.cache.text.normal_()
     windowing = Windowing([0, 1, 2, 3], decoder.special, 2000, 1900)
     text = torch.randn(TEXT_TOKENS, decoder.width, device=decoder.device)
     for number in range(requests):

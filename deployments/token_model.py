@@ -82,7 +82,8 @@ class TokenModel:
     ) -> AsyncGenerator["Codes", None]:
         """Yield codes while they are generated, in chunks of at least so many frames.
 
-        A caller that stops reading early frees its slot within one step. Raises as `generate`.
+        A caller that cancels frees its slot within one step; one that merely stops reading does
+        not, since Ray goes on. Raises as `generate`.
         """
         with self._counted():
             request = await self._request(params)
@@ -118,6 +119,7 @@ class TokenModel:
 
     async def check_health(self) -> None:
         """Raise if the model no longer answers."""
+        self._model.loop.check_alive()
         steps = self._model.loop.engine.statistics.steps
         if self._health.needs_probe(steps, busy=self._requests > 0):
             await self._generate(self._params.GenerationParams(text="probe", frames=1, seed=0))

@@ -71,14 +71,10 @@ class Cache:
         self.text_lengths = [0] * slots
         self._kernels = cast(Kernels, import_module(f"engine.kernels_{self.device.type}"))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all slots."""
-        return self.past.nbytes + self.text.nbytes
-
     def set_text(self, depth: int, slot: int, projected: Tensor) -> None:
         """Keep one layer's keys and values of a text, [tokens, 2 x width]."""
         tokens = len(projected)
+        assert tokens <= self.text.shape[4], "the text is longer than a slot has room for"
         parts = projected.view(tokens, 2, self.heads, -1).permute(1, 2, 0, 3)
         self.text[depth, :, slot, :, :tokens] = parts
 

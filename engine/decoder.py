@@ -9,6 +9,7 @@ cross-attention, whose result is exactly zero for them.
 Nothing here mixes rows: each token attends to its own slot and row, over its own length.
 """
 
+import copy
 import ctypes
 from collections.abc import Sequence
 
@@ -27,12 +28,10 @@ from engine.precision import Linear, make_linear
 class Layer:
     """One layer's weights, fused where AudioCraft's are."""
 
-    def __init__(
-        self, layer: StreamingTransformerLayer, precision: str, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, layer: StreamingTransformerLayer, precision: str) -> None:
         crosses = layer.cross_attention is not None
-        self.norm_self, self.norm_feed = layer.norm1.to(dtype), layer.norm2.to(dtype)
-        self.norm_cross = layer.norm_cross.to(dtype) if crosses else None
+        self.norm_self, self.norm_feed = _float32(layer.norm1), _float32(layer.norm2)
+        self.norm_cross = _float32(layer.norm_cross) if crosses else None
         width, heads = layer.self_attn.embed_dim, layer.self_attn.num_heads
         # Attention's scale is folded into the queries' weights.
         scale = (width // heads) ** -0.5
@@ -75,6 +74,11 @@ def check_supported(lm: LMModel) -> None:
             raise CheckpointMismatch(f"this engine needs a model with {what}")
 
 
+def _float32(norm: torch.nn.LayerNorm) -> torch.nn.LayerNorm:
+    """Return a norm of its own: what flows between the products is float32, as AudioCraft's."""
+    return copy.deepcopy(norm).float()
+
+
 def _return_freed_memory() -> None:
     """Give free pages back to the system; glibc would keep those of layers that are gone."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -91,26 +95,23 @@ class Decoder:
 
     def __init__(self, lm: LMModel, cache: Cache, precision: str, *, take: bool = False) -> None:
         self.cache, self.device = cache, cache.device
-        on_cpu = self.device.type == "cpu"
-        self.dtype: torch.dtype = torch.float32 if on_cpu else getattr(torch, precision)
-        """Of what flows between the products; the CPU has no fast half precision."""
+        assert precision != {"cpu": "float16", "cuda": "int8"}[self.device.type]
         self.width, self.codebooks, self.cardinality = lm.dim, lm.num_codebooks, lm.card
         self.special = lm.special_token_id
-        self.embeddings = [table.weight.to(self.dtype) for table in lm.emb]
+        self.embeddings = [table.weight.float() for table in lm.emb]
         self.layers: list[Layer] = []
         for depth, layer in enumerate(lm.transformer.layers):
-            self.layers.append(Layer(layer, precision, self.dtype))
+            self.layers.append(Layer(layer, precision))
             if take:
                 lm.transformer.layers[depth] = torch.nn.Identity()
-        self.out_norm = lm.out_norm.to(self.dtype)
+        self.out_norm = _float32(lm.out_norm)
         self.logit_heads = make_linear(torch.cat([h.weight for h in lm.linears]), precision)
         if take:
             lm.linears = None
             _return_freed_memory()
         steps = torch.arange(cache.past.shape[5], device=self.device).view(1, -1, 1)
         period, scale = lm.transformer.max_period, lm.transformer.positional_scale
-        table = create_sin_embedding(steps, self.width, max_period=period)[0]
-        self.positions = (scale * table).to(self.dtype)
+        self.positions = scale * create_sin_embedding(steps, self.width, max_period=period)[0]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -125,11 +126,10 @@ class Decoder:
 
         `text` is the conditional row's cross-attention source [tokens, width], or None.
         """
-        self.cache.text_lengths[slot] = 0 if text is None else len(text)
         if text is not None:
             for depth, layer in enumerate(self.layers):
-                projected = layer.cross_key_value(text.to(self.dtype))
-                self.cache.set_text(depth, slot, projected)
+                self.cache.set_text(depth, slot, layer.cross_key_value(text))
+        self.cache.text_lengths[slot] = 0 if text is None else len(text)
 
     def embed(self, columns: Tensor) -> Tensor:
         """Embed columns of codes [n, codebooks] as [n, width]."""
@@ -151,14 +151,14 @@ class Decoder:
 
     def compute(self, inputs: Tensor, place: Place) -> Tensor:
         """Do `forward` for tokens that stand at `place`."""
-        x = inputs.to(self.dtype) + self.positions[place.positions]
+        x = inputs + self.positions[place.positions]
         for depth, layer in enumerate(self.layers):
             projected = layer.qkv(layer.norm_self(x))
             x = x + layer.out(self.cache.attend_past(depth, projected, place))
             if layer.norm_cross is not None and len(place.with_text):
                 query = layer.cross_query(layer.norm_cross(x[place.with_text]))
                 added = layer.cross_out(self.cache.attend_text(depth, query, place))
-                x.index_add_(0, place.with_text, added)
+                x.index_add_(0, place.with_text, added.float())
             hidden = functional.gelu(layer.feed_in(layer.norm_feed(x)))
             x = x + layer.feed_out(hidden)
         logits = self.logit_heads(self.out_norm(x[place.last]))

@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.cache import Cache, Segment
 from engine.conditioning import Conditions
 from engine.decoder import Decoder
-from engine.errors import GenerationFailed
+from engine.errors import GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
 from engine.request import Progress, Request
 from engine.sampling import guide, sample
@@ -170,6 +170,15 @@ class Engine:
         if request.slot is not None:
             self.decoder.set_text(request.slot, conditions.text)
 
+    def check_text(self, conditions: Conditions) -> None:
+        """Raise InvalidRequest where the text is longer than a slot has room for."""
+        most = self.decoder.cache.text.shape[4]
+        if conditions.text is not None and len(conditions.text) > most:
+            message = (
+                f"the text is {len(conditions.text)} tokens long; this model takes up to {most}"
+            )
+            raise InvalidRequest(message, "text")
+
     @property
     def busy(self) -> bool:
         """Whether anyone runs or waits."""
@@ -177,11 +186,13 @@ class Engine:
 
     def fail_running(self, error: GenerationFailed) -> list[Progress]:
         """End everyone who has a slot, after a step failed; those who wait go on."""
-        failed = list(self.scheduler.running.values())
-        for request in failed:
-            self.scheduler.remove(request)
+        return [self.fail(request, error) for request in list(self.scheduler.running.values())]
+
+    def fail(self, request: Request, error: GenerationFailed) -> Progress:
+        """End a request that waits or runs."""
+        self.scheduler.remove(request)
         none = np.zeros((self.decoder.codebooks, 0), np.int16)
-        return [Progress(request, none, ended=True, error=error) for request in failed]
+        return Progress(request, none, ended=True, error=error)
 
     def cancel(self, request: Request) -> bool:
         """Free a request's slot at once; return whether it was still there."""

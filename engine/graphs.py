@@ -18,35 +18,44 @@ from engine.decoder import Decoder
 Compute = Callable[[], Tensor]
 
 
-def record(compute: Compute) -> Compute:
-    """Capture `compute`, which reads and writes the same memory each time; return its replay."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        compute()  # what is compiled or allocated at first use cannot be captured
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = compute()
+class Recorder:
+    """Captures steps on one stream and in one pool of memory.
 
-    def replay() -> Tensor:
-        graph.replay()
-        return result
+    They may share it: a step's result is read before the next step is replayed.
+    """
 
-    return replay
+    def __init__(self) -> None:
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, compute: Compute) -> Compute:
+        """Capture `compute`, which reads and writes the same memory each time; return a replay."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            compute()  # what is compiled or allocated at first use cannot be captured
+        torch.cuda.current_stream().wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            result = compute()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
 
 
 class Bucket:
     """A step of so many rows."""
 
-    def __init__(self, decoder: Decoder, rows: int) -> None:
+    def __init__(self, decoder: Decoder, rows: int, recorder: Recorder) -> None:
         self.rows, fields = rows, 4 + decoder.codebooks
         self._given = torch.zeros(fields, rows, dtype=torch.long, device=decoder.device)
         slots, row_numbers, positions, text_lengths = self._given[:4]
         columns = self._given[4:].t()
         every = torch.arange(rows, device=decoder.device)
         place = Place(slots, row_numbers, positions, every, every, slots, text_lengths)
-        self._replay = record(lambda: decoder.compute(decoder.embed(columns), place))
+        self._replay = recorder.record(lambda: decoder.compute(decoder.embed(columns), place))
 
     def run(self, given: NDArray[np.int64]) -> Tensor:
         """Return the logits of the rows that `given` [fields, rows] describes."""
@@ -61,9 +70,11 @@ class Graphs:
 
     def __init__(self, decoder: Decoder, max_rows: int) -> None:
         self._cache = decoder.cache
-        exponents = range((max_rows - 1).bit_length() + 1)
+        recorder, buckets = Recorder(), []
         with torch.inference_mode():
-            self._buckets = [Bucket(decoder, 2**exponent) for exponent in exponents]
+            for exponent in reversed(range((max_rows - 1).bit_length() + 1)):
+                buckets.append(Bucket(decoder, 2**exponent, recorder))
+        self._buckets = buckets[::-1]
 
     def bucket(self, rows: int) -> Bucket:
         """Return the smallest that has so many rows."""

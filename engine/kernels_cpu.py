@@ -4,6 +4,9 @@ torch's products and its fused attention read a cache of one query a row at half
 speed, and cannot take rows of different lengths in one call. Here each token reads its own past,
 once. A bfloat16 cache is passed as uint16, the upper half of a float32. The arithmetic of a token
 depends on nothing but its own past, so its bits are the same in any company.
+
+Threads are OpenMP's, or where the system has no libgomp, numba's own, which only one thread of a
+process may use at a time: a replica's engine.
 """
 
 import math
@@ -130,13 +133,16 @@ def _attend_text(query, text, slots, lengths, out):  # type: ignore[no-untyped-d
 @njit(error_model="numpy", cache=KEEP)
 def _quantise(rows, unsigned, scales):  # type: ignore[no-untyped-def]
     for row in range(rows.shape[0]):
-        largest = np.float32(1e-12)
+        largest, wrong = np.float32(1e-12), False
         for i in range(rows.shape[1]):
-            largest = max(largest, abs(rows[row, i]))
+            size = abs(rows[row, i])
+            largest = max(largest, size)
+            wrong |= not size < np.inf
         factor = np.float32(127) / largest
         for i in range(rows.shape[1]):
             unsigned[row, i] = np.uint8(np.int32(rows[row, i] * factor + np.float32(128.5)))
-        scales[row, 0] = largest / np.float32(127)
+        # What is no number stays none: integers cannot say it.
+        scales[row, 0] = np.float32(np.nan) if wrong else largest / np.float32(127)
 
 
 def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,6 +184,7 @@ def attend_text(query: Tensor, text: Tensor, slots: Tensor, lengths: Tensor) -> 
 
 def _numbers(cached: Tensor) -> NDArray[Any]:
     """View a cache as numpy knows it."""
+    assert cached.dtype in (torch.float32, torch.bfloat16)
     bits = cached if cached.dtype == torch.float32 else cached.view(torch.uint16)
     return bits.numpy()
 

@@ -13,7 +13,7 @@ from engine.checkpoints import load_language_model
 from engine.conditioning import Conditions, encode, text_attributes
 from engine.decoder import check_supported
 from engine.engine import Engine, EngineSettings
-from engine.errors import InvalidRequest, NoRoom
+from engine.errors import NoRoom
 from engine.loop import EngineLoop
 from engine.params import GenerationParams, LanguageModelInfo
 from engine.request import Request
@@ -103,11 +103,7 @@ class LanguageModel:
         prompt: NDArray[np.int16] | None = None,
     ) -> Request:
         """Make a request. Raises InvalidRequest where the text is too long for a slot."""
-        most = self._settings.max_text_tokens
-        tokens = 0 if conditions.text is None else len(conditions.text)
-        if tokens > most:
-            message = f"the text is {tokens} tokens long; this model takes up to {most}"
-            raise InvalidRequest(message, "text")
+        self.loop.engine.check_text(conditions)
         codes = None if prompt is None else prompt.astype(np.int64)
         return Request(
             params, conditions, Sequence(self._windowing, params.frames, codes), variation

@@ -40,7 +40,8 @@ class Stream:
         if not progress.ended and sum(c.shape[1] for c in self._pending) < self._least:
             return False
         codes = np.concatenate(self._pending, axis=1)
-        first, self._begun = not self._begun, True
+        first = not self._begun and codes.size > 0
+        self._begun |= first
         self._pending, self._least = [], self._chunk_frames
         with suppress(RuntimeError):  # the reader's event loop is closed: nobody reads
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (codes, progress))
@@ -86,12 +87,18 @@ class EngineLoop:
     def replace_conditions(self, request: Request, conditions: Conditions) -> None:
         """Let a request go on under another text from its next frame. Raises InvalidRequest."""
         request.check_replaceable(conditions)
-        self._inbox.put(lambda: self.engine.replace_conditions(request, conditions))
+        self.engine.check_text(conditions)
+        self._inbox.put(lambda: self._replace(request, conditions))
 
     def close(self) -> None:
         """End the thread after the step that it is in."""
         self._inbox.put(None)
         self._thread.join()
+
+    def check_alive(self) -> None:
+        """Raise RuntimeError where the thread has ended, by a programming error."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the engine's thread has ended")
 
     def _add(self, request: Request, stream: Stream) -> None:
         self._streams[request] = stream
@@ -101,16 +108,27 @@ class EngineLoop:
         if self._streams.pop(request, None):
             self.engine.cancel(request)
 
+    def _replace(self, request: Request, conditions: Conditions) -> None:
+        if request in self._streams:
+            try:
+                self.engine.replace_conditions(request, conditions)
+            except Exception as error:  # noqa: BLE001 - whatever failed, this request ends with it
+                reason = f"its text could not be replaced: {type(error).__name__}: {error}"
+                self._hand_out([self.engine.fail(request, GenerationFailed(reason))])
+
     def _run(self) -> None:
         while self._take_orders():
-            for progress in self._step():
-                stream = self._streams[progress.request]
-                if progress.ended:
-                    del self._streams[progress.request]
-                if stream.put(progress):
-                    self.engine.statistics.first_chunks += 1
-                    waited = time.perf_counter() - progress.request.arrived
-                    self.engine.statistics.first_chunk_seconds += waited
+            self._hand_out(self._step())
+
+    def _hand_out(self, made: list[Progress]) -> None:
+        for progress in made:
+            stream = self._streams[progress.request]
+            if progress.ended:
+                del self._streams[progress.request]
+            if stream.put(progress):
+                self.engine.statistics.first_chunks += 1
+                waited = time.perf_counter() - progress.request.arrived
+                self.engine.statistics.first_chunk_seconds += waited
 
     def _take_orders(self) -> bool:
         """Do what was asked since the last step; wait for an order where there is no work."""

@@ -16,7 +16,7 @@ from torch.nn import functional
 from engine.kernels_cpu import quantise
 
 Linear = Callable[[Tensor], Tensor]
-"""[rows, in] to [rows, out], in the numbers of its input."""
+"""[rows, in] float32 to [rows, out]: float32 again on the CPU, on CUDA in the weights' numbers."""
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 BLOCK = 1024
@@ -31,13 +31,12 @@ def make_linear(weight: Tensor, precision: str) -> Linear:
     if precision == "int8":
         return _int8(weight)
     dtype: torch.dtype = getattr(torch, precision)
-    packs = weight.device.type == "cpu" and torch._C._has_mkldnn
-    return _packed(weight, dtype) if packs and precision != "float16" else _plain(weight, dtype)
+    return _packed(weight, dtype) if weight.device.type == "cpu" else _plain(weight, dtype)
 
 
 def _plain(weight: Tensor, dtype: torch.dtype) -> Linear:
-    weight = weight.to(dtype).contiguous()
-    return lambda rows: functional.linear(rows.to(dtype), weight).to(rows.dtype)
+    weight = weight.to(dtype, copy=True)  # a view would keep the whole of what it is a part of
+    return lambda rows: functional.linear(rows.to(dtype), weight)
 
 
 def _packed(weight: Tensor, dtype: torch.dtype) -> Linear:

@@ -26,7 +26,6 @@ class Sampling:
     """0 is greedy."""
     top_k: int
     top_p: float
-    guidance_scale: float
 
 
 def guide(conditional: Tensor, null: Tensor, scale: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ def test_each_token_attends_to_its_own_past(kernels: ModuleType, dtype: torch.dt
     for (slot, row, position), (_, key, value) in zip(TOKENS, projected, strict=True):
         expected[0, slot, row, :, position], expected[1, slot, row, :, position] = key, value
     # The interpreter cuts bfloat16 off where devices round.
-    bound = 2**-7 if INTERPRETED and dtype == torch.bfloat16 else 0
-    torch.testing.assert_close(past, expected, rtol=bound, atol=0)
+    rounding = 2**-7 if INTERPRETED and dtype == torch.bfloat16 else 0
+    torch.testing.assert_close(past, expected, rtol=rounding, atol=0)
     for token, (slot, row, position) in enumerate(TOKENS):
         keys, values = past[:, slot, row, :, : position + 1]
         wanted = attended(projected[token, 0], keys, values)
@@ -79,3 +79,11 @@ def test_int8_rows():
     assert (restored - rows).abs().max() <= 2.0 / 127 / 2 + 1e-6
     assert unsigned[0, 2] == 1
     assert (unsigned[1] == 128).all()
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_int8_rows_keep_what_is_no_number(wrong: float):
+    rows = torch.ones(3, 8)
+    rows[1, 5] = wrong
+    _, scales = kernels_cpu.quantise(rows)
+    assert scales.isnan().flatten().tolist() == [False, True, False]

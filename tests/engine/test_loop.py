@@ -28,8 +28,9 @@ PARAMS = GenerationParams("calm piano", frames=40, seed=7)
 
 
 @pytest.fixture
-def model(checkpoints: Checkpoints) -> Iterator[LanguageModel]:
-    settings = EngineSettings(max_slots=4, max_text_tokens=64, prefill_chunk=8)
+def model(checkpoints: Checkpoints, request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
+    precision = getattr(request, "param", "float32")
+    settings = EngineSettings(max_slots=4, max_text_tokens=64, prefill_chunk=8, precision=precision)
     model = LanguageModel.load(
         str(checkpoints.music), settings, device="cpu", frame_rate=50, stride_seconds=18
     )
@@ -139,6 +140,7 @@ async def test_leaving_before_it_begins(model: LanguageModel):
     assert (await generate(model)).shape == (4, 40)
 
 
+@pytest.mark.parametrize("model", ["float32", "bfloat16", "int8"], indirect=True)
 async def test_a_poisoned_request_fails_alone(model: LanguageModel):
     conditions = model.conditions("calm piano")
     poison = replace(conditions, text=torch.full_like(conditions.text, torch.nan))
@@ -147,6 +149,7 @@ async def test_a_poisoned_request_fails_alone(model: LanguageModel):
     good, error = await asyncio.gather(generate(model), anext(bad), return_exceptions=True)
     assert isinstance(error, GenerationFailed)
     np.testing.assert_array_equal(good, expected)
+    assert model.loop.engine.statistics.first_chunks == 2
     np.testing.assert_array_equal(await generate(model), expected), "the slot is clean again"
 
 
@@ -165,6 +168,26 @@ async def test_a_failing_step_ends_its_requests_and_nothing_else(
         await generate(model)
     await until_idle(model)
     np.testing.assert_array_equal(await generate(model), expected)
+
+
+async def test_a_failing_replacement_ends_its_request_alone(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+):
+    expected = await generate(model, replace(PARAMS, frames=300))
+    conditions = model.conditions("calm piano")
+    request = model.request(replace(PARAMS, frames=300), conditions)
+    running = model.loop.generate(request, chunk_frames=10)
+    neighbour = asyncio.ensure_future(generate(model, replace(PARAMS, frames=300)))
+    await anext(running)
+    misshapen = replace(conditions, text=conditions.text[:, :-1])
+    model.loop.replace_conditions(request, misshapen)
+    with pytest.raises(GenerationFailed, match="its text could not be replaced"):
+        _ = [chunk async for chunk in running]
+    np.testing.assert_array_equal(await neighbour, expected)
+    model.loop.check_alive()
+    model.loop.close()
+    with pytest.raises(RuntimeError, match="the engine's thread has ended"):
+        model.loop.check_alive()
 
 
 async def test_priorities_and_arrival_decide_who_is_next(model: LanguageModel):
@@ -188,6 +211,9 @@ async def test_priorities_and_arrival_decide_who_is_next(model: LanguageModel):
 def test_a_text_that_is_too_long(model: LanguageModel):
     with pytest.raises(InvalidRequest, match="tokens long; this model takes up to 64"):
         model.request(PARAMS, model.conditions("a very " * 100))
+    running = model.request(PARAMS, model.conditions("calm piano"))
+    with pytest.raises(InvalidRequest, match="tokens long; this model takes up to 64"):
+        model.loop.replace_conditions(running, model.conditions("a very " * 100))
 
 
 def test_variations_share_their_conditions(model: LanguageModel):
@@ -246,7 +272,8 @@ def test_slots_follow_from_the_budget(checkpoints: Checkpoints):
         settings = EngineSettings(max_slots=10, max_text_tokens=64, cache_gb=gigabytes)
         model = LanguageModel(lm, settings, frame_rate=50, stride_seconds=18)
         model.loop.close()
-        taken = model.loop.engine.decoder.cache.nbytes
+        cache = model.loop.engine.decoder.cache
+        taken = cache.past.nbytes + cache.text.nbytes
         assert taken == each * model.loop.engine.scheduler.slots.number <= gigabytes * 1e9
         return model.loop.engine.scheduler.slots.number
 

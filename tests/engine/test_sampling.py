@@ -52,7 +52,7 @@ def race(shape: tuple[int, int] = (4, 10), **key: int) -> torch.Tensor:
     return torch.from_numpy(exponentials(Sampling(**parameters, **REST), shape))
 
 
-REST = {"temperature": 1.0, "top_k": 0, "top_p": 0.0, "guidance_scale": 3.0}
+REST = {"temperature": 1.0, "top_k": 0, "top_p": 0.0}
 
 
 def test_draws_follow_the_probabilities():
@@ -80,11 +80,11 @@ def test_a_draw_depends_on_its_key_alone():
 def test_slots_have_their_own_parameters():
     logits = torch.randn(5, 4, 64, generator=torch.Generator().manual_seed(3))
     parameters = [
-        Sampling(1, 0, 9, 0.0, 0, 0.0, 3.0),
-        Sampling(1, 0, 9, 1.0, 5, 0.0, 3.0),
-        Sampling(2, 0, 9, 1.0, 0, 0.9, 3.0),
-        Sampling(3, 0, 2, 0.5, 5, 0.0, 3.0),
-        Sampling(3, 1, 2, 2.0, 5, 0.0, 3.0),
+        Sampling(1, 0, 9, 0.0, 0, 0.0),
+        Sampling(1, 0, 9, 1.0, 5, 0.0),
+        Sampling(2, 0, 9, 1.0, 0, 0.9),
+        Sampling(3, 0, 2, 0.5, 5, 0.0),
+        Sampling(3, 1, 2, 2.0, 5, 0.0),
     ]
     together = sample(logits, parameters)
     assert torch.equal(together[0], logits[0].argmax(-1))

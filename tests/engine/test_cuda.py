@@ -1,0 +1,66 @@
+"""On a GPU: the kernels compiled, steps captured, codes against AudioCraft's on the same device."""
+
+import pytest
+import torch
+
+from engine import kernels_cpu
+from engine.checkpoints import load_language_model
+from engine.conditioning import text_attributes
+from engine.engine import Engine, EngineSettings
+from tests.conftest import Checkpoints
+from tests.engine.test_exactness import (
+    CASES,
+    assert_same,
+    by_audiocraft,
+    finish,
+    lively,
+    request_of,
+)
+from tests.engine.test_kernels import HEADS, POSITIONS, SIZE, SLOTS, TOKENS
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_kernels_agree_with_the_cpus(dtype: torch.dtype):
+    from engine import kernels_cuda
+
+    torch.manual_seed(0)
+    past = torch.randn(2, SLOTS, 2, HEADS, POSITIONS, SIZE).to(dtype)
+    projected = torch.randn(len(TOKENS), 3, HEADS, SIZE)
+    where = torch.tensor(TOKENS).t().contiguous()
+    on_gpu = past.cuda()
+    out = kernels_cuda.attend_past(projected.cuda(), on_gpu, *where.cuda())
+    expected = kernels_cpu.attend_past(projected, past, *where)
+    assert torch.equal(on_gpu.cpu(), past)
+    assert (out.cpu() - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_greedy_codes_are_audiocrafts(checkpoints: Checkpoints, captured: bool):
+    """In float32, where rounding differs in last bits only."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    lm = lively(load_language_model(str(checkpoints.music), device="cuda", dtype="float32"))
+    settings = EngineSettings(max_slots=5, max_positions=200, cuda_graphs=captured)
+    engine = Engine(lm, settings)
+    requests = [request_of(lm, case, text_attributes(lm, case.text)) for case in CASES]
+    for request in requests:
+        engine.scheduler.add(request)
+    for case, codes in zip(CASES, finish(engine, requests), strict=True):
+        expected = by_audiocraft(lm, case, text_attributes(lm, case.text))
+        assert_same(expected, codes, case)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_captured_logits_are_those_of_an_eager_step(checkpoints: Checkpoints, precision: str):
+    lm = lively(load_language_model(str(checkpoints.music), device="cuda", dtype=precision))
+    logits = []
+    for captured in (False, True):
+        settings = EngineSettings(2, max_positions=60, precision=precision, cuda_graphs=captured)
+        engine = Engine(lm, settings)
+        engine.scheduler.add(request_of(lm, CASES[0], text_attributes(lm, "calm piano")))
+        engine.step()
+        with torch.inference_mode():
+            logits.append(engine.run(engine.scheduler.segments()))
+    eager, captured_ones = logits
+    assert (eager - captured_ones).abs().max() < 0.02 * eager.abs().max()
