@@ -82,7 +82,7 @@ def write_text_encoder(folder: Path) -> int:
     return int(config.d_model)
 
 
-def codec_config() -> DictConfig:
+def codec_config(filters: int = 4) -> DictConfig:
     """Return a codec of 50 frames a second, with the keys of AudioCraft's `encodec/default`."""
     return OmegaConf.create(
         {
@@ -97,7 +97,7 @@ def codec_config() -> DictConfig:
             },
             "seanet": {
                 "dimension": 64, "channels": "${channels}", "causal": "${encodec.causal}",
-                "n_filters": 4, "n_residual_layers": 1, "ratios": [8, 5, 4, 2],
+                "n_filters": filters, "n_residual_layers": 1, "ratios": [8, 5, 4, 2],
                 "activation": "ELU", "activation_params": {"alpha": 1.0}, "norm": "weight_norm",
                 "norm_params": {}, "kernel_size": 7, "residual_kernel_size": 3,
                 "last_kernel_size": 7, "dilation_base": 2, "pad_mode": "constant",

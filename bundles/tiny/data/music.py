@@ -1,0 +1,222 @@
+"""Composes short pieces from a closed grammar, and renders them by fluidsynth.
+
+A piece is drawn from its number alone: a family of instruments leads, in one of four tempi, after
+the pattern of a genre, in a key, register and density, with or without drums and bass. Needs
+Debian's fluidsynth and fluid-soundfont-gm (MIT licence).
+"""
+
+from dataclasses import dataclass
+
+import fluidsynth
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchaudio.functional import resample
+
+SOUNDFONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
+SAMPLE_RATE = 16000
+RENDER_RATE = 32000
+BLOCK = 64
+"""Samples that fluidsynth makes at a time; events begin with a block."""
+
+# General MIDI programs, from 0; the first is drawn as often as all others together.
+FAMILIES = {
+    "piano": (0, 1),
+    "guitar": (25, 24),
+    "strings": (48, 49),
+    "flute": (73, 75),
+    "brass": (61, 62),
+    "organ": (19, 16),
+    "bells": (14, 9),
+    "synth": (81, 80),
+}
+# Beats a minute; a tracker that errs by an octave still tells them apart.
+TEMPI = {"slow": 70, "medium": 95, "fast": 125, "very fast": 165}
+GENRES = ("ambient", "jazz", "rock", "techno", "classical", "folk", "funk", "blues")
+MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
+# Moods: scale, semitones up, velocity.
+MOODS = {
+    "happy": (MAJOR, 2, 100),
+    "bright": (MAJOR, 5, 104),
+    "calm": (MAJOR, -3, 72),
+    "dreamy": (MAJOR, 0, 76),
+    "sad": (MINOR, -2, 76),
+    "dark": (MINOR, -7, 92),
+    "tense": (MINOR, 3, 104),
+    "epic": (MINOR, -5, 112),
+}
+PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (5, 3, 0, 4), (0, 0, 3, 4), (0, 1, 4, 0))
+BASSES = {"jazz": 32, "rock": 34, "techno": 38, "funk": 36, "blues": 33, "folk": 32}
+KICK, SNARE, HAT, OPEN, RIDE, CLAP = 36, 38, 42, 46, 51, 39
+# Sixteenths of a bar at which each drum sounds.
+DRUMS: dict[str, dict[int, tuple[int, ...]]] = {
+    "jazz": {RIDE: (0, 4, 7, 8, 12, 15), HAT: (4, 12), KICK: (0,)},
+    "rock": {KICK: (0, 8, 10), SNARE: (4, 12), HAT: (0, 2, 4, 6, 8, 10, 12, 14)},
+    "techno": {KICK: (0, 4, 8, 12), OPEN: (2, 6, 10, 14), CLAP: (4, 12)},
+    "funk": {KICK: (0, 3, 6, 10), SNARE: (4, 12), HAT: tuple(range(16))},
+    "blues": {KICK: (0, 8), SNARE: (4, 12), RIDE: (0, 3, 4, 7, 8, 11, 12, 15)},
+    "folk": {KICK: (0, 8), HAT: (4, 12)},
+}
+# Sixteenths at which the lead's chords sound, and for how long.
+COMPING: dict[str, tuple[tuple[int, ...], int]] = {
+    "ambient": ((0,), 16),
+    "classical": ((), 0),
+    "jazz": ((0, 7), 3),
+    "rock": ((0, 2, 4, 6, 8, 10, 12, 14), 2),
+    "techno": ((2, 6, 10, 14), 2),
+    "folk": ((0, 4, 6, 8, 12, 14), 2),
+    "funk": ((0, 3, 6, 11, 14), 1),
+    "blues": ((0, 3, 4, 7, 8, 11, 12, 15), 2),
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a clip of music is, in the words that captions use."""
+
+    family: str
+    program: int
+    tempo: str
+    bpm: float
+    genre: str
+    mood: str
+    key: int
+    """Semitones above C."""
+    octave: int
+    dense: bool
+    drums: bool
+    bass: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """Times in seconds; channel 9 is the drums."""
+
+    start: float
+    end: float
+    channel: int
+    pitch: int
+    velocity: int
+
+
+LEAD, MELODY, BASS, DRUM = 0, 1, 2, 9
+
+
+def draw_piece(number: int) -> Piece:
+    """Return the piece of that number."""
+    draw = np.random.default_rng([7, number])
+    family = str(draw.choice(list(FAMILIES)))
+    genre = str(draw.choice(GENRES))
+    tempo = str(draw.choice(list(TEMPI)))
+    return Piece(
+        family=family,
+        program=int(draw.choice(FAMILIES[family], p=(0.6, 0.4))),
+        tempo=tempo,
+        bpm=TEMPI[tempo] * float(draw.uniform(0.97, 1.03)),
+        genre=genre,
+        mood=str(draw.choice(list(MOODS))),
+        key=int(draw.integers(12)),
+        octave=int(draw.integers(4, 6)),
+        dense=bool(draw.integers(2)),
+        drums=genre in DRUMS and bool(draw.random() < 0.6),
+        bass=genre in BASSES and bool(draw.random() < 0.6),
+        seed=number,
+    )
+
+
+def is_held_out(piece: Piece) -> bool:
+    """Whether a piece's family, genre and tempo together are kept from training: one in ten."""
+    where = list(FAMILIES).index(piece.family) * 3 + GENRES.index(piece.genre)
+    return (where + 7 * list(TEMPI).index(piece.tempo)) % 10 == 0
+
+
+def compose(piece: Piece, seconds: float) -> list[Note]:
+    """Write the piece's notes for at least so long."""
+    draw = np.random.default_rng([11, piece.seed])
+    scale, shift, velocity = MOODS[piece.mood]
+    root = 12 * piece.octave + (piece.key + shift) % 12
+    sixteenth = 15 / piece.bpm
+    progression = PROGRESSIONS[int(draw.integers(len(PROGRESSIONS)))]
+    motif = draw.integers(-2, 5, 16)
+    notes: list[Note] = []
+
+    def add(channel: int, at: float, length: float, pitch: int, loud: float = 1.0) -> None:
+        pressed = int(np.clip(velocity * loud * draw.uniform(0.92, 1.08), 20, 127))
+        start = at * sixteenth
+        notes.append(Note(start, start + 0.95 * length * sixteenth, channel, pitch, pressed))
+
+    def degree(step: int) -> int:
+        return root + 12 * (step // 7) + scale[step % 7]
+
+    for bar in range(int(np.ceil(seconds / (16 * sixteenth)))):
+        at, chord = 16 * bar, progression[bar % 4]
+        triad = [chord, chord + 2, chord + 4]
+        times, length = COMPING[piece.genre]
+        for time in times:
+            for step in triad:
+                add(LEAD, at + time, length, degree(step), 0.8)
+        if piece.genre in ("classical", "ambient"):
+            pace = 2 if piece.dense else 4
+            for count, time in enumerate(range(0, 16, pace)):
+                add(LEAD, at + time, pace, degree(triad[(0, 2, 1, 2)[count % 4]]), 0.8)
+        pace = 2 if piece.dense else 4
+        for time in range(0, 16, pace):
+            if draw.random() < 0.8:
+                add(MELODY, at + time, pace, degree(chord + 7 + int(motif[time])), 1.05)
+        if piece.bass:
+            steps = (0, 4, 8, 12) if piece.genre in ("jazz", "blues") else (0, 6, 8, 14)
+            for count, time in enumerate(steps):
+                walk = triad[count % 3] if piece.genre in ("jazz", "blues") else chord
+                add(BASS, at + time, 3, degree(walk) - 24 - 12 * (piece.octave - 4), 0.9)
+        if piece.drums:
+            for drum, hits in DRUMS[piece.genre].items():
+                for time in hits:
+                    add(DRUM, at + time, 1, drum, 0.85)
+    return notes
+
+
+class Renderer:
+    """One fluidsynth, kept for many pieces; loading its sounds takes seconds."""
+
+    def __init__(self) -> None:
+        self._synth = fluidsynth.Synth(samplerate=float(RENDER_RATE), gain=0.4)
+        # Reverberation would carry one piece into the next.
+        for effect in ("reverb", "chorus"):
+            self._synth.setting(f"synth.{effect}.active", 0)
+        self._font = self._synth.sfload(SOUNDFONT)
+        if self._font < 0:
+            raise FileNotFoundError(f"{SOUNDFONT}: install Debian's fluid-soundfont-gm")
+
+    def render(self, piece: Piece, seconds: float) -> NDArray[np.float32]:
+        """Return mono samples at 16 kHz, full scale ±1, peak at 0.3 to 0.8."""
+        synth = self._synth
+        synth.system_reset()
+        for channel in (LEAD, MELODY, BASS, DRUM):
+            synth.all_sounds_off(channel)
+        synth.get_samples(BLOCK)
+        for channel, program in ((LEAD, piece.program), (MELODY, piece.program)):
+            synth.program_select(channel, self._font, 0, program)
+        synth.program_select(BASS, self._font, 0, BASSES.get(piece.genre, 32))
+        synth.program_select(DRUM, self._font, 128, 0)
+        events = [
+            event
+            for note in compose(piece, seconds)
+            for event in ((note.start, 1, note), (note.end, 0, note))
+        ]
+        done, parts = 0, []
+        for at, begins, note in sorted(events, key=lambda event: event[:2]):
+            frame = round(at * RENDER_RATE / BLOCK) * BLOCK
+            parts.append(synth.get_samples(frame - done))
+            done = frame
+            if begins:
+                synth.noteon(note.channel, note.pitch, note.velocity)
+            else:
+                synth.noteoff(note.channel, note.pitch)
+        rest = max(int(seconds * RENDER_RATE) - done, 0)
+        parts.append(synth.get_samples(-(-rest // BLOCK) * BLOCK))
+        stereo = np.concatenate(parts).reshape(-1, 2)[: int(seconds * RENDER_RATE)]
+        mono = torch.from_numpy(stereo.mean(1).astype(np.float32))
+        audio = resample(mono, RENDER_RATE, SAMPLE_RATE).numpy()
+        peak = np.random.default_rng([13, piece.seed]).uniform(0.3, 0.8)
+        return np.asarray(audio * (peak / max(np.abs(audio).max(), 1e-6)), np.float32)

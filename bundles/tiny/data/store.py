@@ -1,0 +1,84 @@
+"""Renders many clips once, and reads them back as int16 from disk."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bundles.tiny.data import effects, music
+
+SECONDS = 10
+SAMPLES = SECONDS * music.SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Rendered clips: their numbers, and audio int16 [clips, samples], mapped from disk."""
+
+    numbers: list[int]
+    audio: NDArray[np.int16]
+
+    def crops(self, draw: np.random.Generator, number: int, samples: int) -> torch.Tensor:
+        """Return random crops, float32 [number, 1, samples], full scale ±1."""
+        which = draw.integers(len(self.audio), size=number)
+        starts = draw.integers(SAMPLES - samples + 1, size=number)
+        crops = [self.audio[w, s : s + samples] for w, s in zip(which, starts, strict=True)]
+        return torch.from_numpy(np.stack(crops).astype(np.float32) / 32768)[:, None]
+
+
+def numbers(kind: str, held_out: bool) -> Iterator[int]:
+    """Yield the numbers of pieces or effects that are, or are not, kept from training."""
+    for number in count():
+        if kind == "music":
+            kept = music.is_held_out(music.draw_piece(number))
+        else:
+            kept = effects.is_held_out(effects.draw_effect(number))
+        if kept == held_out:
+            yield number
+
+
+@cache
+def _renderer() -> music.Renderer:
+    torch.set_num_threads(1)
+    return music.Renderer()
+
+
+def render_music(number: int) -> NDArray[np.float32]:
+    """Render a piece by its number."""
+    return _renderer().render(music.draw_piece(number), SECONDS)
+
+
+def render_effect(number: int) -> NDArray[np.float32]:
+    """Render a sound effect by its number."""
+    return effects.render(effects.draw_effect(number), SECONDS)
+
+
+RENDERERS: dict[str, Callable[[int], NDArray[np.float32]]] = {
+    "music": render_music,
+    "sound": render_effect,
+}
+
+
+def clips(work: Path, kind: str, how_many: int, *, held_out: bool = False) -> Clips:
+    """Return rendered clips of "music" or "sound"; render them first where they are not there."""
+    folder = work / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{kind}-{'held-out' if held_out else 'train'}-{how_many}.npy"
+    index = path.with_suffix(".json")
+    if not index.exists():
+        wanted = list(islice(numbers(kind, held_out), how_many))
+        audio = np.lib.format.open_memmap(path, "w+", np.int16, (how_many, SAMPLES))
+        with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+            for at, clip in enumerate(pool.imap(RENDERERS[kind], wanted, chunksize=8)):
+                audio[at] = np.round(clip * 32767)
+        audio.flush()
+        index.write_text(json.dumps(wanted))
+    return Clips(json.loads(index.read_text()), np.load(path, mmap_mode="r"))

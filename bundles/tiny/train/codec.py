@@ -1,0 +1,134 @@
+"""Trains the codec by AudioCraft's losses, against its three discriminators.
+
+Two thirds of the budget go to reconstruction alone (multi-scale mel and waveform distance), the
+rest adds the adversaries and their features, as `solvers/compression.py` combines them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from audiocraft.losses import Balancer
+from audiocraft.models import builders
+from audiocraft.models.encodec import EncodecModel
+from audiocraft.solvers import builders as solver_builders
+from omegaconf import DictConfig, OmegaConf
+
+from bundles.tiny.data.store import clips
+from bundles.tiny.recipe import SAMPLE_RATE, codec_config
+from bundles.tiny.train.progress import Average, Progress
+
+MUSIC_CLIPS, SOUND_CLIPS = 3000, 1500
+BATCH, SAMPLES = 12, SAMPLE_RATE
+FILTERS = 12
+RATE, RATE_OF_ADVERSARIES = 5e-4, 3e-4
+ADVERSARIAL_FROM = 2 / 3
+"""The share of the budget after which the adversaries take part."""
+WEIGHTS = {"l1": 0.1, "msspec": 2.0}
+WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 3.0, 3.0
+
+
+def adversaries_config() -> DictConfig:
+    """Return the adversaries, narrow, with the keys of AudioCraft's `config/solver/compression`."""
+    return OmegaConf.create(
+        {
+            "device": "cpu",
+            "adversarial": {
+                "every": 1, "adversaries": ["mpd", "msd", "msstftd"], "adv_loss": "hinge",
+                "feat_loss": "l1", "normalize": True,
+                "optim": {
+                    "optimizer": "adam", "lr": RATE_OF_ADVERSARIES,
+                    "adam": {"betas": [0.5, 0.9], "weight_decay": 0.0, "eps": 1e-8},
+                },
+            },
+            "optim": {
+                "optimizer": "adam", "lr": RATE_OF_ADVERSARIES,
+                "adam": {"betas": [0.5, 0.9], "weight_decay": 0.0, "eps": 1e-8},
+            },
+            "l1": {},
+            "mpd": {
+                "in_channels": 1, "out_channels": 1, "periods": [2, 3, 5, 7, 11],
+                "n_layers": 5, "kernel_sizes": [5, 3], "stride": 3, "filters": 4,
+                "filters_scale": 2, "max_filters": 64, "activation": "LeakyReLU",
+                "activation_params": {"negative_slope": 0.2}, "norm": "weight_norm",
+            },
+            "msd": {
+                "in_channels": 1, "out_channels": 1,
+                "scale_norms": ["weight_norm", "weight_norm", "weight_norm"],
+                "kernel_sizes": [5, 3], "filters": 8, "max_filters": 128,
+                "downsample_scales": [4, 4, 4, 4], "activation": "LeakyReLU",
+                "activation_params": {"negative_slope": 0.2},
+            },
+            "msstftd": {
+                "in_channels": 1, "out_channels": 1, "filters": 12,
+                "n_ffts": [512, 1024, 256], "hop_lengths": [128, 256, 64],
+                "win_lengths": [512, 1024, 256], "activation": "LeakyReLU",
+                "activation_params": {"negative_slope": 0.2}, "norm": "weight_norm",
+            },
+        }
+    )  # fmt: skip
+
+
+def losses_config() -> DictConfig:
+    """Return the reconstruction losses, with the keys of AudioCraft's `loss/default`."""
+    return OmegaConf.create(
+        {
+            "l1": {},
+            "msspec": {
+                "sample_rate": SAMPLE_RATE, "range_start": 6, "range_end": 11, "n_mels": 64,
+                "f_min": 50.0, "f_max": None, "normalized": True, "alphas": False,
+                "floor_level": 1e-5,
+            },
+        }
+    )  # fmt: skip
+
+
+def trained_codec(work: Path) -> EncodecModel:
+    """Return the codec as it was trained in `work`, averaged."""
+    model = builders.get_compression_model(codec_config(FILTERS))
+    state = torch.load(work / "codec" / "state.pt", weights_only=True)
+    model.load_state_dict(state["average"])
+    return model.eval()
+
+
+def train(work: Path, budget_hours: float) -> None:
+    """Train until the budget is spent; the averaged weights are in `work/codec/state.pt`."""
+    torch.manual_seed(0)
+    music = clips(work, "music", MUSIC_CLIPS)
+    sound = clips(work, "sound", SOUND_CLIPS)
+    model = builders.get_compression_model(codec_config(FILTERS))
+    adversaries = solver_builders.get_adversarial_losses(adversaries_config())
+    auxiliary = {name: solver_builders.get_loss(name, losses_config()) for name in WEIGHTS}
+    weights = dict(WEIGHTS)
+    for name in adversaries:
+        weights |= {f"adv_{name}": WEIGHT_OF_ADVERSARY, f"feat_{name}": WEIGHT_OF_FEATURES}
+    balancer = Balancer(weights)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, betas=(0.5, 0.9))
+    average = Average(model, 0.999)
+    parts = {"model": model, "optimizer": optimizer, "average": average, "adv": adversaries}
+    progress = Progress(work, "codec", budget_hours, **parts)
+    draw = np.random.default_rng([23, progress.step])
+    model.train()
+    while progress.share < 1:
+        optimizer.param_groups[0]["lr"] = RATE * max(0.05, np.cos(progress.share * np.pi / 2))
+        split = (3 * BATCH // 4, BATCH // 4)
+        real = torch.cat(
+            [m.crops(draw, n, SAMPLES) for m, n in zip((music, sound), split, strict=True)]
+        )
+        made = model(real)
+        logged = {}
+        losses = {name: loss(made.x, real) for name, loss in auxiliary.items()}
+        if progress.share > ADVERSARIAL_FROM:
+            for name, adversary in adversaries.items():
+                logged[f"d_{name}"] = adversary.train_adv(made.x, real)
+                losses[f"adv_{name}"], losses[f"feat_{name}"] = adversary(made.x, real)
+        optimizer.zero_grad()
+        if made.penalty is not None and made.penalty.requires_grad:
+            made.penalty.backward(retain_graph=True)
+        balancer.backward(losses, made.x)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        average.update(model)
+        values = {name: loss.item() for name, loss in (losses | logged).items()}
+        progress.log(**values)
+    progress.save()

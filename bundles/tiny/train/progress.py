@@ -1,0 +1,93 @@
+"""What every training stage shares: a time budget, a log, and a state to resume from."""
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SAVE_EVERY_SECONDS = 180
+LOG_EVERY_STEPS = 50
+
+
+class Progress:
+    """Counts steps and hours of one stage, in `work/<stage>/`; resumes where it was saved.
+
+    The state holds whatever the stage registers, and its own hours and steps, so that a budget is
+    the sum over all runs.
+    """
+
+    def __init__(self, work: Path, stage: str, budget_hours: float, **parts: Any) -> None:
+        self._folder = work / stage
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._path = self._folder / "state.pt"
+        self._budget, self._parts = budget_hours * 3600, parts
+        self.step, self._spent = 0, 0.0
+        if self._path.exists():
+            state = torch.load(self._path, weights_only=True)
+            self.step, self._spent = state["step"], state["spent"]
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+        self._begun = self._saved = time.monotonic()
+        self._sums: dict[str, float] = defaultdict(float)
+
+    @property
+    def spent(self) -> float:
+        """Seconds of training so far, over all runs."""
+        return self._spent + time.monotonic() - self._begun
+
+    @property
+    def share(self) -> float:
+        """How much of the budget is spent, 0 to 1."""
+        return min(self.spent / self._budget, 1.0)
+
+    def log(self, **values: float) -> None:
+        """Count a step and add its values to the log's next line."""
+        self.step += 1
+        for name, value in values.items():
+            self._sums[name] += value
+        if self.step % LOG_EVERY_STEPS == 0:
+            means = {name: round(total / LOG_EVERY_STEPS, 4) for name, total in self._sums.items()}
+            line = {"step": self.step, "hours": round(self.spent / 3600, 3), **means}
+            self._sums.clear()
+            print(json.dumps(line), flush=True)
+            with (self._folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(line) + "\n")
+        if time.monotonic() - self._saved > SAVE_EVERY_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write the state, whole or not at all."""
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        state = {"step": self.step, "spent": self.spent, **parts}
+        unfinished = self._path.with_suffix(".new")
+        torch.save(state, unfinished)
+        unfinished.replace(self._path)
+        self._saved = time.monotonic()
+
+
+class Average:
+    """An exponential moving average of a model's weights and buffers."""
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._kept = {name: value.clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: torch.nn.Module) -> None:
+        """Take in the model as it is now; what is no float is copied."""
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self._kept[name].lerp_(value, 1 - self._decay)
+            else:
+                self._kept[name].copy_(value)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the averaged state of the model."""
+        return self._kept
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take an averaged state."""
+        self._kept = dict(state)
