@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 PACKAGES := engine deployments graph bundles benchmarks tests
 
-.PHONY: serve test check unit lint format types lock test-deps clean
+.PHONY: serve test test-slow check unit lint format types lock test-deps clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/python -m graph.launch $(CONFIG) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not training"
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m training
 
 check: lint types unit
 
@@ -26,7 +29,7 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not cluster and not slow"
+	$(BIN)/python -m pytest -m "not cluster and not slow and not training"
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format $(PACKAGES)

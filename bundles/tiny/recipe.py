@@ -75,11 +75,15 @@ def write_text_encoder(folder: Path) -> int:
         feed_forward_proj="gated-gelu",
     )
     T5EncoderModel(config).half().save_pretrained(folder)
-    # Stored in half precision, computed in single: transformers follows this entry.
+    write_config_dtype(folder)
+    return int(config.d_model)
+
+
+def write_config_dtype(folder: Path) -> None:
+    """Let an encoder that is stored in half precision compute in single: transformers obeys."""
     path = folder / "config.json"
     written = json.loads(path.read_text()) | {"dtype": "float32"}
     path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
-    return int(config.d_model)
 
 
 def codec_config(filters: int = 4) -> DictConfig:

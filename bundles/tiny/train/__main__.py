@@ -9,10 +9,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bundles.tiny.train import codec, language
+from bundles.tiny.train import codec, diffusion, language
 
 STAGES: dict[str, Callable[[Path, float], None]] = {
     "codec": codec.train,
+    "diffusion": diffusion.train,
     "music": partial(language.train, "music"),
     "sound": partial(language.train, "sound"),
 }

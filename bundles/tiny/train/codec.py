@@ -4,6 +4,7 @@ Two thirds of the budget go to reconstruction alone (multi-scale mel and wavefor
 rest adds the adversaries and their features, as `solvers/compression.py` combines them.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def train(work: Path, budget_hours: float) -> None:
     draw = np.random.default_rng([23, progress.step])
     model.train()
     while progress.share < 1:
-        optimizer.param_groups[0]["lr"] = RATE * max(0.05, np.cos(progress.share * np.pi / 2))
+        optimizer.param_groups[0]["lr"] = RATE * max(0.05, math.cos(progress.share * math.pi / 2))
         split = (3 * BATCH // 4, BATCH // 4)
         real = torch.cat(
             [m.crops(draw, n, SAMPLES) for m, n in zip((music, sound), split, strict=True)]

@@ -5,6 +5,7 @@ it, with its dropout of conditions for guidance. The text encoder learns along w
 and is frozen for the sound model.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from bundles.tiny.data.store import Clips, clips
 from bundles.tiny.recipe import language_model_config, write_text_encoder
 from bundles.tiny.train.codec import trained_codec
 from bundles.tiny.train.progress import Average, Progress
+from engine.conditioning import use_text_encoder
 
 CLIPS = {"music": 9000, "sound": 3000}
 SECONDS = 10.0
@@ -58,7 +60,7 @@ def config(kind: str, text_encoder: Path, finetune: bool) -> DictConfig:
     cfg = language_model_config(SECONDS)
     sizes = cfg.transformer_lm
     sizes.dim, sizes.num_layers, sizes.num_heads = SHAPES[kind]
-    cfg.conditioners.description.t5.name = str(text_encoder)
+    use_text_encoder(cfg, str(text_encoder))
     cfg.conditioners.description.t5.finetune = finetune
     return cfg
 
@@ -89,7 +91,7 @@ def train(kind: str, work: Path, budget_hours: float) -> None:
     draw = np.random.default_rng([29, progress.step])
     while progress.share < 1:
         warm = min(1.0, (progress.step + 1) / WARM_UP_STEPS)
-        cooled = 0.5 * (1 + np.cos(np.pi * progress.share))
+        cooled = 0.5 * (1 + math.cos(math.pi * progress.share))
         optimizer.param_groups[0]["lr"] = RATE * warm * max(0.02, cooled)
         which = draw.integers(len(numbers), size=BATCH)
         batch = torch.from_numpy(codes[which, :, :FRAMES].astype(np.int64))

@@ -16,7 +16,8 @@ class Progress:
     """Counts steps and hours of one stage, in `work/<stage>/`; resumes where it was saved.
 
     The state holds whatever the stage registers, and its own hours and steps, so that a budget is
-    the sum over all runs.
+    the sum over all runs. Hours are those of the thread that trains: while others have its cores,
+    or while it is stopped, none pass.
     """
 
     def __init__(self, work: Path, stage: str, budget_hours: float, **parts: Any) -> None:
@@ -30,13 +31,13 @@ class Progress:
             self.step, self._spent = state["step"], state["spent"]
             for name, part in parts.items():
                 part.load_state_dict(state[name])
-        self._begun = self._saved = time.monotonic()
+        self._begun, self._saved = time.thread_time(), time.monotonic()
         self._sums: dict[str, float] = defaultdict(float)
 
     @property
     def spent(self) -> float:
         """Seconds of training so far, over all runs."""
-        return self._spent + time.monotonic() - self._begun
+        return self._spent + time.thread_time() - self._begun
 
     @property
     def share(self) -> float:

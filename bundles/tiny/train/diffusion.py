@@ -1,0 +1,92 @@
+"""Trains the multi-band diffusion decoder: a U-Net a band, from the codec's latents to audio.
+
+The loss is `solvers/diffusion.py`'s: the noise's squared error by that of the noisy input, each
+item of a batch at a step of its own.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from audiocraft.models import builders
+from audiocraft.modules.diffusion_schedule import NoiseSchedule
+from julius.bands import SplitBands
+from omegaconf import DictConfig, OmegaConf
+from torch.nn import functional
+
+from bundles.tiny.data.store import clips
+from bundles.tiny.recipe import SAMPLE_RATE
+from bundles.tiny.train.codec import MUSIC_CLIPS, SOUND_CLIPS, trained_codec
+from bundles.tiny.train.progress import Average, Progress
+
+BANDS = 2
+BATCH, SAMPLES = 8, 2 * SAMPLE_RATE
+RATE, NORM_POWER = 4e-4, 1.0
+
+
+def config(codec_dim: int) -> DictConfig:
+    """Return one band's model, with the keys of AudioCraft's `config/solver/diffusion`."""
+    return OmegaConf.create(
+        {
+            "sample_rate": SAMPLE_RATE,
+            "channels": 1,
+            "device": "cpu",
+            "schedule": {
+                "beta_t0": 1e-5, "beta_t1": 2.9e-2, "beta_exp": 7.5, "num_steps": 1000,
+                "variance": "beta", "clip": 5.0, "rescale": 1.0, "n_bands": None,
+                "noise_scale": 1.0,
+            },
+            "diffusion_unet": {
+                "hidden": 24, "depth": 4, "res_blocks": 1, "norm_groups": 4, "kernel": 8,
+                "stride": 4, "growth": 2.0, "max_channels": 128, "dropout": 0.0, "bilstm": False,
+                "transformer": False, "codec_dim": codec_dim, "cross_attention": False,
+                "emb_all_layers": True,
+            },
+            "processor": {
+                "use": True, "name": "multi_band_processor", "n_bands": 8, "num_samples": 1000,
+                "power_std": 1.0,
+            },
+        }
+    )  # fmt: skip
+
+
+def train(work: Path, budget_hours: float) -> None:
+    """Train every band until the budget is spent, one band a step."""
+    torch.manual_seed(0)
+    sources = (clips(work, "music", MUSIC_CLIPS), clips(work, "sound", SOUND_CLIPS))
+    codec = trained_codec(work)
+    cfg = config(codec.encoder.dimension)
+    models = torch.nn.ModuleList(builders.get_diffusion_model(cfg) for _ in range(BANDS))
+    processors = torch.nn.ModuleList(
+        builders.get_processor(cfg.processor, SAMPLE_RATE) for _ in range(BANDS)
+    )
+    schedules = [
+        NoiseSchedule(**cfg.schedule, sample_processor=processor, device="cpu")
+        for processor in processors
+    ]
+    split = SplitBands(SAMPLE_RATE, n_bands=BANDS)
+    optimizer = torch.optim.Adam(models.parameters(), lr=RATE, betas=(0.9, 0.99))
+    average = Average(models, 0.999)
+    parts = {"models": models, "processors": processors, "optimizer": optimizer}
+    progress = Progress(work, "diffusion", budget_hours, average=average, **parts)
+    draw = np.random.default_rng([31, progress.step])
+    while progress.share < 1:
+        optimizer.param_groups[0]["lr"] = RATE * max(0.05, math.cos(progress.share * math.pi / 2))
+        band = progress.step % BANDS
+        real = torch.cat([source.crops(draw, BATCH // 2, SAMPLES) for source in sources])
+        with torch.inference_mode():
+            latent = codec.decode_latent(codec.encode(real)[0])
+        wanted = split(real)[band]
+        noisy, noise, step = schedules[band].get_training_item(wanted, tensor_step=True)
+        made = models[band](noisy, step, condition=latent.clone()).sample
+        error = functional.mse_loss(made, noise, reduction="none").mean(dim=(1, 2))
+        before = functional.mse_loss(noisy, noise, reduction="none").mean(dim=(1, 2))
+        loss = (error / before**NORM_POWER).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(models[band].parameters(), 1.0)
+        optimizer.step()
+        average.update(models)
+        progress.log(loss=loss.item(), error=error.mean().item())
+    progress.save()
