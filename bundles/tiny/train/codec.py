@@ -129,7 +129,7 @@ def train(work: Path, budget_hours: float) -> None:
         balancer.backward(losses, made.x)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        average.update(model)
+        average.update(model, progress.step)
         values = {name: loss.item() for name, loss in (losses | logged).items()}
         progress.log(**values)
     progress.save()

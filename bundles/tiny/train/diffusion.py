@@ -87,6 +87,6 @@ def train(work: Path, budget_hours: float) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(models[band].parameters(), 1.0)
         optimizer.step()
-        average.update(models)
+        average.update(models, progress.step)
         progress.log(loss=loss.item(), error=error.mean().item())
     progress.save()

@@ -101,6 +101,6 @@ def train(kind: str, work: Path, budget_hours: float) -> None:
         each.mean().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        average.update(model)
+        average.update(model, progress.step)
         progress.log(loss=each.mean().item(), first=each[0].item(), last=each[-1].item())
     progress.save()

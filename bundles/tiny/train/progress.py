@@ -77,11 +77,13 @@ class Average:
         self._kept = {name: value.clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: torch.nn.Module) -> None:
-        """Take in the model as it is now; what is no float is copied."""
+    def update(self, model: torch.nn.Module, step: int) -> None:
+        """Take in the model as it is after `step`; what is no float is copied."""
+        # Early on it follows faster, so that the first weights do not linger.
+        decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             if value.is_floating_point():
-                self._kept[name].lerp_(value, 1 - self._decay)
+                self._kept[name].lerp_(value, 1 - decay)
             else:
                 self._kept[name].copy_(value)
 
