@@ -18,7 +18,7 @@ from engine.sampling import guide, sample
 from engine.scheduler import Scheduler
 
 # What a prompt adds to its neighbours' step: on two cores, 16 positions take less than one more
-# step of the musicgen-small shape, 64 take two to four (measured); a GPU has time for more.
+# step of the musicgen-small shape, 64 take two to four (measured); a GPU's number is a guess.
 PREFILL_CHUNK = {"cpu": 16, "cuda": 256}
 
 
@@ -164,7 +164,7 @@ class Engine:
     def replace_conditions(self, request: Request, conditions: Conditions) -> None:
         """Go on under other conditions from the next frame; what was generated stays the past.
 
-        The caller has asked `request.check_replaceable`.
+        The caller has asked `request.check_replaceable` and `check_text`.
         """
         request.conditions = conditions
         if request.slot is not None:
