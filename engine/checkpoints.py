@@ -40,6 +40,7 @@ from engine.sources import locate
 
 LANGUAGE_MODEL_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
+DIFFUSION_FILE = "mbd_musicgen_32khz.th"
 
 # Multi-band diffusion files pickle OmegaConf nodes beside their tensors
 # (`MultiBandDiffusion.get_mbd_musicgen`); these and no others may be built.
@@ -137,7 +138,7 @@ def load_language_model(
         (OmegaConf.select(cfg, parent) or {}).pop(key, None)
     try:
         use_text_encoder(cfg, text_encoder)
-        with _without_stem_separator():
+        with without_stem_separator():
             model = builders.get_lm_model(cfg)
     except BUILD_ERRORS as error:
         raise CheckpointMismatch(f"{path}: 'xp.cfg' does not build a model: {error}") from error
@@ -157,7 +158,7 @@ class _NoSeparator(nn.Module):
 
 
 @contextmanager
-def _without_stem_separator() -> Iterator[None]:
+def without_stem_separator() -> Iterator[None]:
     """Build melody models without demucs, whose weights come from elsewhere and are unused here."""
     get_model = demucs.pretrained.get_model
     demucs.pretrained.get_model = lambda _name: _NoSeparator()
@@ -215,7 +216,7 @@ def load_diffusion(
 ) -> tuple[list[nn.Module], list[nn.Module], list[DictConfig]]:
     """Load multi-band diffusion: a U-Net, a sample processor and a configuration a band.
 
-    `filename` is "mbd_musicgen_32khz.th" or "mbd_comp_{2,4,8}.pt" as published.
+    `filename` is `DIFFUSION_FILE` or "mbd_comp_{2,4,8}.pt" as published.
     Raises a CheckpointError.
     """
     path = fetch(source, filename)

@@ -1,52 +1,45 @@
-"""Makes the embedded models: `python -m bundles.tiny.recipe FOLDER`.
+"""What the embedded models are: their configurations, tokenizer, and how they are written.
 
-They have AudioCraft's published layout and are untrained for now: weights from a fixed seed,
-so they make noise. Sizes are small enough for two cores to run them faster than real time.
+AudioCraft's keys and published layout; small enough for two cores to run them faster than real
+time. `bundles.tiny.train` makes their weights.
 """
 
-import argparse
 import io
-import itertools
 import json
 import string
 from pathlib import Path
 
 import audiocraft
+import numpy as np
 import sentencepiece
 import torch
-from audiocraft.models import builders
 from audiocraft.models.encodec import EncodecModel
-from audiocraft.modules.conditioners import T5Conditioner
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from transformers import T5Config, T5EncoderModel
+
+from bundles.tiny.data.captions import describe_effect, describe_music
+from bundles.tiny.data.effects import draw_effect
+from bundles.tiny.data.music import draw_piece
 
 SEED = 2036
 SAMPLE_RATE = 16000
 CODEBOOKS, CARDINALITY = 4, 512
 TEXT_ENCODER = "bundle:tiny/t5"
-
-# Words of the captions that the text encoder will be trained on.
-MOODS = ["calm", "happy", "sad", "dark", "epic", "gentle", "tense", "dreamy", "bright", "slow"]
-STYLES = ["jazz", "rock", "folk", "techno", "ambient", "classical", "funk", "house", "blues"]
-SOURCES = [
-    "piano", "guitar", "strings", "flute", "brass", "bass and drums", "organ", "bells",
-    "rain", "wind", "waves", "thunder", "birds", "a siren", "an engine", "footsteps",
-    "a laser", "a door", "applause",
-]  # fmt: skip
+CAPTIONS = 2000
+"""Of music, and as many of sounds, that the tokenizer learns its pieces from."""
 
 
 def write_tokenizer(folder: Path) -> None:
     """Train a sentencepiece tokenizer with T5's special tokens: pad 0, eos 1, unk 2, no bos."""
-    captions = [
-        f"{mood} {style} with {source}"
-        for mood, style, source in itertools.product(MOODS, STYLES, SOURCES)
-    ]
+    draw = np.random.default_rng(SEED)
+    texts = [describe_music(draw_piece(number), draw) for number in range(CAPTIONS)]
+    texts += [describe_effect(draw_effect(number), draw) for number in range(CAPTIONS)]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(captions),
+        sentence_iterator=iter(texts),
         model_writer=model,
-        vocab_size=512,
+        vocab_size=768,
         character_coverage=1.0,
         required_chars=string.digits + string.ascii_letters + string.punctuation,
         hard_vocab_limit=False,
@@ -60,23 +53,23 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "spiece.model").write_bytes(model.getvalue())
 
 
-def write_text_encoder(folder: Path) -> int:
-    """Write tokenizer and T5 encoder; return the encoder's width."""
+def write_text_encoder(folder: Path, width: int = 128) -> int:
+    """Write tokenizer and an untrained T5 encoder; return the encoder's width."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer(folder)
     vocabulary = sentencepiece.SentencePieceProcessor(str(folder / "spiece.model"))
     config = T5Config(
         vocab_size=vocabulary.vocab_size() + 128,  # T5's tokenizer adds 100 sentinels
-        d_model=64,
-        d_kv=16,
-        d_ff=128,
-        num_layers=2,
+        d_model=width,
+        d_kv=width // 4,
+        d_ff=2 * width,
+        num_layers=3,
         num_heads=4,
         feed_forward_proj="gated-gelu",
     )
     T5EncoderModel(config).half().save_pretrained(folder)
     write_config_dtype(folder)
-    return int(config.d_model)
+    return width
 
 
 def write_config_dtype(folder: Path) -> None:
@@ -173,6 +166,21 @@ def language_model_config(seconds: float) -> DictConfig:
     )  # fmt: skip
 
 
+def add_melody(cfg: DictConfig) -> None:
+    """Give a model AudioCraft's `conditioner/chroma2music`: chroma and text before the codes."""
+    cfg.attribute_dropout = {
+        "args": {"active_on_eval": False}, "text": {}, "wav": {"self_wav": 0.3},
+    }  # fmt: skip
+    cfg.fuser.cross, cfg.fuser.prepend = [], ["self_wav", "description"]
+    cfg.conditioners.self_wav = {
+        "model": "chroma_stem",
+        "chroma_stem": {
+            "sample_rate": "${sample_rate}", "n_chroma": 12, "radix2_exp": 13, "argmax": True,
+            "match_len_on_eval": True, "eval_wavs": None, "n_eval_wavs": 0, "cache_path": None,
+        },
+    }  # fmt: skip
+
+
 def fill_codebooks(codec: EncodecModel) -> None:
     """Give untrained codebooks values; AudioCraft leaves them zero until k-means has run."""
     for layer in codec.quantizer.vq.layers:
@@ -196,37 +204,3 @@ def export(model: nn.Module, cfg: DictConfig, path: Path) -> None:
         "exported": True,
     }
     torch.save(package, path)
-
-
-def make(folder: Path) -> None:
-    """Write all the models of the bundle into `folder`."""
-    torch.manual_seed(SEED)
-    encoder = folder / "t5"
-    width = write_text_encoder(encoder)
-    cfg = codec_config()
-    codec = builders.get_compression_model(cfg)
-    fill_codebooks(codec)
-    export(codec, cfg, folder / "codec" / "compression_state_dict.bin")
-
-    T5Conditioner.MODELS.append(str(encoder))
-    T5Conditioner.MODELS_DIMS[str(encoder)] = width
-    for name, seconds in (("music", 30.0), ("sound", 10.0)):
-        cfg = language_model_config(seconds)
-        cfg.conditioners.description.t5.name = str(encoder)
-        model = builders.get_lm_model(cfg)
-        cfg.conditioners.description.t5.name = TEXT_ENCODER
-        export(model, cfg, folder / name / "state_dict.bin")
-
-
-def main() -> None:
-    """Make the bundle in the folder that the command line names, by default in place."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent)
-    folder = parser.parse_args().folder
-    make(folder)
-    size = sum(path.stat().st_size for path in folder.glob("*/*"))
-    print(f"{folder}: {size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()

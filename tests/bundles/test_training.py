@@ -1,6 +1,5 @@
 """Every training stage runs for some seconds, resumes, and its result loads as published."""
 
-import ctypes.util
 import json
 from pathlib import Path
 
@@ -8,18 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from bundles.tiny.data import music
-from bundles.tiny.train import codec, diffusion, export, language
+from bundles.tiny.train import codec, diffusion, discriminators, export, language
+from engine.checkpoints import DIFFUSION_FILE, load_diffusion
 from engine.codec import Codec
 from engine.params import Codes
 
 pytestmark = [
     pytest.mark.training,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        ctypes.util.find_library("fluidsynth") is None or not Path(music.SOUNDFONT).exists(),
-        reason="Debian's libfluidsynth3 and fluid-soundfont-gm are not installed",
-    ),
+    pytest.mark.usefixtures("fluid"),
 ]
 SECONDS = 8 / 3600
 
@@ -30,10 +26,12 @@ def lines(work: Path, stage: str) -> list[dict[str, float]]:
 
 def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     work, bundle = tmp_path / "work", tmp_path / "bundle"
-    for module in (codec, diffusion):
+    for module in (codec, diffusion, discriminators):
         monkeypatch.setattr(module, "MUSIC_CLIPS", 8)
         monkeypatch.setattr(module, "SOUND_CLIPS", 8)
     monkeypatch.setattr(language, "CLIPS", {"music": 16, "sound": 16})
+    monkeypatch.setattr(discriminators, "GENERATED_CLIPS", {"music": 2, "sound": 2})
+    monkeypatch.setattr(discriminators, "HELD_OUT_CLIPS", 2)
     monkeypatch.setattr("bundles.tiny.train.progress.LOG_EVERY_STEPS", 1)
 
     codec.train(work, 2 * SECONDS)
@@ -42,20 +40,33 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     codec.train(work, 5 * SECONDS)
     resumed = lines(work, "codec")[len(first) :]
     assert resumed[0]["step"] == first[-1]["step"] + 1
-    export.export_codec(work, bundle)
+    export.EXPORTS["codec"](work, bundle)
     loaded = Codec.load(str(bundle / "codec"), device="cpu")
     codes = Codes.pack(np.zeros((4, 10), np.int16))
     (audio,) = loaded.decode([codes])
     assert np.isfinite(audio.array()).all()
 
-    for kind in ("music", "sound"):
+    for kind in ("music", "melody", "sound"):
         language.train(kind, work, SECONDS)
         losses = [line["loss"] for line in lines(work, kind)]
         assert losses[-1] < losses[0] < 7
-        export.export_language_model(kind, work, bundle)
+        export.EXPORTS[kind](work, bundle)
         state = torch.load(bundle / kind / "state_dict.bin", weights_only=True)["best_state"]
         assert not [key for key in state if ".t5." in key]
     assert (bundle / "t5" / "spiece.model").exists()
 
     diffusion.train(work, SECONDS)
     assert lines(work, "diffusion")
+    export.export_diffusion(work, bundle)
+    models, _, _ = load_diffusion(str(bundle / "diffusion"), DIFFUSION_FILE, device="cpu")
+    assert len(models) == diffusion.BANDS
+
+    discriminators.train(work, SECONDS, bundle)
+    assert {"mpd", "msd", "msstftd"} <= lines(work, "discriminators")[-1].keys()
+    export.export_discriminators(work, bundle)
+    stored = torch.load(bundle / "discriminators" / "checkpoint.th", weights_only=True)
+    for name in discriminators.NAMES:
+        of_one = {key for key in stored["adv_losses"] if key.startswith(f"{name}.adversary.")}
+        assert of_one, name
+    fitted = json.loads((bundle / "discriminators" / "calibration.json").read_text())
+    assert fitted["weights"].keys() == set(discriminators.NAMES)

@@ -1,23 +1,12 @@
-"""Composes short pieces from a closed grammar, and renders them by fluidsynth.
+"""Composes short pieces from a closed grammar.
 
 A piece is drawn from its number alone: a family of instruments leads, in one of four tempi, after
-the pattern of a genre, in a key, register and density, with or without drums and bass. Needs
-Debian's fluidsynth and fluid-soundfont-gm (MIT licence).
+the pattern of a genre, in a key, register and density, with or without drums and bass.
 """
 
 from dataclasses import dataclass
 
-import fluidsynth
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torchaudio.functional import resample
-
-SOUNDFONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
-SAMPLE_RATE = 16000
-RENDER_RATE = 32000
-BLOCK = 64
-"""Samples that fluidsynth makes at a time; events begin with a block."""
 
 # General MIDI programs, from 0; the first is drawn as often as all others together.
 FAMILIES = {
@@ -174,49 +163,3 @@ def compose(piece: Piece, seconds: float) -> list[Note]:
                 for time in hits:
                     add(DRUM, at + time, 1, drum, 0.85)
     return notes
-
-
-class Renderer:
-    """One fluidsynth, kept for many pieces; loading its sounds takes seconds."""
-
-    def __init__(self) -> None:
-        self._synth = fluidsynth.Synth(samplerate=float(RENDER_RATE), gain=0.4)
-        # Reverberation would carry one piece into the next.
-        for effect in ("reverb", "chorus"):
-            self._synth.setting(f"synth.{effect}.active", 0)
-        self._font = self._synth.sfload(SOUNDFONT)
-        if self._font < 0:
-            raise FileNotFoundError(f"{SOUNDFONT}: install Debian's fluid-soundfont-gm")
-
-    def render(self, piece: Piece, seconds: float) -> NDArray[np.float32]:
-        """Return mono samples at 16 kHz, full scale ±1, peak at 0.3 to 0.8."""
-        synth = self._synth
-        synth.system_reset()
-        for channel in (LEAD, MELODY, BASS, DRUM):
-            synth.all_sounds_off(channel)
-        synth.get_samples(BLOCK)
-        for channel, program in ((LEAD, piece.program), (MELODY, piece.program)):
-            synth.program_select(channel, self._font, 0, program)
-        synth.program_select(BASS, self._font, 0, BASSES.get(piece.genre, 32))
-        synth.program_select(DRUM, self._font, 128, 0)
-        events = [
-            event
-            for note in compose(piece, seconds)
-            for event in ((note.start, 1, note), (note.end, 0, note))
-        ]
-        done, parts = 0, []
-        for at, begins, note in sorted(events, key=lambda event: event[:2]):
-            frame = round(at * RENDER_RATE / BLOCK) * BLOCK
-            parts.append(synth.get_samples(frame - done))
-            done = frame
-            if begins:
-                synth.noteon(note.channel, note.pitch, note.velocity)
-            else:
-                synth.noteoff(note.channel, note.pitch)
-        rest = max(int(seconds * RENDER_RATE) - done, 0)
-        parts.append(synth.get_samples(-(-rest // BLOCK) * BLOCK))
-        stereo = np.concatenate(parts).reshape(-1, 2)[: int(seconds * RENDER_RATE)]
-        mono = torch.from_numpy(stereo.mean(1).astype(np.float32))
-        audio = resample(mono, RENDER_RATE, SAMPLE_RATE).numpy()
-        peak = np.random.default_rng([13, piece.seed]).uniform(0.3, 0.8)
-        return np.asarray(audio * (peak / max(np.abs(audio).max(), 1e-6)), np.float32)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +16,11 @@ from numpy.typing import NDArray
 
 from bundles.tiny.data import effects, music
 
+if TYPE_CHECKING:
+    from bundles.tiny.data.fluid import Renderer
+
 SECONDS = 10
-SAMPLES = SECONDS * music.SAMPLE_RATE
+SAMPLES = SECONDS * effects.SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,12 @@ def numbers(kind: str, held_out: bool) -> Iterator[int]:
 
 
 @cache
-def _renderer() -> music.Renderer:
+def _renderer() -> "Renderer":
+    # Only rendering needs fluidsynth; reading rendered clips does not.
+    from bundles.tiny.data.fluid import Renderer
+
     torch.set_num_threads(1)
-    return music.Renderer()
+    return Renderer()
 
 
 def render_music(number: int) -> NDArray[np.float32]:
@@ -67,14 +74,18 @@ RENDERERS: dict[str, Callable[[int], NDArray[np.float32]]] = {
 }
 
 
-def clips(work: Path, kind: str, how_many: int, *, held_out: bool = False) -> Clips:
-    """Return rendered clips of "music" or "sound"; render them first where they are not there."""
+def clips(work: Path, kind: str, how_many: int, *, held_out: bool = False, after: int = 0) -> Clips:
+    """Return rendered clips of "music" or "sound", rendered now where they are not there yet.
+
+    They are the first so many that are, or are not, kept from training, after the first `after`.
+    """
     folder = work / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{kind}-{'held-out' if held_out else 'train'}-{how_many}.npy"
+    which = f"{after}-{after + how_many}" if after else f"{how_many}"
+    path = folder / f"{kind}-{'held-out' if held_out else 'train'}-{which}.npy"
     index = path.with_suffix(".json")
     if not index.exists():
-        wanted = list(islice(numbers(kind, held_out), how_many))
+        wanted = list(islice(numbers(kind, held_out), after, after + how_many))
         audio = np.lib.format.open_memmap(path, "w+", np.int16, (how_many, SAMPLES))
         with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
             for at, clip in enumerate(pool.imap(RENDERERS[kind], wanted, chunksize=8)):

@@ -1,7 +1,9 @@
 """Trains one part of the embedded bundle: `python -m bundles.tiny.train STAGE --budget-hours N`.
 
 Everything a stage makes lies in the work folder: rendered clips, its state and its log. A stage
-that was ended goes on where it last saved; its budget counts all of its runs.
+that was ended goes on where it last saved; its budget counts all of its runs. The stages need
+those above them; `bundles.tiny.train.export` writes what they made into the bundle, where the
+discriminators' stage finds the models that it learns to tell from real clips.
 """
 
 import argparse
@@ -9,13 +11,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bundles.tiny.train import codec, diffusion, language
+from bundles.tiny.train import codec, diffusion, discriminators, language
+from bundles.tiny.train.export import BUNDLE
 
 STAGES: dict[str, Callable[[Path, float], None]] = {
     "codec": codec.train,
-    "diffusion": diffusion.train,
     "music": partial(language.train, "music"),
+    "melody": partial(language.train, "melody"),
     "sound": partial(language.train, "sound"),
+    "diffusion": diffusion.train,
+    "discriminators": partial(discriminators.train, bundle=BUNDLE),
 }
 
 

@@ -14,6 +14,7 @@ from audiocraft.models import builders
 from audiocraft.models.encodec import EncodecModel
 from audiocraft.solvers import builders as solver_builders
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from bundles.tiny.data.store import clips
 from bundles.tiny.recipe import SAMPLE_RATE, codec_config
@@ -21,6 +22,8 @@ from bundles.tiny.train.progress import Average, Progress
 
 MUSIC_CLIPS, SOUND_CLIPS = 3000, 1500
 BATCH, SAMPLES = 12, SAMPLE_RATE
+BATCH_OF_ADVERSARIES = 4
+"""They take three times as long as the codec; music and sound are in it as in the whole batch."""
 FILTERS = 12
 RATE, RATE_OF_ADVERSARIES = 5e-4, 3e-4
 ADVERSARIAL_FROM = 2 / 3
@@ -92,6 +95,23 @@ def trained_codec(work: Path) -> EncodecModel:
     return model.eval()
 
 
+def autoencode(model: EncodecModel, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `audio`, [B, 1, samples], after the codec, and the quantizer's penalty.
+
+    `EncodecModel.forward` with its convolutions in bfloat16. The quantizer and the last
+    convolution stay in single precision: rounding there would be heard in quiet bands.
+    """
+    *inner, last = model.decoder.model
+    with torch.autocast("cpu", torch.bfloat16):
+        latent = model.encoder(audio)
+    quantized = model.quantizer(latent.float(), model.frame_rate)
+    hidden = quantized.x
+    with torch.autocast("cpu", torch.bfloat16):
+        for layer in inner:
+            hidden = layer(hidden)
+    return last(hidden.float()), quantized.penalty
+
+
 def train(work: Path, budget_hours: float) -> None:
     """Train until the budget is spent; the averaged weights are in `work/codec/state.pt`."""
     torch.manual_seed(0)
@@ -116,17 +136,18 @@ def train(work: Path, budget_hours: float) -> None:
         real = torch.cat(
             [m.crops(draw, n, SAMPLES) for m, n in zip((music, sound), split, strict=True)]
         )
-        made = model(real)
+        made, penalty = autoencode(model, real)
         logged = {}
-        losses = {name: loss(made.x, real) for name, loss in auxiliary.items()}
+        losses = {name: loss(made, real) for name, loss in auxiliary.items()}
         if progress.share > ADVERSARIAL_FROM:
+            some = slice(None, None, BATCH // BATCH_OF_ADVERSARIES)
             for name, adversary in adversaries.items():
-                logged[f"d_{name}"] = adversary.train_adv(made.x, real)
-                losses[f"adv_{name}"], losses[f"feat_{name}"] = adversary(made.x, real)
+                logged[f"d_{name}"] = adversary.train_adv(made[some], real[some])
+                losses[f"adv_{name}"], losses[f"feat_{name}"] = adversary(made[some], real[some])
         optimizer.zero_grad()
-        if made.penalty is not None and made.penalty.requires_grad:
-            made.penalty.backward(retain_graph=True)
-        balancer.backward(losses, made.x)
+        if penalty is not None and penalty.requires_grad:
+            penalty.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+        balancer.backward(losses, made)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         average.update(model, progress.step)

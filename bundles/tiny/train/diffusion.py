@@ -13,6 +13,7 @@ from audiocraft.models import builders
 from audiocraft.modules.diffusion_schedule import NoiseSchedule
 from julius.bands import SplitBands
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from torch.nn import functional
 
 from bundles.tiny.data.store import clips
@@ -51,18 +52,32 @@ def config(codec_dim: int) -> DictConfig:
     )  # fmt: skip
 
 
+def build(codec_dim: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """Return every band's model and processor, untrained."""
+    cfg = config(codec_dim)
+    models = nn.ModuleList(builders.get_diffusion_model(cfg) for _ in range(BANDS))
+    processors = [builders.get_processor(cfg.processor, SAMPLE_RATE) for _ in range(BANDS)]
+    return models, nn.ModuleList(processors)
+
+
+def trained_bands(work: Path) -> list[tuple[nn.Module, nn.Module]]:
+    """Return each band's averaged model and its processor, as trained in `work`."""
+    models, processors = build(trained_codec(work).encoder.dimension)
+    state = torch.load(work / "diffusion" / "state.pt", weights_only=True)
+    models.load_state_dict(state["average"])
+    processors.load_state_dict(state["processors"])
+    return list(zip(models, processors, strict=True))
+
+
 def train(work: Path, budget_hours: float) -> None:
     """Train every band until the budget is spent, one band a step."""
     torch.manual_seed(0)
     sources = (clips(work, "music", MUSIC_CLIPS), clips(work, "sound", SOUND_CLIPS))
     codec = trained_codec(work)
-    cfg = config(codec.encoder.dimension)
-    models = torch.nn.ModuleList(builders.get_diffusion_model(cfg) for _ in range(BANDS))
-    processors = torch.nn.ModuleList(
-        builders.get_processor(cfg.processor, SAMPLE_RATE) for _ in range(BANDS)
-    )
+    models, processors = build(codec.encoder.dimension)
+    schedule = config(codec.encoder.dimension).schedule
     schedules = [
-        NoiseSchedule(**cfg.schedule, sample_processor=processor, device="cpu")
+        NoiseSchedule(**schedule, sample_processor=processor, device="cpu")
         for processor in processors
     ]
     split = SplitBands(SAMPLE_RATE, n_bands=BANDS)
@@ -85,7 +100,7 @@ def train(work: Path, budget_hours: float) -> None:
         loss = (error / before**NORM_POWER).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(models[band].parameters(), 1.0)
+        nn.utils.clip_grad_norm_(models[band].parameters(), 1.0)
         optimizer.step()
         average.update(models, progress.step)
         progress.log(loss=loss.item(), error=error.mean().item())

@@ -1,39 +1,115 @@
-"""Writes what was trained into the bundle, in AudioCraft's published layout and half precision."""
+"""Writes what was trained into the bundle, in AudioCraft's published layouts and half precision.
 
+`python -m bundles.tiny.train.export STAGE` writes one stage's models.
+"""
+
+import argparse
+import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import audiocraft
 import torch
-from audiocraft.models import builders
-from audiocraft.modules.conditioners import T5Conditioner
+from omegaconf import OmegaConf
+from torch import Tensor, nn
 
-from bundles.tiny.recipe import TEXT_ENCODER, codec_config, export, write_config_dtype
-from bundles.tiny.train import language
-from bundles.tiny.train.codec import FILTERS, trained_codec
+from bundles.tiny.recipe import SAMPLE_RATE, TEXT_ENCODER, codec_config, export
+from bundles.tiny.train import diffusion, discriminators, language
+from bundles.tiny.train.codec import FILTERS, adversaries_config, trained_codec
+from engine.checkpoints import CODEC_FILE, DIFFUSION_FILE, LANGUAGE_MODEL_FILE
 
 BUNDLE = Path(__file__).resolve().parents[1]
 
 
-def export_codec(work: Path, bundle: Path = BUNDLE) -> None:
+def half(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state in half precision; whole numbers stay."""
+    state = model.state_dict()
+    return {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def export_codec(work: Path, bundle: Path) -> None:
     """Write the codec."""
-    path = bundle / "codec" / "compression_state_dict.bin"
+    path = bundle / "codec" / CODEC_FILE
     export(trained_codec(work), codec_config(FILTERS), path)
 
 
-def export_language_model(kind: str, work: Path, bundle: Path = BUNDLE) -> None:
-    """Write "music", and with it the text encoder that it trained, or "sound"."""
+def export_language_model(kind: str, work: Path, bundle: Path) -> None:
+    """Write "music", and with it the text encoder that it trained, or "melody" or "sound"."""
     state = torch.load(work / kind / "state.pt", weights_only=True)["average"]
-    inside = "condition_provider.conditioners.description.t5."
+    encoder = language.trained_text_encoder(work)
     if kind == "music":
-        trained = builders.get_lm_model(language.config(kind, work / "t5", finetune=True))
-        trained.load_state_dict(state)
-        encoder = trained.condition_provider.conditioners["description"]
-        assert isinstance(encoder, T5Conditioner)
-        encoder.t5.half().save_pretrained(bundle / "t5")
-        shutil.copy(work / "t5" / "spiece.model", bundle / "t5")
-        write_config_dtype(bundle / "t5")
-    cfg = language.config(kind, work / "t5", finetune=False)
-    model = builders.get_lm_model(cfg)
-    model.load_state_dict({k: v for k, v in state.items() if not k.startswith(inside)})
+        shutil.copytree(encoder, bundle / "t5", dirs_exist_ok=True)
+    cfg = language.config(kind, encoder)
+    cfg.conditioners.description.t5.finetune = False  # its weights lie apart
+    model = language.build(cfg)
+    model.load_state_dict({key: value for key, value in state.items() if ".t5." not in key})
     cfg.conditioners.description.t5.name = TEXT_ENCODER
-    export(model, cfg, bundle / kind / "state_dict.bin")
+    export(model, cfg, bundle / kind / LANGUAGE_MODEL_FILE)
+
+
+def export_diffusion(work: Path, bundle: Path) -> None:
+    """Write multi-band diffusion as `mbd_musicgen_32khz.th` has it: a model and its levels a band.
+
+    The file has the published name, at 16 kHz though.
+    """
+    bands = diffusion.trained_bands(work)
+    package: dict[object, object] = {"sample_rate": SAMPLE_RATE, "n_bands": len(bands)}
+    for index, (model, processor) in enumerate(bands):
+        package[index] = {
+            "cfg": diffusion.config(trained_codec(work).encoder.dimension),
+            "model_state": half(model),
+            "processor_state": processor.state_dict(),
+        }
+    (bundle / "diffusion").mkdir(parents=True, exist_ok=True)
+    torch.save(package, bundle / "diffusion" / DIFFUSION_FILE)
+
+
+def export_discriminators(work: Path, bundle: Path) -> None:
+    """Write the discriminators as a compression training's `checkpoint.th` has them.
+
+    Of its keys only `adv_losses` and `xp.cfg`, without optimizers. `calibration.json` beside it
+    turns each one's mean logit into the probability that a clip is real.
+    """
+    adversaries = discriminators.trained_adversaries(work)
+    weights = {
+        f"{name}.adversary.{key}": value
+        for name in discriminators.NAMES
+        for key, value in half(discriminators.adversary(adversaries, name)).items()
+    }
+    folder = bundle / "discriminators"
+    folder.mkdir(parents=True, exist_ok=True)
+    package = {
+        "adv_losses": weights,
+        "xp.cfg": OmegaConf.to_yaml(adversaries_config()),
+        "version": audiocraft.__version__,
+    }
+    torch.save(package, folder / "checkpoint.th")
+    pairs = [discriminators.held_out(work, kind, bundle) for kind in discriminators.KINDS]
+    real, made = zip(*pairs, strict=True)
+    calibration = discriminators.calibrate(adversaries, list(real), list(made))
+    (folder / "calibration.json").write_text(json.dumps(calibration, indent=2) + "\n")
+
+
+EXPORTS: dict[str, Callable[[Path, Path], None]] = {
+    "codec": export_codec,
+    "music": partial(export_language_model, "music"),
+    "melody": partial(export_language_model, "melody"),
+    "sound": partial(export_language_model, "sound"),
+    "diffusion": export_diffusion,
+    "discriminators": export_discriminators,
+}
+
+
+def main() -> None:
+    """Write one stage's models."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=list(EXPORTS))
+    parser.add_argument("--work", type=Path, default=Path("build/tiny"))
+    options = parser.parse_args()
+    EXPORTS[options.stage](options.work, BUNDLE)
+
+
+if __name__ == "__main__":
+    main()

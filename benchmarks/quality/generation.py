@@ -1,0 +1,114 @@
+"""Whether what a prompt asks for is heard, under guidance and without, and whether levels are sane.
+
+Prompts are captions of held-out clips. A clip is silent below -50 dBFS, clipped where more than one
+sample in a thousand is at full scale, and runs away where its last second is at -12 dBFS or above
+and four times as loud as its median second.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.quality.figures import Row, mean_and_interval, show
+from benchmarks.quality.judges import Audio, Judge, rhythm, timbre
+from bundles.tiny import generate
+from bundles.tiny.data import captions, effects, music
+from bundles.tiny.data.store import SECONDS, Clips, clips
+from bundles.tiny.train.language import CLIPS
+from engine.codec import Codec
+from engine.params import GenerationParams
+
+JUDGE_CLIPS = 1200
+SCALES = (3.0, 0.0)
+SECOND = 16000
+
+
+def labels(kind: str, rendered: Clips) -> dict[str, list[str]]:
+    """Return what is in each clip, by what is judged."""
+    if kind == "sound":
+        return {"effect": [effects.draw_effect(number).kind for number in rendered.numbers]}
+    pieces = [music.draw_piece(number) for number in rendered.numbers]
+    return {"instrument": [p.family for p in pieces], "tempo": [p.tempo for p in pieces]}
+
+
+FEATURES = {"instrument": timbre, "tempo": rhythm, "effect": timbre}
+
+
+def floats(rendered: Clips) -> list[Audio]:
+    """Return clips as float32, full scale ±1."""
+    return [clip.astype(np.float32) / 32768 for clip in rendered.audio]
+
+
+def copies(codec: Codec, audio: list[Audio]) -> list[Audio]:
+    """Return clips after the codec."""
+    return [generate.copied(codec, clip) for clip in audio]
+
+
+def judges(kind: str, work: Path, codec: Codec) -> dict[str, Judge]:
+    """Fit the judges of a kind, on renders of their own: half as they are, half as copied."""
+    rendered = clips(work, kind, JUDGE_CLIPS, after=CLIPS[kind])
+    audio = floats(rendered)
+    audio[::2] = copies(codec, audio[::2])
+    known = labels(kind, rendered)
+    return {what: Judge.fit(FEATURES[what], audio, known[what]) for what in known}
+
+
+def prompt(kind: str, number: int) -> str:
+    """Return a caption of a clip that names all that is judged."""
+    draw = np.random.default_rng([43, number])
+    if kind == "sound":
+        return captions.describe_effect(effects.draw_effect(number), draw)
+    piece = music.draw_piece(number)
+    named = (captions.INSTRUMENTS[piece.family], captions.TEMPO_WORDS[piece.tempo])
+    while True:
+        caption = captions.describe_music(piece, draw)
+        if all(any(word in caption for word in words) for words in named):
+            return caption
+
+
+def generated(
+    kind: str, bundle: Path, codec: Codec, rendered: Clips, scale: float
+) -> NDArray[np.float32]:
+    """Return a clip for the prompt of each rendered one, [clips, samples]."""
+    frames = int(SECONDS * generate.FRAME_RATE)
+    wanted = [
+        GenerationParams(prompt(kind, number), frames, seed=number, guidance_scale=scale)
+        for number in rendered.numbers
+    ]
+    model = generate.load(kind, bundle)
+    audio = generate.audio(codec, generate.codes(model, wanted))
+    model.loop.close()
+    return audio
+
+
+def faults(audio: Audio) -> dict[str, float]:
+    """Return 1 for each fault of level that a clip has, else 0."""
+    seconds = np.sqrt((audio[: len(audio) // SECOND * SECOND].reshape(-1, SECOND) ** 2).mean(1))
+    loud = seconds[-1] > 0.25 and seconds[-1] > 4 * np.median(seconds)
+    return {
+        "silent": float(np.sqrt((audio**2).mean()) < 10 ** (-50 / 20)),
+        "clipped": float((np.abs(audio) >= 0.999).mean() > 0.001),
+        "runs away": float(loud),
+    }
+
+
+def measure(kind: str, work: Path, bundle: Path, rendered: Clips) -> list[Row]:
+    """Return the shares of renders, and of generated clips, in which the right is heard."""
+    codec = Codec.load(str(bundle / "codec"), device="cpu")
+    fitted, known, rows = judges(kind, work, codec), labels(kind, rendered), []
+    real = floats(rendered)
+    sources: dict[str, list[Audio]] = {"renders": real, "copied renders": copies(codec, real)}
+    for scale in SCALES:
+        made = generated(kind, bundle, codec, rendered, scale)
+        sources[f"generated, guidance {scale:g}"] = list(made)
+        if scale == SCALES[0]:
+            found = [faults(clip) for clip in made]
+            for fault in found[0]:
+                values = [one[fault] for one in found]
+                rows.append(show({"what": fault, "kind": kind} | mean_and_interval(values)))
+    for what, judge in fitted.items():
+        for name, audio in sources.items():
+            right = judge.right(audio, known[what])
+            rows.append(show({"what": what, "of": name} | mean_and_interval(right)))
+    return rows

@@ -1,0 +1,60 @@
+"""Clips by the models of the bundle, many at a time, for training and for measuring."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bundles.tiny.recipe import CODEBOOKS
+from engine.codec import Codec
+from engine.engine import EngineSettings
+from engine.language_model import LanguageModel
+from engine.params import Codes, GenerationParams, Waveform
+
+FRAME_RATE = 50.0
+STRIDE_SECONDS = 5.0
+SETTINGS = EngineSettings(max_slots=16, max_text_tokens=64)
+
+
+def load(kind: str, bundle: Path) -> LanguageModel:
+    """Load "music" or "sound"."""
+    return LanguageModel.load(
+        str(bundle / kind),
+        SETTINGS,
+        device="cpu",
+        frame_rate=FRAME_RATE,
+        stride_seconds=STRIDE_SECONDS,
+        text_encoder=str(bundle / "t5"),
+    )
+
+
+def codes(model: LanguageModel, wanted: Sequence[GenerationParams]) -> list[NDArray[np.int16]]:
+    """Return each one's codes, [codebooks, frames]; they share steps."""
+
+    async def one(params: GenerationParams) -> NDArray[np.int16]:
+        request = model.request(params, model.conditions(params.text))
+        parts = [part async for part in model.loop.generate(request)]
+        return np.concatenate(parts, axis=1)
+
+    async def all_of_them() -> list[NDArray[np.int16]]:
+        return await asyncio.gather(*map(one, wanted))
+
+    return asyncio.run(all_of_them())
+
+
+def audio(codec: Codec, of: Sequence[NDArray[np.int16]]) -> NDArray[np.float32]:
+    """Decode codes of equal length; float32 [clips, samples]."""
+    assert all(one.shape[0] == CODEBOOKS for one in of)
+    decoded = codec.decode([Codes.pack(one) for one in of])
+    return np.stack([one.array()[0] for one in decoded if isinstance(one, Waveform)])
+
+
+@torch.inference_mode()
+def copied(codec: Codec, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return one clip, [samples], after the codec."""
+    encoded, _ = codec.model.encode(torch.from_numpy(audio)[None, None])
+    decoded: NDArray[np.float32] = codec.model.decode(encoded)[0, 0, : len(audio)].numpy()
+    return decoded

@@ -1,0 +1,142 @@
+"""Trains the three discriminators on, after the codec: real clips against what the bundle makes.
+
+They begin as the adversaries that trained the codec, and go on, by AudioCraft's hinge loss,
+against the finished codec's copies of the same clips and against clips of the finished language
+models. Then a logistic regression, fitted on held-out clips, turns their logits into a probability.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from audiocraft.adversarial import AdversarialLoss
+from audiocraft.solvers import builders as solver_builders
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from bundles.tiny import generate
+from bundles.tiny.data.store import SECONDS, Clips, clips
+from bundles.tiny.recipe import SAMPLE_RATE
+from bundles.tiny.train.codec import MUSIC_CLIPS, SOUND_CLIPS, adversaries_config, trained_codec
+from bundles.tiny.train.language import caption
+from bundles.tiny.train.progress import Progress
+from engine.codec import Codec
+from engine.params import GenerationParams
+
+NAMES = ("mpd", "msd", "msstftd")
+KINDS = ("music", "sound")
+GENERATED_CLIPS = {"music": 320, "sound": 160}
+HELD_OUT_CLIPS = 100
+"""Of each kind, real and generated, to fit the probability on."""
+CROPS, SAMPLES_OF_A_CROP = 2, SAMPLE_RATE
+"""Crops of each kind in a batch, from real clips and as many generated ones."""
+
+
+def generated(work: Path, kind: str, rendered: Clips, name: str, bundle: Path) -> Clips:
+    """Return clips that the bundle makes for the captions of rendered ones; make them once."""
+    path = work / "data" / f"{kind}-{name}.npy"
+    if not path.exists():
+        draw = np.random.default_rng([37, len(rendered.numbers)])
+        frames = int(SECONDS * generate.FRAME_RATE)
+        wanted = [
+            GenerationParams(caption(kind, number, draw), frames, seed=number)
+            for number in rendered.numbers
+        ]
+        model, codec = generate.load(kind, bundle), Codec.load(str(bundle / "codec"), device="cpu")
+        audio = generate.audio(codec, generate.codes(model, wanted))
+        model.loop.close()
+        np.save(path, np.round(audio.clip(-1, 1) * 32767).astype(np.int16))
+    return Clips(rendered.numbers, np.load(path, mmap_mode="r"))
+
+
+def adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
+    """Return one discriminator, out of its loss."""
+    loss = adversaries[name]
+    assert isinstance(loss, AdversarialLoss)
+    discriminator: nn.Module = loss.adversary
+    return discriminator
+
+
+def features(adversaries: nn.ModuleDict, audio: Tensor) -> Tensor:
+    """Return each discriminator's mean logit over its scales, [clips, 3], of [clips, 1, T]."""
+    columns = []
+    for name in NAMES:
+        logits, _ = adversary(adversaries, name)(audio)
+        columns.append(torch.stack([scale.flatten(1).mean(1) for scale in logits]).mean(0))
+    return torch.stack(columns, dim=1)
+
+
+@torch.inference_mode()
+def features_of_clips(adversaries: nn.ModuleDict, rendered: Clips) -> NDArray[np.float32]:
+    """Return every whole clip's features, [clips, 3]."""
+    audio = [
+        torch.from_numpy(clip.astype(np.float32) / 32768)[None, None] for clip in rendered.audio
+    ]
+    return torch.cat([features(adversaries, one) for one in audio]).numpy()
+
+
+def calibrate(
+    adversaries: nn.ModuleDict, real: list[Clips], made: list[Clips]
+) -> dict[str, object]:
+    """Fit the probability that a clip is real, from all three; as `calibration.json` has it."""
+    parts = [features_of_clips(adversaries, rendered) for rendered in (*real, *made)]
+    labels = np.repeat([1] * len(real) + [0] * len(made), [len(part) for part in parts])
+    model = LogisticRegression().fit(np.concatenate(parts), labels)
+    weights = dict(zip(NAMES, model.coef_[0].round(5).tolist(), strict=True))
+    return {"weights": weights, "bias": round(float(model.intercept_[0]), 5)}
+
+
+def held_out(work: Path, kind: str, bundle: Path) -> tuple[Clips, Clips]:
+    """Return held-out real clips and generated ones, to fit on."""
+    real = clips(work, kind, HELD_OUT_CLIPS, held_out=True)
+    return real, generated(work, kind, real, f"generated-held-out-{HELD_OUT_CLIPS}", bundle)
+
+
+def trained_adversaries(work: Path) -> nn.ModuleDict:
+    """Return the discriminators as this stage left them in `work`."""
+    adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
+    state = torch.load(work / "discriminators" / "state.pt", weights_only=True)
+    adversaries.load_state_dict(state["adv"])
+    adversaries.eval()
+    return adversaries
+
+
+def shipped_adversaries(bundle: Path) -> nn.ModuleDict:
+    """Return the discriminators as `export` wrote them into a bundle."""
+    adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
+    stored = torch.load(bundle / "discriminators" / "checkpoint.th", weights_only=True)
+    for name in NAMES:
+        inside = f"{name}.adversary."
+        state = {k.removeprefix(inside): v for k, v in stored["adv_losses"].items() if inside in k}
+        adversary(adversaries, name).load_state_dict(state)
+    adversaries.eval()
+    return adversaries
+
+
+def train(work: Path, budget_hours: float, bundle: Path) -> None:
+    """Train until the budget is spent, against the models in `bundle`."""
+    torch.manual_seed(0)
+    sets = {"music": clips(work, "music", MUSIC_CLIPS), "sound": clips(work, "sound", SOUND_CLIPS)}
+    pools = {}
+    for kind, rendered in sets.items():
+        few = Clips(rendered.numbers[: GENERATED_CLIPS[kind]], rendered.audio[:1])
+        pools[kind] = generated(work, kind, few, "generated", bundle)
+    codec = trained_codec(work)
+    adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
+    begun = torch.load(work / "codec" / "state.pt", weights_only=True)
+    adversaries.load_state_dict(begun["adv"])
+    progress = Progress(work, "discriminators", budget_hours, adv=adversaries)
+    draw = np.random.default_rng([41, progress.step])
+    adversaries.train()
+    learning: dict[str, AdversarialLoss] = dict(adversaries.items())
+    while progress.share < 1:
+        real = torch.cat([sets[kind].crops(draw, CROPS, SAMPLES_OF_A_CROP) for kind in KINDS])
+        with torch.inference_mode():
+            copies = codec(real).x
+        made = torch.cat([pools[kind].crops(draw, CROPS, SAMPLES_OF_A_CROP) for kind in KINDS])
+        other = torch.cat([sets[kind].crops(draw, CROPS, SAMPLES_OF_A_CROP) for kind in KINDS])
+        fake, true = torch.cat([copies.clone(), made]), torch.cat([real, other])
+        losses = {name: float(loss.train_adv(fake, true)) for name, loss in learning.items()}
+        progress.log(**losses)
+    progress.save()
