@@ -39,7 +39,7 @@ CLIPS = {"music": 9000, "sound": 3000}
 DATA = {"music": "music", "melody": "music", "sound": "sound"}
 """Which clips a model learns from."""
 SECONDS = 10.0
-SHAPES = {"music": (192, 8, 6), "melody": (160, 7, 5), "sound": (160, 6, 5)}
+SHAPES = {"music": (192, 8, 3), "melody": (160, 7, 5), "sound": (160, 6, 5)}
 """Width, layers, heads."""
 BATCH, FRAMES, SAMPLES_PER_FRAME = 12, 500, 320
 RATE, WARM_UP_STEPS = 1e-3, 200

@@ -1,0 +1,101 @@
+"""A codec's networks piece by piece: chunks joined are what AudioCraft makes in one pass."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from audiocraft.models import builders
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers import EncodecConfig, EncodecModel
+
+from bundles.tiny.recipe import codec_config
+from engine import codec_stream
+
+FRAMES = 24
+SMALL = {"num_filters": 4, "hidden_size": 16, "codebook_dim": 16}
+
+
+def audiocraft(*, causal: bool, pad_mode: str, residuals: int) -> tuple[nn.Module, nn.Module]:
+    cfg = codec_config()
+    cfg.encodec.causal, cfg.seanet.pad_mode = causal, pad_mode
+    cfg.seanet.n_residual_layers = residuals
+    model = builders.get_compression_model(cfg).eval()
+    return model.encoder, model.decoder
+
+
+def published(**changes: object) -> tuple[nn.Module, nn.Module]:
+    model = EncodecModel(EncodecConfig(**(SMALL | changes))).eval()
+    return model.encoder, model.decoder
+
+
+NETWORKS = {
+    "this bundle's": lambda: audiocraft(causal=False, pad_mode="constant", residuals=1),
+    "causal, reflecting": lambda: audiocraft(causal=True, pad_mode="reflect", residuals=1),
+    "reflecting on both sides": lambda: audiocraft(causal=False, pad_mode="reflect", residuals=3),
+    "transformers' 24 kHz": published,
+    "transformers' 32 kHz": lambda: published(
+        use_causal_conv=False, pad_mode="constant", use_conv_shortcut=False
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def networks(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    return NETWORKS[request.param]()
+
+
+@torch.inference_mode()
+def in_pieces(network: nn.Module, inputs: Tensor, cuts: Sequence[int]) -> Tensor:
+    """Feed what lies between the cuts, one after the other."""
+    layers = codec_stream.layers_of(getattr(network, "model", None) or network.layers)
+    state: codec_stream.State = {}
+    made = []
+    for start, end in zip([0, *cuts], [*cuts, inputs.shape[-1]], strict=True):
+        kept: dict[str, Tensor] = {}
+        ended = end == inputs.shape[-1]
+        made.append(codec_stream.run(layers, inputs[..., start:end], state, kept, ended))
+        state = kept
+    return torch.cat(made, -1)
+
+
+def assert_same(made: Tensor, whole: Tensor) -> None:
+    assert made.shape == whole.shape
+    assert (made - whole).abs().max() <= 1e-5 * whole.abs().max()
+
+
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.sets(st.integers(1, FRAMES - 1)), items=st.integers(1, 2))
+def test_decoder(networks: tuple[nn.Module, nn.Module], cuts: set[int], items: int):
+    _, decoder = networks
+    latent = torch.randn(items, 64 if hasattr(decoder, "model") else 16, FRAMES)
+    with torch.inference_mode():
+        whole = decoder(latent)
+    assert_same(in_pieces(decoder, latent, sorted(cuts)), whole)
+
+
+@pytest.mark.parametrize("samples", [320 * 40, 320 * 40 + 17, 320 * 40 - 1])
+def test_encoder(networks: tuple[nn.Module, nn.Module], samples: int):
+    """Also where the last frame is filled up at its right."""
+    encoder, _ = networks
+    audio = torch.randn(1, 1, samples)
+    with torch.inference_mode():
+        whole = encoder(audio)
+    assert_same(in_pieces(encoder, audio, [3200, 3520, 9600]), whole)
+
+
+def test_a_first_chunk_gives_all_but_what_it_cannot_know():
+    """The lookahead follows from the layers: 3 frames of the first one, less than one of others."""
+    _, decoder = NETWORKS["this bundle's"]()
+    layers = codec_stream.layers_of(decoder.model)
+    with torch.inference_mode():
+        made = codec_stream.run(layers, torch.randn(1, 64, 10), {}, {}, ended=False)
+    assert 6 * 320 < made.shape[-1] < 7 * 320
+
+
+def test_what_depends_on_everything_is_refused():
+    encoder, _ = published(norm_type="time_group_norm")
+    with pytest.raises(TypeError, match="EncodecConv1d cannot be run piece by piece"):
+        codec_stream.layers_of(encoder.layers)
