@@ -153,9 +153,10 @@ class NoTunables(StrictModel):
     """The `user_config` of a deployment in which nothing may change while it runs."""
 
 
-class EnCodecTunables(StrictModel):
+class CodecTunables(StrictModel):
     """The `user_config` of an EnCodec deployment: changes without a restart."""
 
-    max_batch_size: Annotated[int, Field(ge=1, le=256)] = 8
+    max_batch_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    """Seconds of audio that a batch holds; a longer piece goes alone."""
     batch_wait_timeout_s: Annotated[float, Field(ge=0, le=1)] = 0.005
     """How long the first request of a batch waits for others."""

@@ -1,25 +1,43 @@
-"""Codes to audio, by AudioCraft's EnCodec."""
+"""Codes to audio and audio to codes, by AudioCraft's EnCodec: whole clips, or piece by piece."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
-from audiocraft.models.encodec import CompressionModel
+from audiocraft.models.encodec import CompressionModel, InterleaveStereoCompressionModel
+from torch import Tensor
 
 from engine.checkpoints import load_codec
+from engine.codec_networks import Networks, pack, unpack
 from engine.errors import InvalidRequest
-from engine.params import CodecInfo, Codes, Waveform
+from engine.params import AudioPiece, CodecInfo, Codes, CodesPiece, Waveform
+
+Piece = TypeVar("Piece", AudioPiece, CodesPiece)
+Made = TypeVar("Made", AudioPiece, CodesPiece)
 
 
 class Codec:
-    """An EnCodec that decodes several requests' codes at once."""
+    """An EnCodec that serves several requests at once.
+
+    A whole clip in one piece is what AudioCraft makes of it, bit by bit on the CPU. In several, the
+    caller carries the state from each answer to the next request, to this or another replica; the
+    pieces joined are the same but for rounding. Pieces come short by what the network must still
+    see to its right, and the last brings that.
+
+    Only requests of equal shape, at the same point of a clip, share a forward pass: the networks
+    look ahead, so padding would change what they make. On the CPU none do: one by one is faster
+    there (batches of 8 took 1.3 to 3.7 times as long) and a clip's last bit then does not depend on
+    its neighbours.
+    """
 
     def __init__(self, model: CompressionModel) -> None:
         self.model = model
         self.device = next(model.parameters()).device
-        self.decoded = 0
-        """Requests decoded since the start; health checks watch it grow."""
+        self._networks = Networks(model)
+        self.done = 0
+        """Requests served since the start; health checks watch it grow."""
 
     @classmethod
     def load(cls, source: str, *, device: str) -> "Codec":
@@ -30,55 +48,113 @@ class Codec:
     def info(self) -> CodecInfo:
         """What this codec takes and gives."""
         return CodecInfo(
-            codebooks=self.model.total_codebooks,
+            codebooks=self.model.num_codebooks,
             cardinality=self.model.cardinality,
             sample_rate=self.model.sample_rate,
             channels=self.model.channels,
             frame_rate=float(self.model.frame_rate),
         )
 
-    def decode(self, requests: Sequence[Codes]) -> list[Waveform | InvalidRequest]:
-        """Decode each request's codes; a bad one yields its error and disturbs no other.
+    def decode(self, pieces: Sequence[CodesPiece]) -> list[AudioPiece | InvalidRequest]:
+        """Decode each piece; a bad one yields its error and disturbs no other.
 
-        EnCodec's convolutions look ahead, so padding would change the last frames: only
-        requests of equal shape share a forward pass. On the CPU none do: one by one is faster
-        there (batches of 8 took 1.3 to 3.7 times as long) and a clip's last bit then does
-        not depend on its neighbours.
+        Codes of the first codebooks only are decoded as AudioCraft decodes them.
         """
-        results: dict[int, Waveform | InvalidRequest] = {}
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, codes in enumerate(requests):
-            problem = self._problem(codes)
-            if problem is None:
-                alone = (index,) if self.device.type == "cpu" else ()
-                groups[codes.codebooks, codes.frames, *alone].append(index)
+        return self._each(pieces, self._bad_codes, self._decode)
+
+    def encode(self, pieces: Sequence[AudioPiece]) -> list[CodesPiece | InvalidRequest]:
+        """Encode each piece with all codebooks; a bad one yields its error and disturbs no other.
+
+        Audio has the codec's rate and channels; the codes of fewer codebooks are the first of all.
+        """
+        return self._each(pieces, self._bad_audio, self._encode)
+
+    def _each(
+        self,
+        pieces: Sequence[Piece],
+        problem: Callable[[Piece], InvalidRequest | None],
+        serve: Callable[[Sequence[Piece]], list[Made]],
+    ) -> list[Made | InvalidRequest]:
+        results: dict[int, Made | InvalidRequest] = {}
+        groups: dict[Hashable, list[int]] = defaultdict(list)
+        for index, piece in enumerate(pieces):
+            if bad := problem(piece):
+                results[index] = bad
             else:
-                results[index] = InvalidRequest(problem, "codes")
+                alone = index if self.device.type == "cpu" else None
+                groups[_shape(piece), len(piece.state), piece.ended, alone].append(index)
         for members in groups.values():
-            stacked = np.stack([requests[index].array() for index in members])
-            for index, audio in zip(members, self._forward(stacked), strict=True):
-                results[index] = Waveform.pack(audio.numpy(), self.model.sample_rate)
-            self.decoded += len(members)
-        return [results[index] for index in range(len(requests))]
+            made = serve([pieces[index] for index in members])
+            results |= dict(zip(members, made, strict=True))
+            self.done += len(members)
+        return [results[index] for index in range(len(pieces))]
 
-    def _forward(self, codes: np.ndarray) -> torch.Tensor:
-        with torch.inference_mode():
-            tokens = torch.from_numpy(codes.astype(np.int64)).to(self.device)
-            audio: torch.Tensor = self.model.decode(tokens, None)
-        return audio.float().cpu()
+    @torch.inference_mode()
+    def _decode(self, pieces: Sequence[CodesPiece]) -> list[AudioPiece]:
+        stacked = np.stack([piece.codes.array() for piece in pieces]).astype(np.int64)
+        codes, ended = torch.from_numpy(stacked).to(self.device), pieces[0].ended
+        if ended and not pieces[0].state:
+            audio, states = self.model.decode(codes, None), [b""] * len(pieces)
+        else:
+            before = unpack([piece.state for piece in pieces], self.device)
+            audio, after = self._networks.decode(codes, before, ended)
+            states = [b""] * len(pieces) if ended else pack(after)
+        waves = [Waveform.pack(one, self.model.sample_rate) for one in audio.float().cpu().numpy()]
+        return [AudioPiece(*made, ended) for made in zip(waves, states, strict=True)]
 
-    def _problem(self, codes: Codes) -> str | None:
-        info = self.info
-        if not 1 <= codes.codebooks <= info.codebooks:
-            return f"{codes.codebooks} codebooks; this codec decodes 1 to {info.codebooks}"
-        if codes.frames < 1:
-            return "no frames to decode"
-        array = codes.array()
-        if array.min() < 0 or array.max() >= info.cardinality:
-            return f"codes must be from 0 to {info.cardinality - 1}"
-        return None
+    @torch.inference_mode()
+    def _encode(self, pieces: Sequence[AudioPiece]) -> list[CodesPiece]:
+        stacked = np.stack([piece.audio.array() for piece in pieces])
+        audio, ended = torch.from_numpy(stacked).to(self.device), pieces[0].ended
+        codes: Tensor
+        if ended and not pieces[0].state:
+            codes, scale = self.model.encode(audio)
+            assert scale is None, "a codec that normalises was not refused"
+            states = [b""] * len(pieces)
+        else:
+            before = unpack([piece.state for piece in pieces], self.device)
+            codes, after = self._networks.encode(audio, before, ended)
+            states = [b""] * len(pieces) if ended else pack(after)
+        made = zip(codes.cpu().numpy(), states, strict=True)
+        return [CodesPiece(Codes.pack(one), state, ended) for one, state in made]
+
+    def _bad_codes(self, piece: CodesPiece) -> InvalidRequest | None:
+        codes, info = piece.codes, self.info
+        if isinstance(self.model, InterleaveStereoCompressionModel):
+            least, wanted = info.codebooks, f"{info.codebooks} codebooks, left and right in turn"
+        else:
+            least, wanted = 1, f"1 to {info.codebooks}"
+        if not least <= codes.codebooks <= info.codebooks:
+            problem = f"{codes.codebooks} codebooks; this codec decodes {wanted}"
+        elif codes.frames < 1 and not piece.state:
+            problem = "no frames to decode"
+        elif (
+            codes.frames and not 0 <= codes.array().min() <= codes.array().max() < info.cardinality
+        ):
+            problem = f"codes must be from 0 to {info.cardinality - 1}"
+        else:
+            return None
+        return InvalidRequest(problem, "codes")
+
+    def _bad_audio(self, piece: AudioPiece) -> InvalidRequest | None:
+        audio, info = piece.audio, self.info
+        if (audio.sample_rate, audio.channels) != (info.sample_rate, info.channels):
+            problem = f"this codec encodes {info.sample_rate} Hz with {info.channels} channels"
+        elif not audio.data and not piece.state:
+            problem = "no samples to encode"
+        elif not np.isfinite(audio.array()).all():
+            problem = "samples that are not numbers"
+        else:
+            return None
+        return InvalidRequest(problem, "audio")
 
     def probe(self) -> None:
         """Decode one frame, to see that the model still answers."""
-        (audio,) = self.decode([Codes.pack(np.zeros((1, 1), np.int16))])
-        assert isinstance(audio, Waveform)
+        (audio,) = self.decode([CodesPiece(Codes.pack(np.zeros((1, 1), np.int16)))])
+        assert isinstance(audio, AudioPiece)
+
+
+def _shape(piece: AudioPiece | CodesPiece) -> Hashable:
+    if isinstance(piece, CodesPiece):
+        return piece.codes.codebooks, piece.codes.frames
+    return piece.audio.samples

@@ -76,9 +76,34 @@ class Waveform:
         assert array.ndim == 2, f"audio must be [channels, samples], got {array.shape}"
         return cls(sample_rate, array.shape[0], np.ascontiguousarray(array, "<f4").tobytes())
 
+    @property
+    def samples(self) -> int:
+        """Samples of a channel."""
+        return len(self.data) // (4 * self.channels)
+
     def array(self) -> NDArray[np.float32]:
         """Return a read-only view, float32 [channels, samples]."""
         return np.frombuffer(self.data, "<f4").reshape(self.channels, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class CodesPiece:
+    """The next codes of a clip, to or from a codec; by default, all of them."""
+
+    codes: Codes
+    state: bytes = b""
+    """What the codec made of the pieces before, empty at the start."""
+    ended: bool = True
+    """Whether no more follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioPiece:
+    """The next samples of a clip, to or from a codec; by default, all of them."""
+
+    audio: Waveform
+    state: bytes = b""
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)

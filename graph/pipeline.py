@@ -11,7 +11,15 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.settings import AnyModelSettings, TokenModelSettings
 from engine.errors import EngineError
-from engine.params import CodecInfo, Generated, GenerationParams, LanguageModelInfo, Waveform
+from engine.params import (
+    AudioPiece,
+    CodecInfo,
+    CodesPiece,
+    Generated,
+    GenerationParams,
+    LanguageModelInfo,
+    Waveform,
+)
 from graph.errors import ApiError
 
 
@@ -117,9 +125,10 @@ class Pipeline:
         """Text to audio. Cancelling the caller's task stops the model within one step."""
         generated: Generated = await call(self._handles[model.name].generate, params)
         begun = time.perf_counter()
-        audio: Waveform = await call(self._handles[model.codec].decode, generated.codes)
+        piece = CodesPiece(generated.codes)
+        decoded: AudioPiece = await call(self._handles[model.codec].decode, piece)
         return Clip(
-            audio,
+            decoded.audio,
             {
                 "wait": generated.wait_seconds,
                 "generate": generated.run_seconds,

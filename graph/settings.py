@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from deployments.settings import (
     AnyModelSettings,
-    EnCodecTunables,
+    CodecTunables,
     NoTunables,
     Placement,
     StrictModel,
@@ -54,7 +54,7 @@ class AppArgs(StrictModel):
 
     def tunables(self) -> dict[str, type[StrictModel]]:
         """Return, for each deployment, the model of its `user_config`."""
-        kinds = {"encodec": EnCodecTunables}
+        kinds = {"encodec": CodecTunables}
         return {INGRESS: Limits} | {
             model.name: kinds.get(model.kind, NoTunables) for model in self.models
         }

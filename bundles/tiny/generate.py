@@ -12,7 +12,7 @@ from bundles.tiny.recipe import CODEBOOKS
 from engine.codec import Codec
 from engine.engine import EngineSettings
 from engine.language_model import LanguageModel
-from engine.params import Codes, GenerationParams, Waveform
+from engine.params import AudioPiece, Codes, CodesPiece, GenerationParams
 
 FRAME_RATE = 50.0
 STRIDE_SECONDS = 5.0
@@ -48,8 +48,8 @@ def codes(model: LanguageModel, wanted: Sequence[GenerationParams]) -> list[NDAr
 def audio(codec: Codec, of: Sequence[NDArray[np.int16]]) -> NDArray[np.float32]:
     """Decode codes of equal length; float32 [clips, samples]."""
     assert all(one.shape[0] == CODEBOOKS for one in of)
-    decoded = codec.decode([Codes.pack(one) for one in of])
-    return np.stack([one.array()[0] for one in decoded if isinstance(one, Waveform)])
+    decoded = codec.decode([CodesPiece(Codes.pack(one)) for one in of])
+    return np.stack([one.audio.array()[0] for one in decoded if isinstance(one, AudioPiece)])
 
 
 @torch.inference_mode()

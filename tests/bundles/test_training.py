@@ -10,7 +10,7 @@ import torch
 from bundles.tiny.train import codec, diffusion, discriminators, export, language
 from engine.checkpoints import DIFFUSION_FILE, load_diffusion
 from engine.codec import Codec
-from engine.params import Codes
+from engine.params import Codes, CodesPiece
 
 pytestmark = [
     pytest.mark.training,
@@ -43,8 +43,8 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     export.EXPORTS["codec"](work, bundle)
     loaded = Codec.load(str(bundle / "codec"), device="cpu")
     codes = Codes.pack(np.zeros((4, 10), np.int16))
-    (audio,) = loaded.decode([codes])
-    assert np.isfinite(audio.array()).all()
+    (made,) = loaded.decode([CodesPiece(codes)])
+    assert np.isfinite(made.audio.array()).all()
 
     for kind in ("music", "melody", "sound"):
         language.train(kind, work, SECONDS)

@@ -25,7 +25,7 @@ from engine.errors import (
     CheckpointNotFound,
     CheckpointUnreadable,
 )
-from engine.params import CodecInfo, Codes, GenerationParams
+from engine.params import CodecInfo, Codes, CodesPiece, GenerationParams
 from engine.reference import ReferenceModel
 from tests import checkpoints as write
 from tests.conftest import Checkpoints
@@ -104,10 +104,10 @@ def test_codec_in_transformers_format(tmp_path: Path):
     codec = Codec.load(str(tmp_path), device="cpu")
     assert codec.info == CodecInfo(4, 64, 24000, 1, 75.0)
     codes = torch.randint(0, 64, (1, 4, 9))
-    (audio,) = codec.decode([Codes.pack(codes[0].numpy())])
+    (made,) = codec.decode([CodesPiece(Codes.pack(codes[0].numpy()))])
     with torch.no_grad():
         expected = theirs.decode(codes[None], [None]).audio_values[0]
-    torch.testing.assert_close(torch.tensor(audio.array()), expected)
+    torch.testing.assert_close(torch.tensor(made.audio.array()), expected)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointNotFound, match="nor as a transformers model"):

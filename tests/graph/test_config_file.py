@@ -54,7 +54,7 @@ def deployment(config: Config, name: str) -> Config:
         ),
         (
             lambda c: deployment(c, "codec")["user_config"].update(batch=1),
-            "user_config: unknown key 'batch'; valid keys: max_batch_size",
+            "user_config: unknown key 'batch'; valid keys: max_batch_s",
         ),
         (
             lambda c: deployment(c, "ingress")["user_config"].update(max_duration_s=-1),

@@ -1,0 +1,185 @@
+"""Codes to audio and back: what AudioCraft makes of each clip alone, whole and in pieces."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from audiocraft.models import builders
+from audiocraft.models.encodec import (
+    CompressionModel,
+    HFEncodecCompressionModel,
+    InterleaveStereoCompressionModel,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from transformers import EncodecConfig, EncodecModel
+
+from bundles.tiny.recipe import codec_config, fill_codebooks
+from engine.codec import Codec
+from engine.errors import InvalidRequest
+from engine.params import AudioPiece, Codes, CodesPiece, Waveform
+
+FRAMES = 40
+RATE = 16000
+
+
+def ours() -> CompressionModel:
+    model = builders.get_compression_model(codec_config()).eval()
+    fill_codebooks(model)
+    return model
+
+
+def published() -> CompressionModel:
+    config = EncodecConfig(
+        sampling_rate=RATE, upsampling_ratios=[8, 5, 4, 2], num_filters=4, hidden_size=16,
+        codebook_size=64, codebook_dim=16, target_bandwidths=[0.3, 0.6, 1.2],
+    )  # fmt: skip
+    return HFEncodecCompressionModel(EncodecModel(config).eval())
+
+
+MODELS: dict[str, Callable[[], CompressionModel]] = {
+    "this bundle's": ours,
+    "transformers'": published,
+    "stereo": lambda: InterleaveStereoCompressionModel(ours()),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def codec(request: pytest.FixtureRequest) -> Codec:
+    torch.manual_seed(0)
+    return Codec(MODELS[request.param]())
+
+
+@pytest.fixture(scope="module")
+def own() -> Codec:
+    torch.manual_seed(0)
+    return Codec(ours())
+
+
+def some_codes(codec: Codec, frames: int = FRAMES) -> NDArray[np.integer]:
+    draw = np.random.default_rng(0)
+    return draw.integers(0, codec.info.cardinality, (codec.info.codebooks, frames))
+
+
+def some_audio(codec: Codec, samples: int) -> NDArray[np.float32]:
+    draw = np.random.default_rng(0)
+    return draw.normal(0, 0.1, (codec.info.channels, samples)).astype(np.float32)
+
+
+def decoded(codec: Codec, *pieces: CodesPiece) -> list[AudioPiece]:
+    made = codec.decode(pieces)
+    assert all(isinstance(one, AudioPiece) for one in made)
+    return made  # type: ignore[return-value]
+
+
+def test_whole_clips_are_audiocrafts(codec: Codec):
+    codes = some_codes(codec)
+    (made,) = decoded(codec, CodesPiece(Codes.pack(codes)))
+    with torch.inference_mode():
+        theirs = codec.model.decode(torch.from_numpy(codes)[None], None)[0].numpy()
+    np.testing.assert_array_equal(made.audio.array(), theirs)
+    audio = some_audio(codec, RATE + 17)
+    (piece,) = codec.encode([AudioPiece(Waveform.pack(audio, RATE))])
+    with torch.inference_mode():
+        codes, _ = codec.model.encode(torch.from_numpy(audio)[None])
+    np.testing.assert_array_equal(piece.codes.array(), codes[0].numpy())
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts=st.sets(st.integers(1, FRAMES - 1)))
+def test_pieces_joined_are_the_whole(codec: Codec, cuts: set[int]):
+    codes, state, parts = some_codes(codec), b"", []
+    for start, end in pairwise([0, *sorted(cuts), FRAMES]):
+        piece = CodesPiece(Codes.pack(codes[:, start:end]), state, ended=end == FRAMES)
+        (made,) = decoded(codec, piece)
+        parts.append(made.audio.array())
+        state = made.state
+    joined = np.concatenate(parts, axis=1)
+    (whole,) = decoded(codec, CodesPiece(Codes.pack(codes)))
+    assert joined.shape == (codec.info.channels, FRAMES * 320)
+    assert np.abs(joined - whole.audio.array()).max() <= 1e-5
+
+
+def test_the_end_may_be_said_with_no_more_codes(own: Codec):
+    codes = some_codes(own)
+    (begun,) = decoded(own, CodesPiece(Codes.pack(codes), ended=False))
+    (rest,) = decoded(own, CodesPiece(Codes.pack(codes[:, :0]), begun.state))
+    assert begun.audio.samples + rest.audio.samples == FRAMES * 320
+    assert rest.state == b""
+
+
+@pytest.mark.parametrize("samples", [RATE * 3, RATE * 3 + 1, RATE * 3 - 1])
+def test_encoding_in_pieces(codec: Codec, samples: int):
+    """The same frames, and the same codes but where rounding tips a near tie."""
+    audio, state, parts = some_audio(codec, samples), b"", []
+    for start, end in pairwise([0, RATE, RATE + 333, samples]):
+        wave = Waveform.pack(audio[:, start:end], RATE)
+        (made,) = codec.encode([AudioPiece(wave, state, ended=end == samples)])
+        assert isinstance(made, CodesPiece)
+        parts.append(made.codes.array())
+        state = made.state
+    (whole,) = codec.encode([AudioPiece(Waveform.pack(audio, RATE))])
+    assert isinstance(whole, CodesPiece)
+    joined = np.concatenate(parts, axis=1)
+    assert joined.shape == (codec.info.codebooks, -(-samples // 320))
+    assert (joined == whole.codes.array()).mean() > 0.99
+
+
+def test_the_first_codebooks_alone(own: Codec):
+    codes = some_codes(own)[:2]
+    (made,) = decoded(own, CodesPiece(Codes.pack(codes)))
+    with torch.inference_mode():
+        theirs = own.model.decode(torch.from_numpy(codes)[None], None)[0].numpy()
+    np.testing.assert_array_equal(made.audio.array(), theirs)
+
+
+def test_a_batch_gives_what_each_request_gets_alone(own: Codec):
+    pieces = [CodesPiece(Codes.pack(some_codes(own, frames))) for frames in (5, 20, 5, 1)]
+    for piece, made in zip(pieces, decoded(own, *pieces), strict=True):
+        (alone,) = decoded(own, piece)
+        assert made.audio.data == alone.audio.data
+        assert made.audio.array().shape == (1, piece.codes.frames * 320)
+
+
+@pytest.mark.parametrize(
+    ("codes", "reason"),
+    [
+        (np.full((4, 3), 512), "from 0 to 511"),
+        (np.full((4, 3), -1), "from 0 to 511"),
+        (np.zeros((5, 3), int), "1 to 4"),
+        (np.zeros((4, 0), int), "no frames"),
+    ],
+)
+def test_bad_codes_fail_alone(own: Codec, codes: np.ndarray, reason: str):
+    good = CodesPiece(Codes.pack(np.zeros((4, 3), int)))
+    error, made = own.decode([CodesPiece(Codes.pack(codes)), good])
+    assert isinstance(error, InvalidRequest)
+    assert reason in str(error)
+    assert isinstance(made, AudioPiece)
+
+
+@pytest.mark.parametrize(
+    ("wave", "reason"),
+    [
+        (Waveform.pack(np.zeros((1, 10)), 24000), "16000 Hz"),
+        (Waveform.pack(np.zeros((2, 10)), RATE), "1 channels"),
+        (Waveform.pack(np.zeros((1, 0)), RATE), "no samples"),
+        (Waveform.pack(np.full((1, 9), np.nan), RATE), "not numbers"),
+    ],
+)
+def test_bad_audio_fails_alone(own: Codec, wave: Waveform, reason: str):
+    good = AudioPiece(Waveform.pack(np.zeros((1, 640)), RATE))
+    error, made = own.encode([AudioPiece(wave), good])
+    assert isinstance(error, InvalidRequest)
+    assert reason in str(error)
+    assert isinstance(made, CodesPiece)
+
+
+def test_stereo_needs_both_channels_codes():
+    codec = Codec(MODELS["stereo"]())
+    (error,) = codec.decode([CodesPiece(Codes.pack(np.zeros((4, 3), int)))])
+    assert isinstance(error, InvalidRequest)
+    assert "8 codebooks" in str(error)
