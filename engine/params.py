@@ -1,6 +1,6 @@
 """What crosses process boundaries: plain frozen dataclasses, numpy at most, never torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +130,30 @@ class CodecInfo:
     channels: int
     frame_rate: float
     """Frames a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiscriminatorsInfo:
+    """What a set of discriminators hears, and how its logits become a probability."""
+
+    sample_rate: int
+    channels: int
+    weights: Mapping[str, float] | None
+    """Of each discriminator's mean logit, in the logit of the probability; None: not calibrated."""
+    bias: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowScores:
+    """What the discriminators say of one stretch of audio."""
+
+    samples: int
+    scores: Mapping[str, float]
+    """By discriminator: the mean sigmoid of its first scale's logits, 0 to 1, high is real."""
+    logits: Mapping[str, Sequence[float]]
+    """By discriminator: the mean logit of each of its scales."""
+    feature_maps: Sequence[Sequence[float]]
+    """A list a layer, of the discriminators' first scales, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from audiocraft.models import builders
 from audiocraft.models.encodec import CompressionModel
 from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import T5Conditioner
+from audiocraft.solvers import builders as solver_builders
 from omegaconf import DictConfig, OmegaConf
 
 from bundles.tiny import recipe
@@ -89,3 +90,42 @@ def write_diffusion(path: Path, bands: int = 2) -> list[dict[str, torch.Tensor]]
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(package, path)
     return states
+
+
+def adversaries_config() -> DictConfig:
+    """Return narrow adversaries, with the keys of `config/solver/compression` ."""
+    adam = {"optimizer": "adam", "lr": 1e-4, "adam": {"betas": [0.5, 0.9]}}
+    slope = {"activation": "LeakyReLU", "activation_params": {"negative_slope": 0.3}}
+    return OmegaConf.create(
+        {
+            "device": "cpu", "sample_rate": 16000, "channels": 1, "l1": {}, "optim": adam,
+            "adversarial": {
+                "every": 1, "adversaries": ["msstftd", "mpd", "msd"], "adv_loss": "hinge",
+                "feat_loss": "l1", "normalize": True, "optim": adam,
+            },
+            "mpd": {
+                "in_channels": 1, "out_channels": 1, "periods": [2, 3, 5, 7, 11], "n_layers": 5,
+                "kernel_sizes": [5, 3], "stride": 3, "filters": 2, "filters_scale": 2,
+                "max_filters": 40, "norm": "weight_norm", **slope,
+            },
+            "msd": {
+                "in_channels": 1, "out_channels": 1, "scale_norms": ["weight_norm"] * 3,
+                "kernel_sizes": [5, 3], "filters": 4, "max_filters": 48,
+                "downsample_scales": [4, 4, 4, 4], **slope,
+            },
+            "msstftd": {
+                "in_channels": 1, "out_channels": 1, "filters": 4, "norm": "weight_norm",
+                "n_ffts": [512, 256], "hop_lengths": [128, 64], "win_lengths": [512, 256], **slope,
+            },
+        }
+    )  # fmt: skip
+
+
+def write_discriminators(folder: Path) -> dict[str, torch.nn.Module]:
+    """Write what a compression training's `checkpoint.th` has of them; return AudioCraft's own."""
+    cfg = adversaries_config()
+    losses = solver_builders.get_adversarial_losses(cfg).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    package = {"adv_losses": losses.state_dict(), "xp.cfg": cfg, "history": [{"train": {}}]}
+    torch.save(package, folder / "checkpoint.th")
+    return {name: loss.adversary for name, loss in losses.items()}

@@ -5,7 +5,6 @@ a real and a generated clip in which the real one scores higher. The calibration
 distance, over ten bins of probability, between what they say and how many are real.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,9 @@ from scipy.stats import mannwhitneyu
 from benchmarks.quality.figures import Row, show
 from benchmarks.quality.generation import generated
 from bundles.tiny.data.store import Clips
-from bundles.tiny.train import discriminators
+from bundles.tiny.train.discriminators import mean_logits
 from engine.codec import Codec
+from engine.discriminators import NAMES, Discriminators
 
 BINS = 10
 
@@ -36,20 +36,22 @@ def calibration_error(said: NDArray[np.float64], true: NDArray[np.float64]) -> f
 
 def measure(bundle: Path, sets: dict[str, Clips]) -> list[Row]:
     """Return a row for each discriminator and for all together, with 95 % intervals."""
-    adversaries = discriminators.shipped_adversaries(bundle)
-    fitted = json.loads((bundle / "discriminators" / "calibration.json").read_text())
+    models = Discriminators.load(str(bundle / "discriminators"), device="cpu")
     codec = Codec.load(str(bundle / "codec"), device="cpu")
     real, made = [], []
     for kind, rendered in sets.items():
         audio = generated(kind, bundle, codec, rendered, 3.0)
         clips = Clips(rendered.numbers, np.round(audio.clip(-1, 1) * 32767).astype(np.int16))
-        real.append(discriminators.features_of_clips(adversaries, rendered))
-        made.append(discriminators.features_of_clips(adversaries, clips))
-    features = np.concatenate(real + made).astype(np.float64)
+        real.append(mean_logits(models, rendered))
+        made.append(mean_logits(models, clips))
+    features = np.concatenate(real + made)
     true = np.repeat([1.0, 0.0], [sum(map(len, real)), sum(map(len, made))])
-    weights = np.array([fitted["weights"][name] for name in discriminators.NAMES])
-    scores = dict(zip(discriminators.NAMES, features.T, strict=True))
-    scores["combined"] = expit(features @ weights + fitted["bias"])
+    weights = models.info.weights
+    assert weights is not None
+    scores = dict(zip(NAMES, features.T, strict=True))
+    scores["combined"] = expit(
+        features @ np.array([weights[name] for name in NAMES]) + models.info.bias
+    )
     draw, rows = np.random.default_rng(0), []
     for name, said in scores.items():
         picks = [draw.integers(len(true), size=len(true)) for _ in range(500)]

@@ -1,7 +1,8 @@
 """Trains the codec by AudioCraft's losses, against its three discriminators.
 
-Two thirds of the budget go to reconstruction alone (multi-scale mel and waveform distance), the
-rest adds the adversaries and their features, as `solvers/compression.py` combines them.
+Two thirds of the budget go to reconstruction alone (multi-scale mel and waveform distance). The
+rest adds the adversaries and their features, as `solvers/compression.py` combines them, and trains
+the decoder only: codes keep their meaning, so language models may learn them in the meantime.
 """
 
 import math
@@ -112,6 +113,13 @@ def autoencode(model: EncodecModel, audio: Tensor) -> tuple[Tensor, Tensor]:
     return last(hidden.float()), quantized.penalty
 
 
+def keep_codes(model: EncodecModel, average: Average) -> None:
+    """Go on from the averaged weights, with an encoder and codebooks that no longer change."""
+    model.load_state_dict(average.state_dict())
+    model.encoder.requires_grad_(False)
+    model.quantizer.eval()
+
+
 def train(work: Path, budget_hours: float) -> None:
     """Train until the budget is spent; the averaged weights are in `work/codec/state.pt`."""
     torch.manual_seed(0)
@@ -130,7 +138,11 @@ def train(work: Path, budget_hours: float) -> None:
     progress = Progress(work, "codec", budget_hours, **parts)
     draw = np.random.default_rng([23, progress.step])
     model.train()
+    adversarial = False
     while progress.share < 1:
+        if progress.share > ADVERSARIAL_FROM and not adversarial:
+            adversarial = True
+            keep_codes(model, average)
         optimizer.param_groups[0]["lr"] = RATE * max(0.05, math.cos(progress.share * math.pi / 2))
         split = (3 * BATCH // 4, BATCH // 4)
         real = torch.cat(
@@ -139,7 +151,7 @@ def train(work: Path, budget_hours: float) -> None:
         made, penalty = autoencode(model, real)
         logged = {}
         losses = {name: loss(made, real) for name, loss in auxiliary.items()}
-        if progress.share > ADVERSARIAL_FROM:
+        if adversarial:
             some = slice(None, None, BATCH // BATCH_OF_ADVERSARIES)
             for name, adversary in adversaries.items():
                 logged[f"d_{name}"] = adversary.train_adv(made[some], real[some])

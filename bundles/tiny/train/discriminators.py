@@ -13,7 +13,7 @@ from audiocraft.adversarial import AdversarialLoss
 from audiocraft.solvers import builders as solver_builders
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import nn
 
 from bundles.tiny import generate
 from bundles.tiny.data.store import SECONDS, Clips, clips
@@ -22,9 +22,9 @@ from bundles.tiny.train.codec import MUSIC_CLIPS, SOUND_CLIPS, adversaries_confi
 from bundles.tiny.train.language import caption
 from bundles.tiny.train.progress import Progress
 from engine.codec import Codec
-from engine.params import GenerationParams
+from engine.discriminators import NAMES, Discriminators
+from engine.params import GenerationParams, Waveform, WindowScores
 
-NAMES = ("mpd", "msd", "msstftd")
 KINDS = ("music", "sound")
 GENERATED_CLIPS = {"music": 320, "sound": 160}
 HELD_OUT_CLIPS = 100
@@ -58,29 +58,20 @@ def adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
     return discriminator
 
 
-def features(adversaries: nn.ModuleDict, audio: Tensor) -> Tensor:
-    """Return each discriminator's mean logit over its scales, [clips, 3], of [clips, 1, T]."""
-    columns = []
-    for name in NAMES:
-        logits, _ = adversary(adversaries, name)(audio)
-        columns.append(torch.stack([scale.flatten(1).mean(1) for scale in logits]).mean(0))
-    return torch.stack(columns, dim=1)
+def mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.float64]:
+    """Return each discriminator's mean logit over its scales, of every whole clip, [clips, 3]."""
+    rows = []
+    for clip in rendered.audio:
+        wave = Waveform.pack(clip[None] / 32768, SAMPLE_RATE)
+        (scores,) = models.analyze([wave])
+        assert isinstance(scores, WindowScores)
+        rows.append([np.mean(scores.logits[name]) for name in NAMES])
+    return np.array(rows)
 
 
-@torch.inference_mode()
-def features_of_clips(adversaries: nn.ModuleDict, rendered: Clips) -> NDArray[np.float32]:
-    """Return every whole clip's features, [clips, 3]."""
-    audio = [
-        torch.from_numpy(clip.astype(np.float32) / 32768)[None, None] for clip in rendered.audio
-    ]
-    return torch.cat([features(adversaries, one) for one in audio]).numpy()
-
-
-def calibrate(
-    adversaries: nn.ModuleDict, real: list[Clips], made: list[Clips]
-) -> dict[str, object]:
+def calibrate(models: Discriminators, real: list[Clips], made: list[Clips]) -> dict[str, object]:
     """Fit the probability that a clip is real, from all three; as `calibration.json` has it."""
-    parts = [features_of_clips(adversaries, rendered) for rendered in (*real, *made)]
+    parts = [mean_logits(models, rendered) for rendered in (*real, *made)]
     labels = np.repeat([1] * len(real) + [0] * len(made), [len(part) for part in parts])
     model = LogisticRegression().fit(np.concatenate(parts), labels)
     weights = dict(zip(NAMES, model.coef_[0].round(5).tolist(), strict=True))
@@ -98,18 +89,6 @@ def trained_adversaries(work: Path) -> nn.ModuleDict:
     adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
     state = torch.load(work / "discriminators" / "state.pt", weights_only=True)
     adversaries.load_state_dict(state["adv"])
-    adversaries.eval()
-    return adversaries
-
-
-def shipped_adversaries(bundle: Path) -> nn.ModuleDict:
-    """Return the discriminators as `export` wrote them into a bundle."""
-    adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
-    stored = torch.load(bundle / "discriminators" / "checkpoint.th", weights_only=True)
-    for name in NAMES:
-        inside = f"{name}.adversary."
-        state = {k.removeprefix(inside): v for k, v in stored["adv_losses"].items() if inside in k}
-        adversary(adversaries, name).load_state_dict(state)
     adversaries.eval()
     return adversaries
 

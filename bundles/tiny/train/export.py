@@ -19,6 +19,7 @@ from bundles.tiny.recipe import SAMPLE_RATE, TEXT_ENCODER, codec_config, export
 from bundles.tiny.train import diffusion, discriminators, language
 from bundles.tiny.train.codec import FILTERS, adversaries_config, trained_codec
 from engine.checkpoints import CODEC_FILE, DIFFUSION_FILE, LANGUAGE_MODEL_FILE
+from engine.discriminators import CALIBRATION_FILE, DISCRIMINATORS_FILE, NAMES, Discriminators
 
 BUNDLE = Path(__file__).resolve().parents[1]
 
@@ -75,21 +76,24 @@ def export_discriminators(work: Path, bundle: Path) -> None:
     adversaries = discriminators.trained_adversaries(work)
     weights = {
         f"{name}.adversary.{key}": value
-        for name in discriminators.NAMES
+        for name in NAMES
         for key, value in half(discriminators.adversary(adversaries, name)).items()
     }
     folder = bundle / "discriminators"
     folder.mkdir(parents=True, exist_ok=True)
+    cfg = adversaries_config()
+    cfg.sample_rate = SAMPLE_RATE
     package = {
         "adv_losses": weights,
-        "xp.cfg": OmegaConf.to_yaml(adversaries_config()),
+        "xp.cfg": OmegaConf.to_yaml(cfg),
         "version": audiocraft.__version__,
     }
-    torch.save(package, folder / "checkpoint.th")
+    torch.save(package, folder / DISCRIMINATORS_FILE)
+    models = Discriminators.load(str(folder), device="cpu")
     pairs = [discriminators.held_out(work, kind, bundle) for kind in discriminators.KINDS]
     real, made = zip(*pairs, strict=True)
-    calibration = discriminators.calibrate(adversaries, list(real), list(made))
-    (folder / "calibration.json").write_text(json.dumps(calibration, indent=2) + "\n")
+    calibration = discriminators.calibrate(models, list(real), list(made))
+    (folder / CALIBRATION_FILE).write_text(json.dumps(calibration, indent=2) + "\n")
 
 
 EXPORTS: dict[str, Callable[[Path, Path], None]] = {
