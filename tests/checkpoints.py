@@ -66,11 +66,11 @@ def write_diffusion(path: Path, bands: int = 2) -> list[dict[str, torch.Tensor]]
         cfg = OmegaConf.create(
             {
                 "channels": 1,
-                "schedule": {"num_steps": 10},
+                "schedule": {"num_steps": 1000, "beta_t1": 0.03, "beta_exp": 7.5},
                 "diffusion_unet": {
                     "hidden": 8, "depth": 2, "res_blocks": 1, "norm_groups": 4, "kernel": 8,
                     "stride": 4, "growth": 2.0, "max_channels": 32, "dropout": 0.0,
-                    "bilstm": False, "transformer": False, "codec_dim": 16,
+                    "bilstm": False, "transformer": False, "codec_dim": 64,
                     "cross_attention": False, "emb_all_layers": True,
                 },
                 "processor": {

@@ -1,0 +1,147 @@
+"""Multi-band diffusion: AudioCraft's samples for the same noise, each request by its own seed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from audiocraft.models import MultiBandDiffusion
+from audiocraft.models.multibanddiffusion import DiffusionProcess
+from torch import Tensor
+
+from engine.codec import Codec
+from engine.diffusion import STEPS, Diffusion, Job, noise
+from engine.errors import Cancelled, CheckpointMismatch, InvalidRequest
+from engine.params import Codes, CodesPiece, Waveform
+from tests import checkpoints as write
+
+FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(5)
+    folder = tmp_path_factory.mktemp("diffusion")
+    write.write_codec(folder / "codec")
+    write.write_diffusion(folder / "mbd_musicgen_32khz.th")
+    package = torch.load(folder / "mbd_musicgen_32khz.th", weights_only=False)
+    for band in range(2):  # as a training leaves them: levels of bands, measured
+        state = package[band]["processor_state"]
+        state["counts"] += 10
+        for name, level in (("sum_x", 0.0), ("sum_x2", 0.5), ("sum_target_x2", 2.0)):
+            state[name] += level
+    torch.save(package, folder / "mbd_musicgen_32khz.th")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def diffusion(folder: Path) -> Diffusion:
+    return Diffusion.load(str(folder), str(folder / "codec"), device="cpu")
+
+
+def codes(frames: int = FRAMES, seed: int = 0) -> Codes:
+    return Codes.pack(np.random.default_rng(seed).integers(0, 512, (4, frames)))
+
+
+def made(diffusion: Diffusion, *jobs: Job) -> list[Waveform]:
+    clips = diffusion.generate(jobs)
+    assert all(isinstance(clip, Waveform) for clip in clips)
+    return clips  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("equalize", [True, False])
+def test_samples_are_audiocrafts_for_the_same_noise(
+    diffusion: Diffusion, equalize: bool, monkeypatch: pytest.MonkeyPatch
+):
+    job = Job(codes(), seed=7, equalize=equalize)
+    (clip,) = made(diffusion, job)
+    theirs = MultiBandDiffusion(
+        [DiffusionProcess(band.model, band.schedule) for band in diffusion._bands],
+        diffusion._codec,
+    )
+
+    def drawn() -> Iterator[Tensor]:
+        for band in range(2):
+            for step in range(len(STEPS) - 1):
+                yield noise(7, band, step, (1, FRAMES * 320))[None]
+
+    draws = drawn()
+    monkeypatch.setattr(torch, "randn_like", lambda like: next(draws))
+    tokens = torch.tensor(job.codes.array().astype(np.int64))[None]
+    make = theirs.tokens_to_wav if equalize else lambda t: theirs.generate(theirs.get_emb(t))
+    with torch.no_grad():
+        expected = make(tokens)
+    assert next(draws, None) is None, "as many draws as AudioCraft makes"
+    scale = expected.abs().max()
+    assert float((torch.tensor(clip.array()) - expected[0]).abs().max() / scale) < 1e-5
+
+
+def test_the_seed_decides_whoever_shares_the_batch(diffusion: Diffusion):
+    (alone,) = made(diffusion, Job(codes(), seed=1))
+    jobs = [Job(codes(seed=2), seed=3), Job(codes(), seed=1), Job(codes(5), seed=1)]
+    together = made(diffusion, *jobs)
+    assert together[1].data == alone.data
+    assert together[2].samples == 5 * 320
+    (other,) = made(diffusion, Job(codes(), seed=2))
+    assert other.data != alone.data
+
+
+def test_progress_and_cancelling_within_one_step(
+    diffusion: Diffusion, monkeypatch: pytest.MonkeyPatch
+):
+    staying, leaving = Job(codes(), seed=1), Job(codes(), seed=2)
+    # As on a GPU, where clips of equal shape are made together.
+    group = diffusion._together
+    seen: list[int] = []
+    model = diffusion._bands[0].model
+    evaluate = model.forward
+
+    def forward(x: Tensor, *args: object, **kwargs: object) -> object:
+        seen.append(len(x))
+        leaving.cancelled = leaving.evaluated == 2
+        return evaluate(x, *args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", forward)
+    clips = group([staying, leaving])
+    assert list(clips) == [0]
+    assert leaving.evaluated == 3
+    assert seen == [2] * 3 + [1] * (len(STEPS) - 4)
+    assert staying.evaluated == diffusion.evaluations
+    (alone,) = made(diffusion, Job(codes(), seed=1))
+    assert np.abs(alone.array() - clips[0].array()).max() < 1e-4
+    assert isinstance(diffusion.generate([Job(codes(), 1, cancelled=True)])[0], Cancelled)
+
+
+def test_it_follows_the_codecs_levels(diffusion: Diffusion, folder: Path):
+    """The equaliser gives the clip the deviation of what the codec itself makes."""
+    (clip,) = made(diffusion, Job(codes(50), seed=1))
+    (own,) = Codec.load(str(folder / "codec"), device="cpu").decode([CodesPiece(codes(50))])
+    assert clip.array().std() == pytest.approx(own.audio.array().std(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (np.zeros((2, 9), int), "takes 4"),
+        (np.zeros((4, 0), int), "no frames"),
+        (np.full((4, 3), 600), "from 0 to 511"),
+    ],
+)
+def test_bad_codes_fail_alone(diffusion: Diffusion, bad: np.ndarray, reason: str):
+    error, clip = diffusion.generate([Job(Codes.pack(bad), 1), Job(codes(2), 1)])
+    assert isinstance(error, InvalidRequest)
+    assert reason in str(error)
+    assert isinstance(clip, Waveform)
+
+
+def test_another_codecs_latents_are_refused(folder: Path, tmp_path: Path):
+    write.write_codec(tmp_path)
+    package = torch.load(folder / "mbd_musicgen_32khz.th", weights_only=False)
+    for band in range(2):
+        package[band]["cfg"].diffusion_unet.codec_dim = 32
+        state = package[band]["model_state"]
+        state["conv_codec.weight"] = state["conv_codec.weight"][:, :32]
+    torch.save(package, tmp_path / "mbd_musicgen_32khz.th")
+    with pytest.raises(CheckpointMismatch, match=r"latents of \[32\].* has 64"):
+        Diffusion.load(str(tmp_path), str(tmp_path), device="cpu")
