@@ -101,8 +101,7 @@ class TokenModel:
         )
 
     async def _request(self, params: "GenerationParams") -> "Request":
-        conditions = await self._encoder.run(self._model.conditions, params.text)
-        return self._model.request(params, conditions)
+        return await self._encoder.run(self._model.prepare, params)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

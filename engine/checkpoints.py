@@ -9,13 +9,16 @@ import typing as tp
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
+from urllib.error import URLError
 
 import demucs.pretrained
 import httpx
 import torch
 import yaml
+from audiocraft.data.audio_utils import convert_audio
 from audiocraft.models import builders
 from audiocraft.models.encodec import CompressionModel, HFEncodecCompressionModel
 from audiocraft.models.lm import LMModel
@@ -118,12 +121,19 @@ def load_strictly(model: nn.Module, state: dict[str, torch.Tensor], path: Path) 
 
 
 def load_language_model(
-    source: str, *, device: str, dtype: str, text_encoder: str | None = None
+    source: str,
+    *,
+    device: str,
+    dtype: str,
+    text_encoder: str | None = None,
+    stem_separation: bool = False,
 ) -> LMModel:
     """Load a MusicGen or AudioGen language model with its conditioners, ready to generate.
 
     `dtype` is a torch name, such as "float32". `text_encoder` is a source for T5, instead of
-    the one that the checkpoint names. Raises a CheckpointError.
+    the one that the checkpoint names. With `stem_separation` a melody model takes drums and bass
+    out of a melody by demucs, as AudioCraft does; without, it follows all of it. Raises a
+    CheckpointError.
     """
     path = fetch(source, LANGUAGE_MODEL_FILE)
     package = read(path)
@@ -138,8 +148,13 @@ def load_language_model(
         (OmegaConf.select(cfg, parent) or {}).pop(key, None)
     try:
         use_text_encoder(cfg, text_encoder)
-        with without_stem_separator():
+        with nullcontext() if stem_separation else without_stem_separator():
             model = builders.get_lm_model(cfg)
+    except URLError as error:
+        reason = f"the stem separator's weights (htdemucs) were not had: {first_line(error)}"
+        raise CheckpointNotFound(
+            f"{path}: {reason}; stem_separation: false goes without"
+        ) from error
     except BUILD_ERRORS as error:
         raise CheckpointMismatch(f"{path}: 'xp.cfg' does not build a model: {error}") from error
     load_strictly(model, entry(package, "best_state", path), path)
@@ -148,18 +163,26 @@ def load_language_model(
         # As MusicGen.get_pretrained sets it for inference.
         melody = model.condition_provider.conditioners["self_wav"]
         melody.match_len_on_eval, melody._use_masking = True, False
+        if not stem_separation:
+            melody._get_stemmed_wav = partial(_as_it_is, rate=melody.sample_rate)
     return model.eval()
 
 
+def _as_it_is(audio: torch.Tensor, sample_rate: int, *, rate: int) -> torch.Tensor:
+    """Return a melody, [B, C, T], mono and at the chroma's rate, with all that sounds in it."""
+    converted: torch.Tensor = convert_audio(audio, sample_rate, rate, 1)
+    return converted
+
+
 class _NoSeparator(nn.Module):
-    """Stands for demucs in a melody model that is given no melody."""
+    """Stands for demucs in a melody model that separates no stems."""
 
     sources = ("drums", "bass", "other", "vocals")
 
 
 @contextmanager
 def without_stem_separator() -> Iterator[None]:
-    """Build melody models without demucs, whose weights come from elsewhere and are unused here."""
+    """Build melody models without demucs, whose weights come from elsewhere."""
     get_model = demucs.pretrained.get_model
     demucs.pretrained.get_model = lambda _name: _NoSeparator()
     try:

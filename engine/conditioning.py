@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import torch
 from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import (
@@ -12,6 +13,7 @@ from audiocraft.modules.conditioners import (
     T5Conditioner,
     WavCondition,
 )
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from safetensors import SafetensorError
 from torch import Tensor
@@ -25,6 +27,8 @@ from engine.errors import (
 )
 from engine.sources import locate
 
+MELODY = "self_wav"
+"""AudioCraft's name of the condition that is a melody."""
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json")
 
 
@@ -70,21 +74,39 @@ def _check_text_encoder(name: str, folder: Path | None) -> int:
     return int(config.d_model)
 
 
-def text_attributes(lm: LMModel, text: str) -> ConditioningAttributes:
-    """Return AudioCraft's attributes for one text.
+def takes_melody(lm: LMModel) -> bool:
+    """Whether the model can follow a melody."""
+    return MELODY in lm.condition_provider.conditioners
 
-    A melody model gets the null melody that `MusicGen.generate` gives it.
+
+def attributes_of(
+    lm: LMModel, text: str, melody: NDArray[np.float32] | None = None
+) -> ConditioningAttributes:
+    """Return AudioCraft's attributes for one text, and for a melody, [1, samples].
+
+    Without one, a melody model gets the null melody that `MusicGen.generate` gives it.
     """
     attributes = ConditioningAttributes(text={"description": text})
-    if "self_wav" in lm.condition_provider.conditioners:
+    if takes_melody(lm):
+        wave = torch.zeros(1, 1, 1) if melody is None else torch.from_numpy(melody.copy())[None]
+        length = 0 if melody is None else wave.shape[-1]
         device = next(lm.parameters()).device
-        attributes.wav["self_wav"] = WavCondition(
-            torch.zeros((1, 1, 1), device=device),
-            torch.tensor([0], device=device),
+        attributes.wav[MELODY] = WavCondition(
+            wave.to(device),
+            torch.tensor([length], device=device),
             sample_rate=[lm.cfg.sample_rate],
             path=[None],
+            seek_time=[0.0],
         )
     return attributes
+
+
+def window_of(melody: NDArray[np.float32], start: int, samples: int) -> NDArray[np.float32]:
+    """Return the stretch of a melody, [1, samples], that a window hears; it begins anew at its end.
+
+    As `MusicGen._generate_tokens` cuts it for clips longer than a window.
+    """
+    return melody[:, np.arange(start, start + samples) % melody.shape[1]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,8 +156,7 @@ class Engine:
         if ended:
             self.scheduler.remove(request)
         elif sequence.window_ended:
-            sequence.slide()
-            request.fed = 0
+            request.slide()
         return Progress(request, codes, ended, error)
 
     @torch.inference_mode()

@@ -6,20 +6,19 @@ from functools import lru_cache
 
 import numpy as np
 from audiocraft.models.lm import LMModel
-from numpy.typing import NDArray
 
 from engine.cache import slot_bytes
 from engine.checkpoints import load_language_model
-from engine.conditioning import Conditions, encode, text_attributes
+from engine.conditioning import MELODY, Conditions, attributes_of, encode, takes_melody, window_of
 from engine.decoder import check_supported
 from engine.engine import Engine, EngineSettings
-from engine.errors import NoRoom
+from engine.errors import InvalidRequest, NoRoom
 from engine.loop import EngineLoop
-from engine.params import GenerationParams, LanguageModelInfo
+from engine.params import Codes, GenerationParams, LanguageModelInfo, Waveform
 from engine.request import Request
 from engine.sequence import Sequence, Windowing
 
-CACHED_CONDITIONS = 256
+CACHED_TEXTS, CACHED_MELODIES = 256, 16
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +44,18 @@ class LanguageModel:
             sample_rate=int(lm.cfg.sample_rate),
             frame_rate=frame_rate,
             max_seconds=max_seconds,
+            melody=takes_melody(lm),
         )
         self._windowing = Windowing(
             delays=lm.pattern_provider.delays,
             special=lm.special_token_id,
             max_frames=int(max_seconds * frame_rate),
-            stride_frames=int(min(stride_seconds, 0.9 * max_seconds) * frame_rate),
+            stride_frames=int(min(stride_seconds, 0.6 * max_seconds) * frame_rate),
         )
         self._settings = settings = self._sized(settings)
         self.loop = EngineLoop(Engine(lm, settings, take=take))
-        self.conditions = lru_cache(CACHED_CONDITIONS)(self._conditions)
+        self.conditions = lru_cache(CACHED_TEXTS)(self._text_conditions)
+        self._melody_conditions = lru_cache(CACHED_MELODIES)(self._conditions_of_melody)
 
     @classmethod
     def load(
@@ -79,8 +80,8 @@ class LanguageModel:
     def _sized(self, settings: EngineSettings) -> EngineSettings:
         """Fit positions to the model's windows, and slots to the budget."""
         prefix = 0
-        if "self_wav" in self._lm.condition_provider.conditioners:
-            chroma = self._lm.condition_provider.conditioners["self_wav"]
+        if self.info.melody:
+            chroma = self._lm.condition_provider.conditioners[MELODY]
             prefix = chroma.chroma_len + settings.max_text_tokens
         positions = prefix + self._windowing.max_frames + max(self._windowing.delays) + 1
         each = slot_bytes(self._lm, positions, settings.max_text_tokens, settings.precision)
@@ -91,20 +92,81 @@ class LanguageModel:
         logger.info("%s: %d slots", figures, slots)
         return replace(settings, max_slots=slots, max_positions=positions)
 
-    def _conditions(self, text: str) -> Conditions:
+    def _text_conditions(self, text: str) -> Conditions:
         """Encode a text; some milliseconds to seconds, so not on the event loop."""
-        return encode(self._lm, text_attributes(self._lm, text))
+        return encode(self._lm, attributes_of(self._lm, text))
+
+    def _conditions_of_melody(self, text: str, melody: Waveform, start: int | None) -> Conditions:
+        """Encode a text, and a melody from a frame on; all of it where the clip is one window."""
+        samples = melody.array()
+        if start is not None:
+            info = self.info
+            begin = int(start / info.frame_rate * info.sample_rate)
+            samples = window_of(samples, begin, int(info.max_seconds * info.sample_rate))
+        return encode(self._lm, attributes_of(self._lm, text, samples))
+
+    def prepare(self, params: GenerationParams) -> Request:
+        """Encode what a request is generated from, and make it; not on the event loop either.
+
+        Raises InvalidRequest where the model cannot do what is asked.
+        """
+        if params.melody is None:
+            return self.request(params, self.conditions(params.text))
+        self._check_melody(params.melody)
+        starts = self._windowing_of(params).starts(params.frames)
+        places = starts if len(starts) > 1 else [None]
+        windows = [self._melody_conditions(params.text, params.melody, at) for at in places]
+        return self.request(params, *windows)
 
     def request(
-        self,
-        params: GenerationParams,
-        conditions: Conditions,
-        variation: int = 0,
-        prompt: NDArray[np.int16] | None = None,
+        self, params: GenerationParams, conditions: Conditions, *later: Conditions
     ) -> Request:
-        """Make a request. Raises InvalidRequest where the text is too long for a slot."""
+        """Make a request of encoded conditions, a window's each, or one's for all.
+
+        Raises InvalidRequest where the model cannot do what is asked.
+        """
         self.loop.engine.check_text(conditions)
-        codes = None if prompt is None else prompt.astype(np.int64)
-        return Request(
-            params, conditions, Sequence(self._windowing, params.frames, codes), variation
-        )
+        prompt = params.prompt
+        if prompt is not None:
+            self._check_prompt(prompt, params.frames)
+        windowing = self._windowing_of(params)
+        codes = None if prompt is None else prompt.array().astype(np.int64)
+        sequence = Sequence(windowing, params.frames, codes)
+        passed = sequence.window_start // windowing.stride_frames if later else 0
+        now, *after = (conditions, *later)[passed:]
+        return Request(params, now, sequence, after)
+
+    def _windowing_of(self, params: GenerationParams) -> Windowing:
+        if params.stride_seconds is None:
+            return self._windowing
+        stride = int(params.stride_seconds * self.info.frame_rate)
+        if not 0 < stride < self._windowing.max_frames:
+            reason = f"must be above 0 and below this model's window, {self.info.max_seconds:g} s"
+            raise InvalidRequest(f"extend_stride {reason}", "extend_stride")
+        return replace(self._windowing, stride_frames=stride)
+
+    def _check_melody(self, melody: Waveform) -> None:
+        if not self.info.melody:
+            raise InvalidRequest("this model follows no melody; leave it out", "melody")
+        if (melody.sample_rate, melody.channels) != (self.info.sample_rate, 1):
+            wanted = f"{self.info.sample_rate} Hz, mono"
+            raise InvalidRequest(f"the melody must be {wanted}", "melody")
+        if not melody.samples or not np.isfinite(melody.array()).all():
+            raise InvalidRequest(
+                "the melody is empty, or has samples that are no numbers", "melody"
+            )
+
+    def _check_prompt(self, prompt: Codes, frames: int) -> None:
+        info = self.info
+        if prompt.codebooks != info.codebooks:
+            problem = f"has {prompt.codebooks} codebooks; this model has {info.codebooks}"
+        elif prompt.frames >= frames:
+            problem = "is as long as the clip, or longer; ask for a longer duration"
+        elif (
+            prompt.frames
+            and not 0 <= prompt.array().min() <= prompt.array().max() < info.cardinality
+        ):
+            problem = f"has codes that are not from 0 to {info.cardinality - 1}"
+        else:
+            return
+        raise InvalidRequest(f"the audio to continue {problem}", "continue_from")

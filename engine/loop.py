@@ -28,24 +28,23 @@ class Stream:
         self._loop = asyncio.get_running_loop()
         self._chunk_frames, self._least = chunk_frames, first_chunk_frames
         self._pending: list[Codes] = []
-        self._begun = False
+        self.begun = False
+        """Whether codes were passed on."""
         self._arrived: asyncio.Queue[tuple[Codes, Progress]] = asyncio.Queue()
 
-    def put(self, progress: Progress) -> bool:
-        """Take a step's result, on the engine's thread; pass it on when a chunk is full.
-
-        Returns whether this was the first.
-        """
+    def add(self, progress: Progress) -> Codes | None:
+        """Take a step's result, on the engine's thread; return a chunk when one is full."""
         self._pending.append(progress.codes)
         if not progress.ended and sum(c.shape[1] for c in self._pending) < self._least:
-            return False
-        codes = np.concatenate(self._pending, axis=1)
-        first = not self._begun and codes.size > 0
-        self._begun |= first
+            return None
+        chunk = np.concatenate(self._pending, axis=1)
         self._pending, self._least = [], self._chunk_frames
+        return chunk
+
+    def send(self, chunk: Codes, progress: Progress) -> None:
+        """Pass a chunk on to the reader, with the progress that completed it."""
         with suppress(RuntimeError):  # the reader's event loop is closed: nobody reads
-            self._loop.call_soon_threadsafe(self._arrived.put_nowait, (codes, progress))
-        return first
+            self._loop.call_soon_threadsafe(self._arrived.put_nowait, (chunk, progress))
 
     async def get(self) -> tuple[Codes, Progress]:
         """Wait for the next chunk, and the progress that completed it."""
@@ -125,10 +124,15 @@ class EngineLoop:
             stream = self._streams[progress.request]
             if progress.ended:
                 del self._streams[progress.request]
-            if stream.put(progress):
+            chunk = stream.add(progress)
+            if chunk is None:
+                continue
+            if chunk.size and not stream.begun:
+                stream.begun = True
                 self.engine.statistics.first_chunks += 1
                 waited = time.perf_counter() - progress.request.arrived
                 self.engine.statistics.first_chunk_seconds += waited
+            stream.send(chunk, progress)
 
     def _take_orders(self) -> bool:
         """Do what was asked since the last step; wait for an order where there is no work."""

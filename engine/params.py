@@ -8,27 +8,6 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationParams:
-    """One request to a language model.
-
-    Defaults and meaning are AudioCraft's (`MusicGen.set_generation_params`).
-    """
-
-    text: str
-    frames: int
-    """Codec frames of the clip, at least 1."""
-    seed: int
-    """0 to 2**63 - 1; the same seed gives the same codes."""
-    temperature: float = 1.0
-    """0 means greedy decoding."""
-    top_k: int = 250
-    """Sample among the k likeliest; 0 means all. Ignored where `top_p` is above 0."""
-    top_p: float = 0.0
-    guidance_scale: float = 3.0
-    """Classifier-free guidance; 1 follows the conditional model alone."""
-
-
-@dataclass(frozen=True, slots=True)
 class Codes:
     """Codec tokens [codebooks, frames], as little-endian int16 in C order."""
 
@@ -54,15 +33,6 @@ class Codes:
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
-    """A language model's answer, with the seconds it waited for the model and ran on it."""
-
-    codes: Codes
-    wait_seconds: float
-    run_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Waveform:
     """Audio [channels, samples], as little-endian float32 in C order, full scale ±1."""
 
@@ -84,6 +54,44 @@ class Waveform:
     def array(self) -> NDArray[np.float32]:
         """Return a read-only view, float32 [channels, samples]."""
         return np.frombuffer(self.data, "<f4").reshape(self.channels, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """One request to a language model.
+
+    Defaults and meaning are AudioCraft's (`MusicGen.set_generation_params`).
+    """
+
+    text: str
+    frames: int
+    """Codec frames of the clip, at least 1."""
+    seed: int
+    """0 to 2**63 - 1; the same seed gives the same codes."""
+    temperature: float = 1.0
+    """0 means greedy decoding."""
+    top_k: int = 250
+    """Sample among the k likeliest; 0 means all. Ignored where `top_p` is above 0."""
+    top_p: float = 0.0
+    guidance_scale: float = 3.0
+    """Classifier-free guidance; 1 follows the conditional model alone."""
+    variation: int = 0
+    """Requests that differ in it alone draw differently and share their conditions."""
+    stride_seconds: float | None = None
+    """How far a window moves along a clip longer than it; None is the model's own."""
+    melody: Waveform | None = None
+    """What a melody model takes the chroma of, mono, at the model's rate."""
+    prompt: Codes | None = None
+    """Codes that the clip begins with; `frames` counts them, and they are not given back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A language model's answer, with the seconds it waited for the model and ran on it."""
+
+    codes: Codes
+    wait_seconds: float
+    run_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,8 @@ class LanguageModelInfo:
     """Frames a second, likewise."""
     max_seconds: float
     """The longest window; longer clips take several."""
+    melody: bool = False
+    """Whether it can follow a melody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import torch
 from audiocraft.models.lm import LMModel
 
 from engine.checkpoints import load_language_model
-from engine.conditioning import text_attributes
+from engine.conditioning import attributes_of
 from engine.errors import Cancelled, InvalidRequest
 from engine.params import Codes, GenerationParams
 
@@ -52,7 +52,7 @@ class ReferenceModel:
         with torch.autocast(self.device.type, self.dtype, enabled=half):
             torch.manual_seed(params.seed)
             codes = self.lm.generate(
-                conditions=[text_attributes(self.lm, params.text)],
+                conditions=[attributes_of(self.lm, params.text)],
                 max_gen_len=params.frames,
                 use_sampling=params.temperature > 0,
                 temp=params.temperature,

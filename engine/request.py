@@ -1,6 +1,7 @@
 """A request inside the engine, from its arrival to its end."""
 
 import time
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,7 +21,8 @@ class Request:
     params: GenerationParams
     conditions: Conditions
     sequence: Sequence
-    variation: int = 0
+    later: Items[Conditions] = ()
+    """Those of the windows to come, where a melody goes on in them."""
     priority: int = 0
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
@@ -59,6 +61,13 @@ class Request:
             message = "a running request's text can become another text, not none and no melody"
             raise InvalidRequest(message, "text")
 
+    def slide(self) -> None:
+        """Go on in the next window, under its conditions."""
+        self.sequence.slide()
+        self.fed = 0
+        if self.later:
+            self.conditions, *self.later = self.later
+
     def seconds_waited_and_run(self) -> tuple[float, float]:
         """Return the seconds until it got its slot, and those since."""
         assert self.started is not None
@@ -69,7 +78,7 @@ class Request:
         """The parameters of the next draw."""
         return Sampling(
             seed=self.params.seed,
-            variation=self.variation,
+            variation=self.params.variation,
             step=self.sequence.step,
             temperature=self.params.temperature,
             top_k=self.params.top_k,

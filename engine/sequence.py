@@ -25,6 +25,11 @@ class Windowing:
     max_frames: int
     stride_frames: int
 
+    def starts(self, frames: int) -> list[int]:
+        """Return the frames at which the windows of a clip begin."""
+        beyond = max(frames - self.max_frames, 0)
+        return [n * self.stride_frames for n in range(1 - -beyond // self.stride_frames)]
+
 
 class Sequence:
     """The codes of one request; `columns` go to the model, `accept` takes what it drew."""

@@ -11,6 +11,7 @@ from audiocraft.solvers import builders as solver_builders
 from omegaconf import DictConfig, OmegaConf
 
 from bundles.tiny import recipe
+from engine.checkpoints import without_stem_separator
 
 
 def write_text_encoder(folder: Path) -> str:
@@ -34,7 +35,8 @@ def write_language_model(
 ) -> LMModel:
     cfg = recipe.language_model_config(seconds) if cfg is None else cfg
     cfg.conditioners.description.t5.name = text_encoder
-    model = builders.get_lm_model(cfg)
+    with without_stem_separator():
+        model = builders.get_lm_model(cfg)
     recipe.export(model, cfg, folder / "state_dict.bin")
     return model.eval()
 

@@ -35,7 +35,7 @@ def codes(model: LanguageModel, wanted: Sequence[GenerationParams]) -> list[NDAr
     """Return each one's codes, [codebooks, frames]; they share steps."""
 
     async def one(params: GenerationParams) -> NDArray[np.int16]:
-        request = model.request(params, model.conditions(params.text))
+        request = model.prepare(params)
         parts = [part async for part in model.loop.generate(request)]
         return np.concatenate(parts, axis=1)
 

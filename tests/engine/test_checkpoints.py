@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from pathlib import Path
+from urllib.error import URLError
 
 import demucs.pretrained
 import numpy as np
@@ -118,9 +119,6 @@ def test_melody_model_without_a_melody(
     checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It needs no stem separator, and gives what AudioCraft gives with one that is never asked."""
-    separator = torch.nn.Identity()
-    separator.sources = ["drums", "bass", "other", "vocals"]
-    monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: separator)
     write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
     (tmp_path / CODEC_FILE).write_bytes((checkpoints.codec / CODEC_FILE).read_bytes())
     monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: pytest.fail("asked"))
@@ -128,12 +126,28 @@ def test_melody_model_without_a_melody(
     params = GenerationParams("calm piano", frames=20, seed=3)
     codes = ours.generate(params, lambda: False).array()
 
+    separator = torch.nn.Identity()
+    separator.sources = ["drums", "bass", "other", "vocals"]
     monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: separator)
     theirs = MusicGen.get_pretrained(str(tmp_path))
     theirs.set_generation_params(duration=0.4, extend_stride=1)
     torch.manual_seed(3)
     _, expected = theirs.generate(["calm piano"], return_tokens=True)
     np.testing.assert_array_equal(codes, expected[0].numpy())
+
+
+def test_stem_separation_needs_its_weights(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It fails at the start, and says how to go without; it never takes the whole mix silently."""
+
+    def unreachable(name: str) -> torch.nn.Module:
+        raise URLError(f"{name}: no network")
+
+    write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
+    monkeypatch.setattr(demucs.pretrained, "get_model", unreachable)
+    with pytest.raises(CheckpointNotFound, match="stem_separation: false goes without"):
+        load_language_model(str(tmp_path), device="cpu", dtype="float32", stem_separation=True)
 
 
 def test_diffusion(tmp_path: Path):

@@ -12,7 +12,7 @@ from audiocraft.modules.conditioners import ConditioningAttributes, WavCondition
 
 from engine import graphs
 from engine.checkpoints import load_language_model
-from engine.conditioning import encode, text_attributes
+from engine.conditioning import attributes_of, encode
 from engine.engine import Engine, EngineSettings
 from engine.params import GenerationParams
 from engine.request import Progress, Request
@@ -119,7 +119,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_alone(lm: LMModel, case: Case):
-    attributes = text_attributes(lm, case.text)
+    attributes = attributes_of(lm, case.text)
     engine = Engine(lm, EngineSettings(max_slots=2, max_positions=200, prefill_chunk=7))
     (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
     assert_same(by_audiocraft(lm, case, attributes), codes, case)
@@ -127,9 +127,9 @@ def test_alone(lm: LMModel, case: Case):
 
 
 def test_the_codes_are_worth_comparing(lm: LMModel):
-    codes = by_audiocraft(lm, CASES[0], text_attributes(lm, "calm piano"))
+    codes = by_audiocraft(lm, CASES[0], attributes_of(lm, "calm piano"))
     assert len(np.unique(codes)) > 40
-    other = by_audiocraft(lm, CASES[0], text_attributes(lm, "thunder and rain"))
+    other = by_audiocraft(lm, CASES[0], attributes_of(lm, "thunder and rain"))
     assert (codes != other).mean() > 0.5
 
 
@@ -137,7 +137,7 @@ def test_among_fifteen_who_join_and_leave(lm: LMModel):
     """Others arrive, end and are cancelled around the wanted ones, at random steps."""
     draw = np.random.default_rng(1)
     engine = Engine(lm, EngineSettings(max_slots=16, max_positions=200, prefill_chunk=7))
-    wanted = [request_of(lm, case, text_attributes(lm, case.text)) for case in CASES]
+    wanted = [request_of(lm, case, attributes_of(lm, case.text)) for case in CASES]
     others: list[Request] = []
 
     def join_and_leave(step: int) -> None:
@@ -146,7 +146,7 @@ def test_among_fifteen_who_join_and_leave(lm: LMModel):
         while len(engine.scheduler.running) + engine.scheduler.waiting < 16 and step < 200:
             words = " ".join(draw.choice(["rain", "jazz", "slow", "brass"], draw.integers(0, 6)))
             case = Case(words, int(draw.integers(1, 60)), float(draw.choice([1.0, 3.0, 5.0])))
-            other = request_of(lm, case, text_attributes(lm, case.text))
+            other = request_of(lm, case, attributes_of(lm, case.text))
             sampled = replace(other.params, temperature=1.0, seed=int(draw.integers(99)))
             other.params = sampled
             others.append(other)
@@ -155,7 +155,7 @@ def test_among_fifteen_who_join_and_leave(lm: LMModel):
             engine.cancel(others[int(draw.integers(len(others)))])
 
     for case, codes in zip(CASES, finish(engine, wanted, join_and_leave), strict=True):
-        assert_same(by_audiocraft(lm, case, text_attributes(lm, case.text)), codes, case)
+        assert_same(by_audiocraft(lm, case, attributes_of(lm, case.text)), codes, case)
     assert len(others) > 30
 
 
@@ -166,29 +166,22 @@ def test_by_captured_steps(lm: LMModel, monkeypatch: pytest.MonkeyPatch):
     engine = Engine(lm, EngineSettings(max_slots=5, max_positions=200, prefill_chunk=7))
     engine.graphs = graphs.Graphs(engine.decoder, 10)
     cases = [*CASES[:6], *CASES[-3:]]
-    requests = [request_of(lm, case, text_attributes(lm, case.text)) for case in cases]
+    requests = [request_of(lm, case, attributes_of(lm, case.text)) for case in cases]
     for request in requests:
         engine.scheduler.add(request)
     for case, codes in zip(cases, finish(engine, requests), strict=True):
-        assert_same(by_audiocraft(lm, case, text_attributes(lm, case.text)), codes, case)
+        assert_same(by_audiocraft(lm, case, attributes_of(lm, case.text)), codes, case)
     assert engine.statistics.rows < engine.statistics.rows_run < 2 * engine.statistics.rows
 
 
-def test_melody(checkpoints: Checkpoints, tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_melody(checkpoints: Checkpoints, tmp_path):
     """Chroma and text before the codes; conditional and null rows both have a prefix."""
-    import demucs.pretrained
-
-    separator = torch.nn.Identity()
-    separator.sources = ["drums", "bass", "other", "vocals"]
-    monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: separator)
     write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
     lm = lively(load_language_model(str(tmp_path), device="cpu", dtype="float32"))
-    chroma = lm.condition_provider.conditioners["self_wav"]
-    monkeypatch.setattr(chroma, "_get_stemmed_wav", lambda wav, rate: wav)
     engine = Engine(lm, EngineSettings(max_slots=2, max_positions=2200, prefill_chunk=50))
     melody = torch.sin(torch.arange(16000) * torch.linspace(0.1, 0.3, 16000))
     for case in (Case(), Case(text=""), Case(prompt=6), Case(guidance=1.0)):
-        attributes = text_attributes(lm, case.text)
+        attributes = attributes_of(lm, case.text)
         attributes.wav["self_wav"] = WavCondition(
             melody[None, None], torch.tensor([16000]), [16000], [None]
         )
@@ -208,7 +201,7 @@ def test_stereo(checkpoints: Checkpoints, tmp_path):
     lm = lively(load_language_model(str(tmp_path), device="cpu", dtype="float32"))
     engine = Engine(lm, EngineSettings(max_slots=2, max_positions=100))
     for case in (Case(), Case(prompt=5), Case(frames=40, max_frames=20, stride=12)):
-        attributes = text_attributes(lm, case.text)
+        attributes = attributes_of(lm, case.text)
         (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
         assert_same(by_audiocraft(lm, case, attributes), codes, case)
 

@@ -19,7 +19,7 @@ from engine.checkpoints import load_language_model
 from engine.engine import EngineSettings
 from engine.errors import CheckpointMismatch, GenerationFailed, InvalidRequest, NoRoom
 from engine.language_model import LanguageModel
-from engine.params import GenerationParams
+from engine.params import Codes, GenerationParams
 from tests import checkpoints as write
 from tests.conftest import Checkpoints
 
@@ -38,8 +38,8 @@ def model(checkpoints: Checkpoints, request: pytest.FixtureRequest) -> Iterator[
     model.loop.close()
 
 
-async def generate(model: LanguageModel, params: GenerationParams = PARAMS, **more: object):
-    request = model.request(params, model.conditions(params.text), **more)
+async def generate(model: LanguageModel, params: GenerationParams = PARAMS):
+    request = model.prepare(params)
     async with aclosing(model.loop.generate(request)) as chunks:
         return np.concatenate([chunk async for chunk in chunks], axis=1)
 
@@ -72,13 +72,13 @@ async def test_same_seed_same_codes_whoever_shares_the_batch(model: LanguageMode
     assert [codes.shape[1] for codes in together[1:]] == [other.frames for other in others]
     assert model.loop.engine.statistics.requests > model.loop.engine.statistics.steps
     assert (await generate(model, replace(PARAMS, seed=8)) != alone).any()
-    assert (await generate(model, variation=1) != alone).any()
+    assert (await generate(model, replace(PARAMS, variation=1)) != alone).any()
 
 
 @pytest.mark.parametrize("known", [1, 20, 38])
 async def test_resumed_from_its_codes_it_goes_on_the_same(model: LanguageModel, known: int):
     whole = await generate(model)
-    rest = await generate(model, prompt=whole[:, :known])
+    rest = await generate(model, replace(PARAMS, prompt=Codes.pack(whole[:, :known])))
     np.testing.assert_array_equal(rest, whole[:, known:])
 
 

@@ -9,7 +9,7 @@ from audiocraft.models.lm import LMModel
 from hypothesis import HealthCheck, given, settings
 
 from engine.checkpoints import load_language_model
-from engine.conditioning import Conditions, encode, text_attributes
+from engine.conditioning import Conditions, attributes_of, encode
 from engine.engine import Engine, EngineSettings
 from engine.params import GenerationParams
 from engine.request import Request
@@ -60,7 +60,7 @@ def engine(checkpoints: Checkpoints) -> Engine:
 def conditions(checkpoints: Checkpoints) -> dict[str, Conditions]:
     lm: LMModel = load_language_model(str(checkpoints.music), device="cpu", dtype="float32")
     texts = ["", "rain", "slow jazz with piano"]
-    return {text: encode(lm, text_attributes(lm, text)) for text in texts}
+    return {text: encode(lm, attributes_of(lm, text)) for text in texts}
 
 
 def made(plan: Plan, conditions: dict[str, Conditions]) -> Request:
