@@ -2,6 +2,7 @@
 
     EngineError
     ├── InvalidRequest        the caller asked for what this model cannot do
+    │   └── InvalidAudio          an uploaded file that is not audio, or not within the limits
     ├── Cancelled             the caller left; the work was stopped
     ├── GenerationFailed      the model failed on this request, or on the step that it was in
     ├── NoRoom                not even one slot fits the memory that it may take
@@ -37,6 +38,10 @@ class InvalidRequest(EngineError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class InvalidAudio(InvalidRequest):
+    """An uploaded file that is not audio, is damaged, or is not within the limits."""
 
 
 class Cancelled(EngineError):

@@ -1,0 +1,186 @@
+"""Uploaded files: what is audio is decoded, what is not is a typed error, and nothing crashes."""
+
+import io
+import tracemalloc
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+from audiocraft.data.audio_utils import convert_audio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import InvalidAudio
+from engine.media import MediaLimits, convert, decode
+from engine.params import Waveform
+
+LIMITS = MediaLimits(max_bytes=2_000_000, max_seconds=20, max_channels=2)
+RATE = 24000
+
+
+def tone(seconds: float = 1.0, channels: int = 1) -> np.ndarray:
+    time = np.arange(int(seconds * RATE)) / RATE
+    pitches = [440 * (1 + channel) for channel in range(channels)]
+    return np.stack([0.5 * np.sin(2 * np.pi * pitch * time) for pitch in pitches])
+
+
+def by_soundfile(kind: str, subtype: str | None = None, audio: np.ndarray | None = None) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, (tone() if audio is None else audio).T, RATE, subtype, format=kind)
+    return file.getvalue()
+
+
+def by_ffmpeg(container: str, codec: str, seconds: float = 1.0, video: str | None = None) -> bytes:
+    """Encode a tone; with `video`, black pictures beside it."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        moving = output.add_stream(video, rate=5) if video else None
+        if moving:
+            moving.width, moving.height, moving.pix_fmt = 64, 64, "yuv420p"
+        stream = output.add_stream(codec, rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            tone(seconds).astype(np.float32), format="fltp", layout="mono"
+        )
+        frame.sample_rate = RATE
+        resampler = av.AudioResampler(
+            stream.format, "mono", RATE, frame_size=stream.frame_size or None
+        )
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            output.mux(stream.encode(part))
+        output.mux(stream.encode(None))
+        if moving:
+            for _ in range(5):
+                output.mux(moving.encode(av.VideoFrame(64, 64, "yuv420p")))
+            output.mux(moving.encode(None))
+    return file.getvalue()
+
+
+FILES = {
+    "wav": lambda: by_soundfile("WAV", "PCM_16"),
+    "wav, 24 bits": lambda: by_soundfile("WAV", "PCM_24"),
+    "wav, floats": lambda: by_soundfile("WAV", "FLOAT"),
+    "flac": lambda: by_soundfile("FLAC"),
+    "aiff": lambda: by_soundfile("AIFF"),
+    "mp3": lambda: by_ffmpeg("mp3", "libmp3lame"),
+    "ogg": lambda: by_soundfile("OGG", "VORBIS"),
+    "opus": lambda: by_ffmpeg("ogg", "libopus"),
+    "m4a": lambda: by_ffmpeg("ipod", "aac"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_kind_of_audio(kind: str):
+    audio = decode(FILES[kind](), LIMITS)
+    samples = audio.array()
+    assert audio.channels == 1
+    assert abs(audio.samples / audio.sample_rate - 1.0) < 0.09, "but for the coders' own delay"
+    spectrum = np.abs(np.fft.rfft(samples[0]))
+    loudest = np.argmax(spectrum) * audio.sample_rate / samples.shape[1]
+    assert abs(loudest - 440) < 3
+    assert abs(np.sqrt((samples**2).mean()) - 0.5 / np.sqrt(2)) < 0.03
+
+
+def test_lossless_is_lossless():
+    audio = decode(by_soundfile("WAV", "FLOAT", tone(channels=2)), LIMITS)
+    assert audio.sample_rate == RATE
+    np.testing.assert_array_equal(audio.array(), tone(channels=2).astype(np.float32))
+
+
+def bomb() -> bytes:
+    """Hours of silence in some kilobytes."""
+    return by_soundfile("FLAC", audio=np.zeros((1, 3600 * RATE)))
+
+
+def unsized(data: bytes) -> bytes:
+    """The wav of a pipe: its sizes were not known when its head was written."""
+    return data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:]
+
+
+BAD = {
+    "empty": (lambda: b"", "is empty"),
+    "text": (lambda: b"this is no audio at all, but a sentence. " * 50, "cannot be read"),
+    "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(500), "cannot be read"),
+    "a playlist": (lambda: b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "cannot be read"),
+    "a concat list": (lambda: b"ffconcat version 1.0\nfile /etc/passwd\n", "cannot be read"),
+    "a video": (lambda: by_ffmpeg("mp4", "aac", video="mpeg4"), "is a video"),
+    "no samples": (lambda: by_soundfile("WAV", "PCM_16", np.zeros((1, 0))), "no samples"),
+    "not numbers": (
+        lambda: by_soundfile("WAV", "FLOAT", np.full((1, 500), np.nan)),
+        "not numbers",
+    ),
+    "cut wav": (lambda: by_soundfile("WAV", "PCM_16")[:20000], "cut short"),
+    "cut flac": (lambda: by_soundfile("FLAC")[:5000], "cut short|cannot be read"),
+    "cut m4a": (lambda: FILES["m4a"]()[:3000], "cannot be read|cut short"),
+    "only a head": (lambda: by_soundfile("WAV", "PCM_16")[:44], "no samples|cut short"),
+    "too many bytes": (lambda: bytes(LIMITS.max_bytes + 1), "allowed: 2000000"),
+    "too long": (lambda: by_soundfile("WAV", "PCM_U8", tone(21)), "longer than 20 s"),
+    "a bomb": (bomb, "longer than 20 s"),
+    "too many channels": (
+        lambda: by_soundfile("WAV", "PCM_16", np.zeros((6, 500))),
+        "6 channels; allowed: 1 to 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_not_audio_or_too_much_is_refused(kind: str):
+    make, reason = BAD[kind]
+    with pytest.raises(InvalidAudio, match=reason) as caught:
+        decode(make(), LIMITS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wav_from_a_pipe_is_read_to_its_end():
+    audio = decode(unsized(by_soundfile("WAV", "PCM_16")), LIMITS)
+    assert audio.samples == RATE
+
+
+def test_a_bomb_is_stopped_while_it_unfolds():
+    """Where no length is stated, memory stays near what is allowed."""
+    data = unsized(by_soundfile("WAV", "PCM_U8", np.zeros((1, 1_900_000))))
+    tracemalloc.start()
+    with pytest.raises(InvalidAudio, match="longer than 20 s"):
+        decode(data, LIMITS)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * 20 * RATE * 4
+
+
+@pytest.mark.parametrize("source", FILES)
+def test_damaged_files_end_cleanly(source: str):
+    """Bytes changed, cut and repeated, anywhere in a real file."""
+    whole = FILES[source]()
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.data())
+    def damaged(data: st.DataObject) -> None:
+        broken = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 20))):
+            at = data.draw(st.integers(0, len(broken) - 1))
+            broken[at] = data.draw(st.integers(0, 255))
+        end = data.draw(st.integers(1, len(broken)))
+        try:
+            audio = decode(bytes(broken[:end]), LIMITS)
+        except InvalidAudio:
+            return
+        assert np.isfinite(audio.array()).all()
+        assert audio.samples <= LIMITS.max_seconds * audio.sample_rate
+
+    damaged()
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (16000, 1), (32000, 2), (48000, 1)])
+@pytest.mark.parametrize("given_channels", [1, 2])
+def test_converting_is_audiocrafts(rate: int, channels: int, given_channels: int):
+    audio = tone(0.3, given_channels).astype(np.float32)
+    made = convert(Waveform.pack(audio, RATE), rate, channels)
+    expected = convert_audio(torch.tensor(audio), RATE, rate, channels).numpy()
+    assert (made.sample_rate, made.channels) == (rate, channels)
+    np.testing.assert_array_equal(made.array(), expected)
+
+
+def test_two_channels_do_not_become_three():
+    with pytest.raises(InvalidAudio, match="send 1, 3 or more"):
+        convert(Waveform.pack(tone(channels=2), RATE), RATE, 3)
