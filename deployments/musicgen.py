@@ -2,6 +2,7 @@
 
 from ray import serve
 
+from deployments.settings import MusicGenSettings
 from deployments.token_model import SHUTDOWN_S, TokenModel
 
 
@@ -10,3 +11,6 @@ class MusicGen(TokenModel):
     """Serves a MusicGen checkpoint."""
 
     STRIDE_SECONDS = 18.0  # AudioCraft's `extend_stride` for MusicGen
+
+    def __init__(self, settings: MusicGenSettings) -> None:
+        super().__init__(settings, stem_separation=settings.stem_separation)

@@ -128,6 +128,9 @@ class MusicGenSettings(TokenModelSettings):
     """Text to music."""
 
     kind: Literal["musicgen"]
+    stem_separation: bool = True
+    """Whether a melody model takes drums and bass out of melodies, by demucs, as AudioCraft does;
+    without, it follows all that sounds."""
 
 
 class AudioGenSettings(TokenModelSettings):
@@ -144,8 +147,29 @@ class EnCodecSettings(ModelSettings):
     """As AudioCraft decodes; half precision is audible (bfloat16 errs at -47 dB)."""
 
 
+class DiffusionSettings(ModelSettings):
+    """Tokens to audio by multi-band diffusion."""
+
+    kind: Literal["mbd"]
+    file: str = "mbd_musicgen_32khz.th"
+    """Of the checkpoint; `mbd_comp_{2,4,8}.pt` are for EnCodec at 24 kHz."""
+    codec: str
+    """The name of the `encodec` entry on whose codes it was trained."""
+
+
+class DiscriminatorsSettings(ModelSettings):
+    """How real audio sounds."""
+
+    kind: Literal["discriminators"]
+
+
 AnyModelSettings = Annotated[
-    MusicGenSettings | AudioGenSettings | EnCodecSettings, Field(discriminator="kind")
+    MusicGenSettings
+    | AudioGenSettings
+    | EnCodecSettings
+    | DiffusionSettings
+    | DiscriminatorsSettings,
+    Field(discriminator="kind"),
 ]
 
 
@@ -153,10 +177,10 @@ class NoTunables(StrictModel):
     """The `user_config` of a deployment in which nothing may change while it runs."""
 
 
-class CodecTunables(StrictModel):
-    """The `user_config` of an EnCodec deployment: changes without a restart."""
+class BatchTunables(StrictModel):
+    """The `user_config` of a deployment that works in batches: changes without a restart."""
 
     max_batch_s: Annotated[int, Field(ge=1, le=3600)] = 60
-    """Seconds of audio that a batch holds; a longer piece goes alone."""
+    """Seconds of audio that a batch holds; what is longer goes alone."""
     batch_wait_timeout_s: Annotated[float, Field(ge=0, le=1)] = 0.005
     """How long the first request of a batch waits for others."""

@@ -22,7 +22,7 @@ class TokenModel:
     STRIDE_SECONDS: float
     """How far a window moves along a clip that is longer than it."""
 
-    def __init__(self, settings: TokenModelSettings) -> None:
+    def __init__(self, settings: TokenModelSettings, *, stem_separation: bool = False) -> None:
         prepare_hub(settings.checkpoint, settings.text_encoder)
         from engine import params
         from engine.engine import EngineSettings
@@ -36,6 +36,7 @@ class TokenModel:
             frame_rate=settings.frame_rate,
             stride_seconds=self.STRIDE_SECONDS,
             text_encoder=settings.text_encoder,
+            stem_separation=stem_separation,
         )
         self._encoder = Worker()
         self._health = Health()

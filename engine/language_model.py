@@ -67,13 +67,20 @@ class LanguageModel:
         frame_rate: float,
         stride_seconds: float,
         text_encoder: str | None = None,
+        stem_separation: bool = False,
     ) -> "LanguageModel":
         """Load a checkpoint (see `engine.checkpoints`) and allocate its slots.
 
         Raises a CheckpointError, or NoRoom where not even one slot fits the budget.
         """
         dtype = "float32" if device == "cpu" else settings.precision
-        lm = load_language_model(source, device=device, dtype=dtype, text_encoder=text_encoder)
+        lm = load_language_model(
+            source,
+            device=device,
+            dtype=dtype,
+            text_encoder=text_encoder,
+            stem_separation=stem_separation,
+        )
         pace = {"frame_rate": frame_rate, "stride_seconds": stride_seconds}
         return cls(lm, settings, **pace, take=True)
 

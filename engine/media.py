@@ -6,7 +6,6 @@ is let be, moving pictures are refused. What a small file may unfold to is bound
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import av
@@ -19,7 +18,7 @@ from julius.resample import resample_frac
 from numpy.typing import NDArray
 
 from engine.errors import InvalidAudio
-from engine.params import Waveform
+from engine.params import MediaLimits, Waveform
 
 FORMATS = "wav,w64,flac,mp3,ogg,mov,aiff,aac"
 """FFmpeg's names; `mov` is also m4a and mp4, `ogg` also Opus."""
@@ -29,15 +28,6 @@ UNKNOWN_BYTES = 0x7FFFFF00
 """Programs that write to a pipe state this many or more."""
 CUT_SHORT = 0.95
 """A file that gives less than this share of the length that it states is damaged."""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaLimits:
-    """What one upload may be."""
-
-    max_bytes: int
-    max_seconds: float
-    max_channels: int
 
 
 def decode(data: bytes, limits: MediaLimits) -> Waveform:

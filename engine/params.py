@@ -115,6 +115,34 @@ class AudioPiece:
 
 
 @dataclass(frozen=True, slots=True)
+class DiffusionParams:
+    """One clip to make by multi-band diffusion."""
+
+    codes: Codes
+    seed: int
+    equalize: bool = True
+    """Match the codec's own output in 32 bands, as AudioCraft does for tokens, not for audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diffusing:
+    """How far a clip is, in evaluations of a U-Net; at the end, the clip."""
+
+    done: int
+    total: int
+    audio: Waveform | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """What one upload may be."""
+
+    max_bytes: int
+    max_seconds: float
+    max_channels: int
+
+
+@dataclass(frozen=True, slots=True)
 class LanguageModelInfo:
     """What a language model can do."""
 

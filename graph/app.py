@@ -3,23 +3,36 @@
 from ray.serve import Application, Deployment
 
 from deployments.audiogen import AudioGen
+from deployments.discriminators import Discriminators
 from deployments.encodec import EnCodec
+from deployments.mbd import MultiBandDiffusion
+from deployments.media import Media
 from deployments.musicgen import MusicGen
+from deployments.settings import AnyModelSettings, DiffusionSettings
 from graph.ingress import Ingress
-from graph.settings import INGRESS, AppArgs
+from graph.settings import INGRESS, MEDIA, AppArgs
 
 DEPLOYMENTS: dict[str, Deployment] = {
     "musicgen": MusicGen,
     "audiogen": AudioGen,
     "encodec": EnCodec,
+    "mbd": MultiBandDiffusion,
+    "discriminators": Discriminators,
+    MEDIA: Media,
     INGRESS: Ingress,
 }
 
 
 def build(args: AppArgs) -> Application:
-    """Bind one deployment per model, and the ingress that composes them."""
-    handles = {
-        model.name: DEPLOYMENTS[model.kind].options(name=model.name, **model.options()).bind(model)
-        for model in args.models
-    }
+    """Bind one deployment per model, one for uploads, and the ingress that composes them."""
+    checkpoints = {model.name: model.checkpoint for model in args.models}
+
+    def bound(model: AnyModelSettings) -> Application:
+        deployment = DEPLOYMENTS[model.kind].options(name=model.name, **model.options())
+        if isinstance(model, DiffusionSettings):
+            return deployment.bind(model, checkpoints[model.codec])
+        return deployment.bind(model)
+
+    handles = {model.name: bound(model) for model in args.models}
+    handles[MEDIA] = DEPLOYMENTS[MEDIA].options(name=MEDIA, **args.media.options()).bind()
     return DEPLOYMENTS[INGRESS].options(**args.ingress.options()).bind(args.models, handles)

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from engine.errors import EngineError, InvalidRequest
+from engine.errors import EngineError, InvalidAudio, InvalidRequest
 
 logger = logging.getLogger("ray.serve")
 
@@ -78,7 +78,7 @@ def from_validation(error: RequestValidationError) -> ApiError:
     """Describe the first problem that pydantic found in a request's body."""
     first = error.errors()[0]
     status, code = VALIDATION_CODES.get(first["type"], (422, "invalid_value"))
-    fields = [str(part) for part in first["loc"] if part != "body"]
+    fields = [str(part) for part in first["loc"] if part not in ("body", "query")]
     if code == "invalid_json":
         return ApiError(status, code, f"the body is not JSON: {first['ctx']['error']}")
     param = first["ctx"]["key"] if code == "unknown_field" else ".".join(fields) or None
@@ -102,6 +102,8 @@ def install(app: FastAPI) -> None:
         return answer(request, error)
 
     async def engine(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, InvalidAudio):
+            return answer(request, ApiError(422, "invalid_audio", str(error), error.param))
         if isinstance(error, InvalidRequest):
             return answer(request, ApiError(422, "invalid_value", str(error), error.param))
         logger.error("request %s: %s", request_id(request), error)

@@ -11,11 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from graph.errors import ApiError, answer
 from graph.service import Service
 
+MULTIPART = "multipart/form-data"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class JsonRoute(APIRoute):
+class TypedRoute(APIRoute):
     """A route that refuses a body of another content type, rather than guess at it."""
+
+    wanted: tuple[str, ...]
 
     def get_route_handler(self) -> Handler:
         """Wrap FastAPI's handler."""
@@ -23,12 +26,25 @@ class JsonRoute(APIRoute):
 
         async def checked(request: Request) -> Response:
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                message = f"content-type is {kind or 'missing'!r}; send application/json"
+            if kind not in self.wanted:
+                wanted = " or ".join(self.wanted)
+                message = f"content-type is {kind or 'missing'!r}; send {wanted}"
                 raise ApiError(415, "unsupported_content_type", message)
             return await handle(request)
 
         return checked
+
+
+class JsonRoute(TypedRoute):
+    """Takes JSON."""
+
+    wanted = ("application/json",)
+
+
+class UploadRoute(TypedRoute):
+    """Takes a form with files."""
+
+    wanted = (MULTIPART,)
 
 
 # With these Ray Serve's proxy lets a client outlive its connection, or cut its own answer short.
@@ -38,7 +54,8 @@ STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds"
 class Guard:
     """ASGI middleware: refuses Serve's steering headers, and bodies above the limit.
 
-    A body above `limits.max_body_bytes` is refused while it is read.
+    A body above `limits.max_body_bytes`, or with files above `limits.max_upload_bytes` more, is
+    refused while it is read.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -57,7 +74,10 @@ class Guard:
                 scope, receive, send
             )
             return
-        limit = self._service.limits.max_body_bytes
+        limits = self._service.limits
+        limit = limits.max_body_bytes
+        if request.headers.get("content-type", "").startswith(MULTIPART):
+            limit += limits.max_upload_bytes
         seen = 0
 
         async def counted() -> Message:

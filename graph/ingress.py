@@ -13,7 +13,7 @@ from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.guards import Guard
 from graph.pipeline import Pipeline
-from graph.routes import generate, health, models
+from graph.routes import analyze, codec, generate, health, models
 from graph.service import Service
 from graph.settings import INGRESS, Limits
 
@@ -24,8 +24,15 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     app.add_middleware(Guard, service=service)
     errors.install(app)
-    for module in (generate, models, health):
-        app.include_router(module.router)
+    for router in (
+        generate.router,
+        codec.encoding,
+        codec.decoding,
+        analyze.router,
+        models.router,
+        health.router,
+    ):
+        app.include_router(router)
     return app
 
 

@@ -1,26 +1,42 @@
-"""The order of calls behind one request: language model, then codec."""
+"""The order of calls behind one request, such as language model, then codec."""
 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, Protocol, TypeVar, get_args
 
+import numpy as np
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from deployments.settings import AnyModelSettings, TokenModelSettings
+from deployments.settings import (
+    AnyModelSettings,
+    DiscriminatorsSettings,
+    EnCodecSettings,
+    ModelSettings,
+    TokenModelSettings,
+)
+from engine.analysis import Analysis, combine
 from engine.errors import EngineError
 from engine.params import (
     AudioPiece,
     CodecInfo,
+    Codes,
     CodesPiece,
+    DiscriminatorsInfo,
     Generated,
     GenerationParams,
     LanguageModelInfo,
     Waveform,
 )
 from graph.errors import ApiError
+from graph.settings import MEDIA, Limits
+
+PIECE_S, WINDOW_S = 30.0, 10.0
+"""Seconds of audio that a codec gets at a time, and that the discriminators judge at once."""
+Model = TypeVar("Model", bound=ModelSettings)
 
 
 class Method(Protocol):
@@ -79,6 +95,20 @@ class Clip:
     seconds: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A file's codes, and how many samples of the codec's rate it had."""
+
+    codes: Codes
+    samples: int
+
+
+def spans(total: int, size: int) -> list[tuple[int, int]]:
+    """Cut a length into stretches; a rest of less than half of one joins the last."""
+    starts = range(0, max(total - size // 2, 1), size)
+    return list(pairwise([*starts, total]))
+
+
 class Pipeline:
     """Composes the deployments; holds no state but what they said about themselves."""
 
@@ -87,21 +117,15 @@ class Pipeline:
         self._handles = handles
         self._voices: dict[str, Voice] = {}
 
-    def pick(self, kind: str, name: str | None) -> TokenModelSettings:
+    def pick(self, kind: type[Model], name: str | None) -> Model:
         """Return the model `name`, or the first of its kind. Raises ApiError 404."""
-        of_kind = {
-            model.name: model
-            for model in self.models.values()
-            if isinstance(model, TokenModelSettings) and model.kind == kind
-        }
-        if name is None and of_kind:
-            return next(iter(of_kind.values()))
-        if name in of_kind:
-            return of_kind[name]
+        of_kind = {m.name: m for m in self.models.values() if isinstance(m, kind)}
+        chosen = next(iter(of_kind), None) if name is None else name
+        if chosen in of_kind:
+            return of_kind[chosen]
+        (what,) = get_args(kind.model_fields["kind"].annotation)
         valid = ", ".join(of_kind) or "none is configured"
-        message = (
-            f"no {kind} model {name!r}; valid: {valid}" if name else f"no {kind} model: {valid}"
-        )
+        message = f"no {what} model {name!r}; valid: {valid}" if name else f"no {what}: {valid}"
         raise ApiError(404, "model_not_found", message, "model")
 
     async def voice(self, model: TokenModelSettings) -> Voice:
@@ -135,3 +159,55 @@ class Pipeline:
                 "decode": time.perf_counter() - begun,
             },
         )
+
+    async def codec(self, model: EnCodecSettings) -> CodecInfo:
+        """Return what a codec takes and gives."""
+        info: CodecInfo = await call(self._handles[model.name].info)
+        return info
+
+    async def encode(self, model: EnCodecSettings, data: bytes, limits: Limits) -> Encoded:
+        """An uploaded file to codes, piece by piece. Raises InvalidAudio."""
+        codec, info = self._handles[model.name], await self.codec(model)
+        audio = await self._read(data, limits, info.sample_rate, info.channels)
+        samples, size = audio.array(), int(PIECE_S * info.sample_rate)
+        parts, state = [], b""
+        for start, end in spans(audio.samples, size):
+            piece = Waveform.pack(samples[:, start:end], info.sample_rate)
+            ended = end == audio.samples
+            made: CodesPiece = await call(codec.encode, AudioPiece(piece, state, ended))
+            parts.append(made.codes.array())
+            state = made.state
+        return Encoded(Codes.join(parts), audio.samples)
+
+    async def decode(self, model: EnCodecSettings, codes: Codes) -> Waveform:
+        """Codes to audio, piece by piece. Raises InvalidRequest where they do not fit."""
+        codec, info = self._handles[model.name], await self.codec(model)
+        frames, size = codes.array(), int(PIECE_S * info.frame_rate)
+        parts, state = [], b""
+        for start, end in spans(codes.frames, size):
+            piece = Codes.pack(frames[:, start:end])
+            made: AudioPiece = await call(
+                codec.decode, CodesPiece(piece, state, end == codes.frames)
+            )
+            parts.append(made.audio.array())
+            state = made.state
+        return Waveform.pack(np.concatenate(parts, axis=1), info.sample_rate)
+
+    async def analyze(self, model: DiscriminatorsSettings, data: bytes, limits: Limits) -> Analysis:
+        """An uploaded file to what the discriminators say of it, window by window."""
+        discriminators = self._handles[model.name]
+        info: DiscriminatorsInfo = await call(discriminators.info)
+        audio = await self._read(data, limits, info.sample_rate, info.channels)
+        samples, size = audio.array(), int(WINDOW_S * info.sample_rate)
+        windows = [
+            Waveform.pack(samples[:, start:end], info.sample_rate)
+            for start, end in spans(audio.samples, size)
+        ]
+        scored = await asyncio.gather(*(call(discriminators.analyze, one) for one in windows))
+        return combine(scored, info)
+
+    async def _read(self, data: bytes, limits: Limits, sample_rate: int, channels: int) -> Waveform:
+        audio: Waveform = await call(
+            self._handles[MEDIA].decode, data, limits.media(), sample_rate, channels
+        )
+        return audio

@@ -6,14 +6,18 @@ from pydantic import Field, model_validator
 
 from deployments.settings import (
     AnyModelSettings,
-    CodecTunables,
+    BatchTunables,
+    DiffusionSettings,
     NoTunables,
     Placement,
     StrictModel,
     TokenModelSettings,
 )
+from engine.params import MediaLimits
 
-INGRESS = "ingress"
+INGRESS, MEDIA = "ingress", "media"
+BATCHED = ("encodec", "mbd", "discriminators")
+DECODED_BY_A_CODEC = (TokenModelSettings, DiffusionSettings)
 
 
 class Limits(StrictModel):
@@ -23,10 +27,24 @@ class Limits(StrictModel):
     max_text_chars: Annotated[int, Field(ge=1)] = 2000
     max_duration_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds of audio a request may ask for, where the model itself allows them."""
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 50_000_000
+    max_upload_s: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds of audio in an uploaded file, once decoded."""
+    max_upload_channels: Annotated[int, Field(ge=1)] = 2
+
+    def media(self) -> MediaLimits:
+        """Return what an uploaded file may be."""
+        return MediaLimits(self.max_upload_bytes, self.max_upload_s, self.max_upload_channels)
 
 
 class IngressSettings(Placement):
     """Where the HTTP application runs."""
+
+    num_cpus: Annotated[float, Field(ge=0)] = 0.1
+
+
+class MediaSettings(Placement):
+    """Where uploaded files are decoded, apart from what they could break."""
 
     num_cpus: Annotated[float, Field(ge=0)] = 0.1
 
@@ -36,16 +54,18 @@ class AppArgs(StrictModel):
 
     models: Annotated[list[AnyModelSettings], Field(min_length=1)]
     ingress: IngressSettings = IngressSettings()
+    media: MediaSettings = MediaSettings()
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
         names = [model.name for model in self.models]
         for name in names:
-            if names.count(name) > 1 or name == INGRESS:
-                raise ValueError(f"the name {name!r} is taken twice; '{INGRESS}' is reserved")
+            if names.count(name) > 1 or name in (INGRESS, MEDIA):
+                reserved = f"'{INGRESS}' and '{MEDIA}' are reserved"
+                raise ValueError(f"the name {name!r} is taken twice; {reserved}")
         codecs = [model.name for model in self.models if model.kind == "encodec"]
         for model in self.models:
-            if isinstance(model, TokenModelSettings) and model.codec not in codecs:
+            if isinstance(model, DECODED_BY_A_CODEC) and model.codec not in codecs:
                 raise ValueError(
                     f"model {model.name!r} names the codec {model.codec!r}; "
                     f"the encodec entries are: {', '.join(codecs) or 'none'}"
@@ -54,7 +74,6 @@ class AppArgs(StrictModel):
 
     def tunables(self) -> dict[str, type[StrictModel]]:
         """Return, for each deployment, the model of its `user_config`."""
-        kinds = {"encodec": CodecTunables}
-        return {INGRESS: Limits} | {
-            model.name: kinds.get(model.kind, NoTunables) for model in self.models
-        }
+        kinds: dict[str, type[StrictModel]] = dict.fromkeys(BATCHED, BatchTunables)
+        named = {model.name: kinds.get(model.kind, NoTunables) for model in self.models}
+        return {INGRESS: Limits, MEDIA: NoTunables, **named}

@@ -17,7 +17,7 @@ NEVER = {
     "graph": {"torch", "torchaudio", "audiocraft", "transformers"},
 }
 # The engine's modules without torch, which the ingress may load.
-LIGHT = {"engine.params", "engine.errors", "engine.sources"}
+LIGHT = {"engine.analysis", "engine.params", "engine.errors", "engine.sources"}
 
 
 class Import(NamedTuple):

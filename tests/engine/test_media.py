@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidAudio
-from engine.media import MediaLimits, convert, decode
-from engine.params import Waveform
+from engine.media import convert, decode
+from engine.params import MediaLimits, Waveform
 
 LIMITS = MediaLimits(max_bytes=2_000_000, max_seconds=20, max_channels=2)
 RATE = 24000

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from deployments.settings import AudioGenSettings, EnCodecSettings, MusicGenSettings
+from engine import media
 from engine.params import (
     AudioPiece,
     CodecInfo,
@@ -80,6 +81,35 @@ class FakeCodec:
 
 
 @dataclass
+class Real:
+    """A part of the engine behind methods like a deployment's: one item in, one out."""
+
+    part: Any
+
+    def __getattr__(self, name: str) -> Method:
+        return Method(lambda item: self._one(name, item))
+
+    @property
+    def info(self) -> Method:
+        return Method(lambda: self.part.info)
+
+    def _one(self, name: str, item: Any) -> Any:
+        (made,) = getattr(self.part, name)([item])
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+
+@dataclass
+class Media:
+    """The media deployment's work, in this process."""
+
+    @property
+    def decode(self) -> Method:
+        return Method(lambda data, limits, *to: media.convert(media.decode(data, limits), *to))
+
+
+@dataclass
 class Server:
     """The application with its parts in reach."""
 
@@ -108,7 +138,7 @@ async def server() -> AsyncIterator[Server]:
     async def report() -> dict[str, str]:
         return statuses
 
-    handles = {"music": music, "sound": sound, "codec": codec}
+    handles = {"music": music, "sound": sound, "codec": codec, "media": Media()}
     service = Service(Pipeline(models, handles), report, Limits(max_body_bytes=2000), started_at=1)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -75,7 +75,10 @@ def deployment(config: Config, name: str) -> Config:
         (lambda c: model(c, "music").update(kind="musicgan"), "'musicgen', 'audiogen', 'encodec'"),
         (lambda c: model(c, "music").update(codec="kodek"), "the encodec entries are: codec"),
         (lambda c: model(c, "music").update(name="sound"), "'sound' is taken twice"),
-        (lambda c: model(c, "music").update(name="ingress"), "'ingress' is reserved"),
+        (
+            lambda c: model(c, "music").update(name="ingress"),
+            "'ingress' and 'media' are reserved",
+        ),
         (lambda c: model(c, "music").update(dtype="float16"), "needs a GPU"),
         (
             lambda c: model(c, "music").update(replicas={"min_replicas": 3, "max_replicas": 2}),

@@ -1,0 +1,49 @@
+"""What deployments under `@serve.batch` share: sizes in seconds of audio, errors an item."""
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from deployments.settings import BatchTunables
+
+Sized = tuple[int, Any]
+"""Whole seconds of audio, and the item."""
+
+
+def total_seconds(batch: list[Sized]) -> int:
+    """Return how much audio a batch holds. Serve's batching hangs where this raises."""
+    return sum(seconds for seconds, _ in batch)
+
+
+class Batches:
+    """Calls batched methods; counts who waits in them."""
+
+    def __init__(self, *methods: Any) -> None:
+        self._methods = methods
+        self.busy = 0
+        """Items that wait or are worked on."""
+        self.tune({})
+
+    def tune(self, user_config: dict[str, object]) -> None:
+        """Take new tunables. Raises ValidationError on an unknown key."""
+        tunables = BatchTunables.model_validate(user_config)
+        self._most_seconds = tunables.max_batch_s
+        for method in self._methods:
+            method.set_max_batch_size(tunables.max_batch_s)
+            method.set_batch_wait_timeout_s(tunables.batch_wait_timeout_s)
+
+    async def call(
+        self, method: Callable[[Sized], Awaitable[Any]], seconds: float, item: Any
+    ) -> Any:
+        """Let an item join a batch; its own error, if that is what came of it, is raised."""
+        self.busy += 1
+        try:
+            # Never more than a batch may hold; and positionally: a keyword argument to a batched
+            # method ends its batching task.
+            size = min(max(math.ceil(seconds), 1), self._most_seconds)
+            result = await method((size, item))
+        finally:
+            self.busy -= 1
+        if isinstance(result, Exception):
+            raise result
+        return result

@@ -1,0 +1,51 @@
+"""Discriminators: how real audio sounds, window by window, in dynamic batches."""
+
+from typing import TYPE_CHECKING
+
+from ray import serve
+
+from deployments.batching import Batches, Sized, total_seconds
+from deployments.settings import DiscriminatorsSettings
+from deployments.worker import Health, Worker, prepare_hub
+
+if TYPE_CHECKING:
+    from engine.errors import InvalidRequest
+    from engine.params import DiscriminatorsInfo, Waveform, WindowScores
+
+
+@serve.deployment(max_ongoing_requests=256)
+class Discriminators:
+    """Serves the three discriminators of a checkpoint; without weights it does not start."""
+
+    def __init__(self, settings: DiscriminatorsSettings) -> None:
+        prepare_hub(settings.checkpoint)
+        from engine.discriminators import Discriminators as Models
+
+        self._models = Models.load(settings.checkpoint, device=settings.torch_device)
+        self._models.probe()
+        self._worker = Worker()
+        self._health = Health()
+        self._batches = Batches(self._analyze_batch)
+
+    def reconfigure(self, user_config: dict[str, object]) -> None:
+        """Take new tunables. Raises ValidationError on an unknown key."""
+        self._batches.tune(user_config)
+
+    async def info(self) -> "DiscriminatorsInfo":
+        """Return what they hear, and how their logits become a probability."""
+        return self._models.info
+
+    async def analyze(self, window: "Waveform") -> "WindowScores":
+        """Score one window. Raises InvalidRequest where it cannot be judged."""
+        seconds = window.samples / window.sample_rate
+        made: WindowScores = await self._batches.call(self._analyze_batch, seconds, window)
+        return made
+
+    @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
+    async def _analyze_batch(self, batch: list[Sized]) -> list["WindowScores | InvalidRequest"]:
+        return await self._worker.run(self._models.analyze, [window for _, window in batch])
+
+    async def check_health(self) -> None:
+        """Raise if the models no longer answer."""
+        if self._health.needs_probe(self._models.done, busy=self._batches.busy > 0):
+            await self._worker.run(self._models.probe)

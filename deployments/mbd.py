@@ -1,0 +1,74 @@
+"""Multi-band diffusion: codes to audio, slower and finer than the codec, in dynamic batches."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+from ray import serve
+
+from deployments.batching import Batches, Sized, total_seconds
+from deployments.settings import DiffusionSettings
+from deployments.worker import Health, Worker, prepare_hub
+
+if TYPE_CHECKING:
+    from engine.errors import Cancelled, InvalidRequest
+    from engine.params import CodecInfo, Diffusing, DiffusionParams, Waveform
+
+PROGRESS_EVERY_S = 0.2
+
+
+@serve.deployment(max_ongoing_requests=64)
+class MultiBandDiffusion:
+    """Serves a multi-band diffusion file, with the codec whose codes it was trained on."""
+
+    def __init__(self, settings: DiffusionSettings, codec: str) -> None:
+        prepare_hub(settings.checkpoint, codec)
+        from engine import diffusion, params
+
+        self._job, self._params = diffusion.Job, params
+        self._diffusion = diffusion.Diffusion.load(
+            settings.checkpoint, codec, device=settings.torch_device, filename=settings.file
+        )
+        self._worker = Worker()
+        self._health = Health()
+        self._batches = Batches(self._generate_batch)
+
+    def reconfigure(self, user_config: dict[str, object]) -> None:
+        """Take new tunables. Raises ValidationError on an unknown key."""
+        self._batches.tune(user_config)
+
+    async def info(self) -> "CodecInfo":
+        """Return what codes it takes and what audio it gives."""
+        return self._diffusion.info
+
+    async def generate(self, params: "DiffusionParams") -> AsyncGenerator["Diffusing", None]:
+        """Yield how far it is, now and then, and at last the audio.
+
+        A caller that cancels stops its work within one evaluation. Raises InvalidRequest where
+        the codes do not fit.
+        """
+        job = self._job(params.codes, params.seed, params.equalize)
+        seconds = params.codes.frames / self._diffusion.info.frame_rate
+        made: asyncio.Task[Waveform] = asyncio.ensure_future(
+            self._batches.call(self._generate_batch, seconds, job)
+        )
+        total = self._diffusion.evaluations
+        try:
+            while not made.done():
+                await asyncio.wait({made}, timeout=PROGRESS_EVERY_S)
+                if not made.done():
+                    yield self._params.Diffusing(job.evaluated, total)
+            yield self._params.Diffusing(total, total, await made)
+        finally:
+            job.cancelled = True
+            made.cancel()
+
+    @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
+    async def _generate_batch(
+        self, batch: list[Sized]
+    ) -> list["Waveform | InvalidRequest | Cancelled"]:
+        return await self._worker.run(self._diffusion.generate, [job for _, job in batch])
+
+    async def check_health(self) -> None:
+        """Raise if work has stopped."""
+        self._health.needs_probe(self._diffusion.done, busy=self._batches.busy > 0)

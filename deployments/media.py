@@ -1,0 +1,37 @@
+"""Decoding of uploaded files, apart from everything else: a crash in it ends one upload."""
+
+from typing import TYPE_CHECKING
+
+from ray import serve
+
+from deployments.settings import NoTunables
+from deployments.worker import Worker
+
+if TYPE_CHECKING:
+    from engine.params import MediaLimits, Waveform
+
+
+@serve.deployment(max_ongoing_requests=32)
+class Media:
+    """Turns files into samples, at the rate and with the channels that a model wants."""
+
+    def __init__(self) -> None:
+        from engine import media
+
+        self._media = media
+        self._worker = Worker()
+
+    def reconfigure(self, user_config: dict[str, object]) -> None:
+        """Take new tunables. Raises ValidationError on an unknown key."""
+        NoTunables.model_validate(user_config)
+
+    async def decode(
+        self, data: bytes, limits: "MediaLimits", sample_rate: int, channels: int
+    ) -> "Waveform":
+        """Decode a file. Raises InvalidAudio where it is not audio, or above the limits."""
+        return await self._worker.run(self._decode, data, limits, sample_rate, channels)
+
+    def _decode(
+        self, data: bytes, limits: "MediaLimits", sample_rate: int, channels: int
+    ) -> "Waveform":
+        return self._media.convert(self._media.decode(data, limits), sample_rate, channels)

@@ -1,0 +1,50 @@
+"""Codes as a file: safetensors with a tensor `codes`, integers [codebooks, frames]."""
+
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
+
+from engine.params import CodecInfo, Codes
+from graph.errors import ApiError
+
+MOST = 2**15
+"""Codes are below it: no codebook of AudioCraft has more entries."""
+
+
+def write(codes: Codes, codec: CodecInfo, samples: int, model: str) -> bytes:
+    """Return the file; its metadata says what the codes are of."""
+    metadata = {
+        "model": model,
+        "sample_rate": str(codec.sample_rate),
+        "frame_rate": f"{codec.frame_rate:g}",
+        "channels": str(codec.channels),
+        "samples": str(samples),
+    }
+    return safetensors.save({"codes": codes.array().astype(np.int16)}, metadata=metadata)
+
+
+def read(data: bytes) -> tuple[Codes, int | None]:
+    """Return codes, and samples a channel where the file says so. Raises ApiError 422."""
+    try:
+        array = safetensors.load(data)["codes"]
+        # The format begins with the length of its JSON head.
+        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        samples = head.get("__metadata__", {}).get("samples")
+        return pack(array), None if samples is None else int(samples)
+    except (SafetensorError, KeyError, ValueError) as error:
+        reason = f"the file is no safetensors with a tensor 'codes' of integers: {error}"
+        raise ApiError(422, "invalid_codes", reason, "codes_file") from error
+
+
+def pack(array: NDArray[np.generic]) -> Codes:
+    """Pack an array from outside. Raises ApiError 422 where it cannot be codes."""
+    if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.integer):
+        reason = f"codes are {array.dtype} of the shape {list(array.shape)}"
+    elif array.min() < 0 or array.max() >= MOST:
+        reason = "codes are below 0, or far above any codebook's size"
+    else:
+        return Codes.pack(array.astype(np.int64))
+    raise ApiError(422, "invalid_codes", f"{reason}; send integers [codebooks, frames]", "codes")

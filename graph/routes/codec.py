@@ -1,0 +1,181 @@
+"""POST /v1/codec/encode and /v1/codec/decode: audio to codes and back, by EnCodec."""
+
+import asyncio
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import UploadFile as Uploaded
+
+from deployments.settings import EnCodecSettings
+from engine.params import CodecInfo, Codes, Waveform
+from graph import codes_file
+from graph.errors import ApiError
+from graph.guards import MULTIPART, TypedRoute, UploadRoute
+from graph.routes.answers import ERRORS, UPLOAD_ERRORS, WAV
+from graph.schemas import RequestModel
+from graph.service import Served
+from graph.wav import encode_wav
+
+SAFETENSORS = "application/octet-stream"
+
+
+class CodesAnswer(BaseModel):
+    """A file's codes."""
+
+    model: str
+    codes: list[list[int]]
+    """[codebooks][frames]."""
+    codebooks: int
+    frames: int
+    frame_rate: float
+    """Frames a second."""
+    sample_rate: int
+    channels: int
+    samples: int
+    """A channel, at that rate; decoding with it gives the file's own length back."""
+
+
+Code = Annotated[int, Field(ge=0, lt=codes_file.MOST)]
+
+
+class DecodeBody(RequestModel):
+    """Codes to decode."""
+
+    codes: Annotated[list[list[Code]], Field(description="[codebooks][frames]", min_length=1)]
+    samples: Annotated[
+        int | None, Field(ge=1, description="Samples to keep; by default all of the frames'.")
+    ] = None
+    model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
+
+
+class DecodeRoute(TypedRoute):
+    """Takes JSON, or a form with a safetensors file."""
+
+    wanted = ("application/json", MULTIPART)
+
+
+encoding = APIRouter(prefix="/v1/codec", tags=["codec"], route_class=UploadRoute)
+decoding = APIRouter(prefix="/v1/codec", tags=["codec"], route_class=DecodeRoute)
+
+
+@encoding.post(
+    "/encode",
+    response_model=CodesAnswer,
+    responses={
+        200: {
+            "description": "JSON, or a safetensors file with the same as metadata.",
+            "content": {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **UPLOAD_ERRORS,
+    },
+)
+async def encode(
+    service: Served,
+    audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],
+    codebooks: Annotated[int | None, Form(description="Keep the first so many.")] = None,
+    bandwidth: Annotated[float | None, Form(description="The same in kbit/s.")] = None,
+    layout: Annotated[Literal["json", "safetensors"], Form(alias="format")] = "json",
+    model: Annotated[str | None, Form(description="A name from /v1/models.")] = None,
+) -> Response | CodesAnswer:
+    """Encode a file, resampled to the codec's rate and channels."""
+    chosen = service.pipeline.pick(EnCodecSettings, model)
+    info = await service.pipeline.codec(chosen)
+    kept = _codebooks(info, codebooks, bandwidth)
+    made = await service.pipeline.encode(chosen, await audio_file.read(), service.limits)
+    codes = Codes.pack(made.codes.array()[:kept])
+    if layout == "safetensors":
+        file = codes_file.write(codes, info, made.samples, chosen.name)
+        return Response(file, media_type=SAFETENSORS)
+    return CodesAnswer(
+        model=chosen.name,
+        codes=codes.array().tolist(),
+        codebooks=codes.codebooks,
+        frames=codes.frames,
+        frame_rate=info.frame_rate,
+        sample_rate=info.sample_rate,
+        channels=info.channels,
+        samples=made.samples,
+    )
+
+
+def _codebooks(info: CodecInfo, codebooks: int | None, bandwidth: float | None) -> int:
+    """Return how many to keep. Raises ApiError 422 where the codec has no such bandwidth."""
+    if codebooks is not None and bandwidth is not None:
+        raise ApiError(422, "invalid_value", "give codebooks or bandwidth, not both", "bandwidth")
+    each = math.log2(info.cardinality) * info.frame_rate / 1000
+    if bandwidth is not None:
+        kept = round(bandwidth / each)
+        if abs(kept * each - bandwidth) > 0.01 * each or not 1 <= kept <= info.codebooks:
+            valid = ", ".join(f"{each * n:g}" for n in range(1, info.codebooks + 1))
+            message = f"bandwidth: no {bandwidth:g} kbit/s; this codec has {valid}"
+            raise ApiError(422, "invalid_value", message, "bandwidth")
+        return kept
+    if codebooks is not None and not 1 <= codebooks <= info.codebooks:
+        message = f"codebooks: {codebooks}; allowed: from 1 to {info.codebooks}"
+        raise ApiError(422, "invalid_value", message, "codebooks")
+    return codebooks or info.codebooks
+
+
+FORM = {
+    "type": "object",
+    "required": ["codes_file"],
+    "properties": {
+        "codes_file": {"type": "string", "format": "binary", "description": "From encode."},
+        "model": {"type": "string"},
+    },
+}
+DECODE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": DecodeBody.model_json_schema()},
+            MULTIPART: {"schema": FORM},
+        },
+    }
+}
+
+
+@decoding.post(
+    "/decode",
+    response_class=Response,
+    responses={200: WAV, **ERRORS},
+    openapi_extra=DECODE_BODY,
+)
+async def decode(request: Request, service: Served) -> Response:
+    """Decode codes, as JSON or as the safetensors file that encode gives, to a WAV file."""
+    read = _form if request.headers["content-type"].startswith(MULTIPART) else _json
+    codes, samples, model = await read(request)
+    chosen = service.pipeline.pick(EnCodecSettings, model)
+    audio = await service.pipeline.decode(chosen, codes)
+    if samples is not None:
+        audio = Waveform.pack(audio.array()[:, :samples], audio.sample_rate)
+    file = await asyncio.to_thread(encode_wav, audio)
+    return Response(file, media_type="audio/wav", headers={"x-model": chosen.name})
+
+
+async def _json(request: Request) -> tuple[Codes, int | None, str | None]:
+    try:
+        body = DecodeBody.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    if len({len(row) for row in body.codes}) > 1:
+        message = "codes: every codebook must have as many frames"
+        raise ApiError(422, "invalid_codes", message, "codes")
+    return (
+        codes_file.pack(np.array(body.codes, np.int64)),
+        body.samples,
+        body.model,
+    )
+
+
+async def _form(request: Request) -> tuple[Codes, int | None, str | None]:
+    async with request.form(max_files=1, max_fields=1) as form:
+        file, model = form.get("codes_file"), form.get("model")
+        if not isinstance(file, Uploaded) or isinstance(model, Uploaded):
+            raise ApiError(422, "missing_field", "codes_file: a file is needed", "codes_file")
+        codes, samples = codes_file.read(await file.read())
+        return codes, samples, model
