@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployments.settings import BatchTunables
+from deployments.worker import Worker
+
+if TYPE_CHECKING:
+    from engine.params import BatchLoad
 
 Sized = tuple[int, Any]
 """Whole seconds of audio, and the item."""
@@ -16,13 +20,21 @@ def total_seconds(batch: list[Sized]) -> int:
 
 
 class Batches:
-    """Calls batched methods; counts who waits in them."""
+    """Calls batched methods and runs their batches on one thread; counts both."""
 
     def __init__(self, *methods: Any) -> None:
         self._methods = methods
+        self._worker = Worker()
         self.busy = 0
         """Items that wait or are worked on."""
+        self._items = self._batches = 0
         self.tune({})
+
+    def load(self) -> "BatchLoad":
+        """Return what is waited for, and what was done."""
+        from engine.params import BatchLoad
+
+        return BatchLoad(self.busy, self._items, self._batches)
 
     def tune(self, user_config: dict[str, object]) -> None:
         """Take new tunables. Raises ValidationError on an unknown key."""
@@ -47,3 +59,15 @@ class Batches:
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def run(
+        self, function: Callable[[list[Any]], list[Any]], batch: list[Sized]
+    ) -> list[Any]:
+        """Run a batch's items together on the thread."""
+        self._batches += 1
+        self._items += len(batch)
+        return await self._worker.run(function, [item for _, item in batch])
+
+    async def probe(self, function: Callable[[], None]) -> None:
+        """Run a check on the thread, behind the batches before it."""
+        await self._worker.run(function)

@@ -6,11 +6,11 @@ from ray import serve
 
 from deployments.batching import Batches, Sized, total_seconds
 from deployments.settings import DiscriminatorsSettings
-from deployments.worker import Health, Worker, prepare_hub
+from deployments.worker import Health, prepare_hub
 
 if TYPE_CHECKING:
     from engine.errors import InvalidRequest
-    from engine.params import DiscriminatorsInfo, Waveform, WindowScores
+    from engine.params import BatchLoad, DiscriminatorsInfo, Waveform, WindowScores
 
 
 @serve.deployment(max_ongoing_requests=256)
@@ -23,7 +23,6 @@ class Discriminators:
 
         self._models = Models.load(settings.checkpoint, device=settings.torch_device)
         self._models.probe()
-        self._worker = Worker()
         self._health = Health()
         self._batches = Batches(self._analyze_batch)
 
@@ -43,9 +42,13 @@ class Discriminators:
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
     async def _analyze_batch(self, batch: list[Sized]) -> list["WindowScores | InvalidRequest"]:
-        return await self._worker.run(self._models.analyze, [window for _, window in batch])
+        return await self._batches.run(self._models.analyze, batch)
+
+    async def load(self) -> "BatchLoad":
+        """Return what this replica is doing."""
+        return self._batches.load()
 
     async def check_health(self) -> None:
         """Raise if the models no longer answer."""
         if self._health.needs_probe(self._models.done, busy=self._batches.busy > 0):
-            await self._worker.run(self._models.probe)
+            await self._batches.probe(self._models.probe)

@@ -6,11 +6,11 @@ from ray import serve
 
 from deployments.batching import Batches, Sized, total_seconds
 from deployments.settings import EnCodecSettings
-from deployments.worker import Health, Worker, prepare_hub
+from deployments.worker import Health, prepare_hub
 
 if TYPE_CHECKING:
     from engine.errors import InvalidRequest
-    from engine.params import AudioPiece, CodecInfo, CodesPiece
+    from engine.params import AudioPiece, BatchLoad, CodecInfo, CodesPiece
 
 
 @serve.deployment(max_ongoing_requests=256)
@@ -24,7 +24,6 @@ class EnCodec:
         self._codec = Codec.load(settings.checkpoint, device=settings.torch_device)
         self._codec.probe()
         self._info = self._codec.info
-        self._worker = Worker()
         self._health = Health()
         self._batches = Batches(self._decode_batch, self._encode_batch)
 
@@ -50,13 +49,17 @@ class EnCodec:
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
     async def _decode_batch(self, batch: list[Sized]) -> list["AudioPiece | InvalidRequest"]:
-        return await self._worker.run(self._codec.decode, [piece for _, piece in batch])
+        return await self._batches.run(self._codec.decode, batch)
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
     async def _encode_batch(self, batch: list[Sized]) -> list["CodesPiece | InvalidRequest"]:
-        return await self._worker.run(self._codec.encode, [piece for _, piece in batch])
+        return await self._batches.run(self._codec.encode, batch)
+
+    async def load(self) -> "BatchLoad":
+        """Return what this replica is doing."""
+        return self._batches.load()
 
     async def check_health(self) -> None:
         """Raise if the codec no longer answers."""
         if self._health.needs_probe(self._codec.done, busy=self._batches.busy > 0):
-            await self._worker.run(self._codec.probe)
+            await self._batches.probe(self._codec.probe)

@@ -8,11 +8,11 @@ from ray import serve
 
 from deployments.batching import Batches, Sized, total_seconds
 from deployments.settings import DiffusionSettings
-from deployments.worker import Health, Worker, prepare_hub
+from deployments.worker import Health, prepare_hub
 
 if TYPE_CHECKING:
     from engine.errors import Cancelled, InvalidRequest
-    from engine.params import CodecInfo, Diffusing, DiffusionParams, Waveform
+    from engine.params import BatchLoad, CodecInfo, Diffusing, DiffusionParams, Waveform
 
 PROGRESS_EVERY_S = 0.2
 
@@ -29,7 +29,6 @@ class MultiBandDiffusion:
         self._diffusion = diffusion.Diffusion.load(
             settings.checkpoint, codec, device=settings.torch_device, filename=settings.file
         )
-        self._worker = Worker()
         self._health = Health()
         self._batches = Batches(self._generate_batch)
 
@@ -67,7 +66,11 @@ class MultiBandDiffusion:
     async def _generate_batch(
         self, batch: list[Sized]
     ) -> list["Waveform | InvalidRequest | Cancelled"]:
-        return await self._worker.run(self._diffusion.generate, [job for _, job in batch])
+        return await self._batches.run(self._diffusion.generate, batch)
+
+    async def load(self) -> "BatchLoad":
+        """Return what this replica is doing."""
+        return self._batches.load()
 
     async def check_health(self) -> None:
         """Raise if work has stopped."""

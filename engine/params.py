@@ -195,6 +195,17 @@ class WindowScores:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchLoad:
+    """What a replica that works in batches is doing; sums are since it started."""
+
+    busy: int
+    """Items that wait or are worked on."""
+    items: int
+    """Items that were in batches."""
+    batches: int
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What a replica is doing, at one moment; sums and means are since it started."""
 

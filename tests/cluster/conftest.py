@@ -17,10 +17,11 @@ from ray import serve
 from engine.params import Load
 from graph import launch
 from graph.config_file import read_config_file
+from tests import checkpoints as write
 
 ROOT = Path(__file__).resolve().parents[2]
 APPLICATION = "audiocraft"
-FRACTIONS = {"music": 0.4, "sound": 0.3, "codec": 0.2}
+FRACTIONS = {"music": 0.4, "sound": 0.3, "codec": 0.1, "diffusion": 0.1, "judge": 0.1}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,11 +79,22 @@ class Deployed:
         launch.deploy(config)
 
 
+def add_small_models(models: list[dict[str, Any]], folder: Path) -> None:
+    """Add kinds of models that the shipped file does not have yet, from untrained files."""
+    write.write_diffusion(folder / "mbd_musicgen_32khz.th")
+    write.write_discriminators(folder)
+    shared = {"checkpoint": str(folder), "num_cpus": 0.25}
+    models.append({"name": "diffusion", "kind": "mbd", "codec": "codec", **shared})
+    models.append({"name": "judge", "kind": "discriminators", **shared})
+
+
 @pytest.fixture(scope="session")
-def deployed() -> Iterator[Deployed]:
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
     config["http_options"]["port"] = free_port()
-    for model in config["applications"][0]["args"]["models"]:
+    models = config["applications"][0]["args"]["models"]
+    add_small_models(models, tmp_path_factory.mktemp("models"))
+    for model in models:
         model |= {"num_gpus": FRACTIONS[model["name"]], "device": "cpu"}
     ray.init(
         address="local",

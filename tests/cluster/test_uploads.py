@@ -1,0 +1,86 @@
+"""Files in and out of the running graph, and what shares a batch there."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import soundfile
+from ray import serve
+
+from engine.params import Codes, CodesPiece, DiffusionParams
+from tests.cluster.conftest import APPLICATION, Deployed, until
+
+RATE = 16000
+
+
+def wav(seconds: float, rate: int = RATE) -> bytes:
+    time = np.arange(int(seconds * rate)) / rate
+    file = io.BytesIO()
+    soundfile.write(file, 0.5 * np.sin(2 * np.pi * 330 * time), rate, "PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def codes(frames: int, seed: int = 0) -> Codes:
+    return Codes.pack(np.random.default_rng(seed).integers(0, 512, (4, frames)))
+
+
+def test_a_file_to_codes_and_back(deployed: Deployed):
+    encoded = deployed.http.post("/v1/codec/encode", files={"audio_file": wav(1.5, 44100)})
+    assert encoded.status_code == 200, encoded.text
+    made = encoded.json()
+    assert (made["frames"], made["samples"], made["model"]) == (75, 24000, "codec")
+    sent = {"codes": made["codes"], "samples": made["samples"]}
+    decoded = deployed.http.post("/v1/codec/decode", json=sent)
+    assert decoded.status_code == 200, decoded.text
+    assert soundfile.info(io.BytesIO(decoded.content)).duration == pytest.approx(1.5)
+
+
+def test_a_file_is_judged(deployed: Deployed):
+    found = deployed.http.post("/analyze", files={"audio_file": wav(1.0)})
+    assert found.status_code == 200, found.text
+    scores = [found.json()[f"{name}_score"] for name in ("mpd", "msd", "msstftd")]
+    assert all(0 < score < 1 for score in scores)
+    assert found.json()["is_real"] is (sum(scores) / 3 > 0.5)
+
+
+def test_a_crash_of_the_decoder_ends_one_upload_and_nothing_else(deployed: Deployed):
+    with ThreadPoolExecutor(1) as pool:
+        begun = deployed.load().steps
+        clip = pool.submit(deployed.generate, duration=20)
+        until(lambda: deployed.load().steps > begun)
+        deployed.replica("media").kill()
+        assert clip.result().status_code == 200
+    until(lambda: deployed.http.post("/analyze", files={"audio_file": wav(1.0)}).status_code == 200)
+
+
+def test_pieces_of_several_clients_share_a_codec_batch(deployed: Deployed):
+    codec = serve.get_deployment_handle("codec", APPLICATION)
+    before = codec.load.remote().result()
+    alone = [codec.decode.remote(CodesPiece(codes(10, seed))).result() for seed in range(8)]
+    waiting = [codec.decode.remote(CodesPiece(codes(10, seed))) for seed in range(8)]
+    together = [one.result() for one in waiting]
+    after = codec.load.remote().result()
+    assert [one.audio for one in together] == [one.audio for one in alone]
+    assert after.items - before.items == 16
+    assert after.batches - before.batches < 16
+    assert after.busy == 0
+
+
+def test_diffusion_tells_how_far_it_is(deployed: Deployed):
+    handle = serve.get_deployment_handle("diffusion", APPLICATION).options(stream=True)
+    told = list(handle.generate.remote(DiffusionParams(codes(100), seed=3)))
+    assert [one.done for one in told] == sorted(one.done for one in told)
+    assert {one.total for one in told} == {40}
+    assert [one.audio is None for one in told] == [True] * (len(told) - 1) + [False]
+    assert told[-1].audio.samples == 100 * 320
+
+
+def test_a_caller_of_diffusion_that_leaves_stops_it(deployed: Deployed):
+    handle = serve.get_deployment_handle("diffusion", APPLICATION)
+    endless = handle.options(stream=True).generate.remote(DiffusionParams(codes(3000), seed=3))
+    assert next(iter(endless)).audio is None
+    endless.cancel()
+    until(lambda: handle.load.remote().result().busy == 0)
+    (*_, last) = handle.options(stream=True).generate.remote(DiffusionParams(codes(5), seed=3))
+    assert last.audio.samples == 5 * 320
