@@ -23,7 +23,9 @@ class Batches:
     """Calls batched methods and runs their batches on one thread; counts both."""
 
     def __init__(self, *methods: Any) -> None:
-        self._methods = methods
+        from engine import params
+
+        self._params, self._methods = params, methods
         self._worker = Worker()
         self.busy = 0
         """Items that wait or are worked on."""
@@ -32,9 +34,7 @@ class Batches:
 
     def load(self) -> "BatchLoad":
         """Return what is waited for, and what was done."""
-        from engine.params import BatchLoad
-
-        return BatchLoad(self.busy, self._items, self._batches)
+        return self._params.BatchLoad(self.busy, self._items, self._batches)
 
     def tune(self, user_config: dict[str, object]) -> None:
         """Take new tunables. Raises ValidationError on an unknown key."""
