@@ -46,7 +46,7 @@ class MultiBandDiffusion:
         A caller that cancels stops its work within one evaluation. Raises InvalidRequest where
         the codes do not fit.
         """
-        job = self._job(params.codes, params.seed, params.equalize)
+        job = self._job(params.codes, params.seed, params.equalize, params.samples)
         seconds = params.codes.frames / self._diffusion.info.frame_rate
         made: asyncio.Task[Waveform] = asyncio.ensure_future(
             self._batches.call(self._generate_batch, seconds, job)

@@ -4,6 +4,7 @@ Each request's noise comes from its own seed, so it gets the same samples whoeve
 AudioCraft equalises over a whole batch, this over each clip alone.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class Job:
     seed: int
     equalize: bool = True
     """Match the codec's own output in 32 bands, as `tokens_to_wav` does; `regenerate` does not."""
+    samples: int | None = None
+    """Of the clip, by default all of its frames'; AudioCraft's `regenerate` keeps its input's."""
     evaluated: int = 0
     """Evaluations of a U-Net so far."""
     cancelled: bool = False
@@ -123,6 +126,8 @@ class Diffusion:
             for model, after, cfg in zip(models, processors, configs, strict=True)
         ]
         loaded = load_codec(codec, device=device)
+        if named := re.fullmatch(r"mbd_comp_(\d+)\.pt", filename):
+            loaded.set_num_codebooks(int(named[1]))
         wanted = {int(cfg.diffusion_unet.codec_dim) for cfg in configs}
         given = loaded.decode_latent(torch.zeros(1, 1, 1, dtype=torch.long, device=device)).shape[1]
         if wanted != {given}:
@@ -149,11 +154,11 @@ class Diffusion:
         results: dict[int, Waveform | InvalidRequest | Cancelled] = {}
         groups: dict[Hashable, list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
-            if problem := self._problem(job.codes):
+            if problem := self._problem(job):
                 results[index] = InvalidRequest(problem, "codes")
             else:
                 alone = index if self.device.type == "cpu" else None
-                groups[job.codes.codebooks, job.codes.frames, alone].append(index)
+                groups[job.codes.codebooks, job.codes.frames, job.samples, alone].append(index)
         for members in groups.values():
             made = self._together([jobs[index] for index in members])
             results |= {members[item]: wave for item, wave in made.items()}
@@ -166,6 +171,7 @@ class Diffusion:
         stacked = np.stack([job.codes.array() for job in jobs]).astype(np.int64)
         codes = torch.from_numpy(stacked).to(self.device)
         reference, rate = self._codec.decode(codes, None), self._codec.sample_rate
+        reference = reference[..., : jobs[0].samples]
         group = Group(jobs, self._codec.decode_latent(codes), reference.shape[1:])
         made = torch.zeros_like(reference)
         for number, band in enumerate(self._bands):
@@ -195,12 +201,15 @@ class Diffusion:
                 group.jobs[item].evaluated += 1
         return current
 
-    def _problem(self, codes: Codes) -> str | None:
-        info = self.info
+    def _problem(self, job: Job) -> str | None:
+        codes, info = job.codes, self.info
         if codes.codebooks != info.codebooks:
             return f"{codes.codebooks} codebooks; this diffusion model takes {info.codebooks}"
         if codes.frames < 1:
             return "no frames to decode"
+        most = int(codes.frames * info.sample_rate / info.frame_rate)
+        if job.samples is not None and not 1 <= job.samples <= most:
+            return f"{codes.frames} frames give 1 to {most} samples, not {job.samples}"
         if not 0 <= codes.array().min() <= codes.array().max() < info.cardinality:
             return f"codes must be from 0 to {info.cardinality - 1}"
         return None

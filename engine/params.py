@@ -122,6 +122,8 @@ class DiffusionParams:
     seed: int
     equalize: bool = True
     """Match the codec's own output in 32 bands, as AudioCraft does for tokens, not for audio."""
+    samples: int | None = None
+    """A channel, by default all of the frames'."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.guards import Guard
 from graph.pipeline import Pipeline
-from graph.routes import analyze, codec, generate, health, models
+from graph.routes import analyze, codec, diffusion, generate, generations, health, models
 from graph.service import Service
 from graph.settings import INGRESS, Limits
 
@@ -26,8 +26,10 @@ def create_app(service: Service) -> FastAPI:
     errors.install(app)
     for router in (
         generate.router,
+        generations.router,
         codec.encoding,
         codec.decoding,
+        diffusion.router,
         analyze.router,
         models.router,
         health.router,

@@ -3,63 +3,41 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
-from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.settings import (
     AnyModelSettings,
+    DiffusionSettings,
     DiscriminatorsSettings,
     EnCodecSettings,
     ModelSettings,
     TokenModelSettings,
 )
 from engine.analysis import Analysis, combine
-from engine.errors import EngineError
 from engine.params import (
     AudioPiece,
     CodecInfo,
     Codes,
     CodesPiece,
+    DiffusionParams,
     DiscriminatorsInfo,
     Generated,
     GenerationParams,
     LanguageModelInfo,
     Waveform,
 )
+from graph.calls import call, stream, together
 from graph.errors import ApiError
 from graph.settings import MEDIA, Limits
 
 PIECE_S, WINDOW_S = 30.0, 10.0
 """Seconds of audio that a codec gets at a time, and that the discriminators judge at once."""
 Model = TypeVar("Model", bound=ModelSettings)
-
-
-class Method(Protocol):
-    """A method of a deployment, such as `handle.decode`."""
-
-    def remote(self, *args: Any) -> Any:
-        """Call it; the answer is awaitable."""
-
-
-async def call(method: Method, *args: Any) -> Any:
-    """Call a deployment; its own typed errors come back as they were raised there.
-
-    Raises ApiError 503 where no replica can answer.
-    """
-    try:
-        return await method.remote(*args)
-    except RayTaskError as error:
-        if isinstance(error.cause, EngineError):
-            raise error.cause from error
-        raise
-    except (BackPressureError, DeploymentUnavailableError, RayActorError) as error:
-        message = "a model behind this request cannot be reached now; try again"
-        raise ApiError(503, "model_unavailable", message) from error
 
 
 @dataclass(frozen=True)
@@ -88,19 +66,23 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A finished request: audio, and where its time went, in seconds."""
+class ClipRequest:
+    """One clip to make, and how its codes become audio."""
 
-    audio: Waveform
-    seconds: Mapping[str, float]
+    params: GenerationParams
+    diffusion: DiffusionSettings | None = None
+    """By this, instead of the model's codec."""
+    include_prompt: bool = True
+    """Whether a continuation's audio begins with what it continues."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A file's codes, and how many samples of the codec's rate it had."""
+class Clip:
+    """A finished request: audio, its codes, and where its time went, in seconds."""
 
+    audio: Waveform
     codes: Codes
-    samples: int
+    seconds: Mapping[str, float]
 
 
 def spans(total: int, size: int) -> list[tuple[int, int]]:
@@ -123,7 +105,8 @@ class Pipeline:
         chosen = next(iter(of_kind), None) if name is None else name
         if chosen in of_kind:
             return of_kind[chosen]
-        (what,) = get_args(kind.model_fields["kind"].annotation)
+        named = kind.model_fields.get("kind")
+        what = get_args(named.annotation)[0] if named else "language"
         valid = ", ".join(of_kind) or "none is configured"
         message = f"no {what} model {name!r}; valid: {valid}" if name else f"no {what}: {valid}"
         raise ApiError(404, "model_not_found", message, "model")
@@ -142,17 +125,43 @@ class Pipeline:
 
     async def check(self) -> None:
         """Raise ApiError where a model and its codec do not fit together."""
-        token_models = [m for m in self.models.values() if isinstance(m, TokenModelSettings)]
-        await asyncio.gather(*map(self.voice, token_models))
+        await self._all_voices()
 
-    async def generate(self, model: TokenModelSettings, params: GenerationParams) -> Clip:
-        """Text to audio. Cancelling the caller's task stops the model within one step."""
+    async def melody_models(self) -> list[str]:
+        """Return the names of the models that follow melodies."""
+        voices = await self._all_voices()
+        return [voice.model.name for voice in voices if voice.language_model.melody]
+
+    async def _all_voices(self) -> list[Voice]:
+        models = [m for m in self.models.values() if isinstance(m, TokenModelSettings)]
+        return await together(map(self.voice, models))
+
+    def diffusion_of(self, model: TokenModelSettings) -> DiffusionSettings:
+        """Return what decodes a model's codes by diffusion. Raises ApiError 422."""
+        all_of_them = [m for m in self.models.values() if isinstance(m, DiffusionSettings)]
+        for diffusion in all_of_them:
+            if diffusion.codec == model.codec:
+                return diffusion
+        message = f"decoder: no mbd model is configured for the codes of {model.name!r}"
+        raise ApiError(422, "invalid_value", f"{message}; use encodec", "decoder")
+
+    async def generate(self, model: TokenModelSettings, request: ClipRequest) -> Clip:
+        """Text to audio. Cancelling the caller's task stops the models within one step."""
+        params = request.params
         generated: Generated = await call(self._handles[model.name].generate, params)
         begun = time.perf_counter()
-        piece = CodesPiece(generated.codes)
-        decoded: AudioPiece = await call(self._handles[model.codec].decode, piece)
+        parts = [params.prompt.array()] if params.prompt else []
+        codes = Codes.join([*parts, generated.codes.array()])
+        if request.diffusion:
+            audio = await self.diffuse(request.diffusion, DiffusionParams(codes, params.seed))
+        else:
+            audio = await self.decode(self.codec_of(model), codes)
+        if params.prompt and not request.include_prompt:
+            first = audio.samples * params.prompt.frames // codes.frames
+            audio = Waveform.pack(audio.array()[:, first:], audio.sample_rate)
         return Clip(
-            decoded.audio,
+            audio,
+            codes,
             {
                 "wait": generated.wait_seconds,
                 "generate": generated.run_seconds,
@@ -160,15 +169,34 @@ class Pipeline:
             },
         )
 
-    async def codec(self, model: EnCodecSettings) -> CodecInfo:
-        """Return what a codec takes and gives."""
+    def codec_of(self, model: TokenModelSettings | DiffusionSettings) -> EnCodecSettings:
+        """Return the codec whose codes a model makes or takes."""
+        codec = self.models[model.codec]
+        assert isinstance(codec, EnCodecSettings)
+        return codec
+
+    async def diffuse(self, model: DiffusionSettings, params: DiffusionParams) -> Waveform:
+        """Codes to audio by diffusion. Raises InvalidRequest where they do not fit."""
+        handle = self._handles[model.name].options(stream=True)
+        async with aclosing(stream(handle.generate, params)) as answers:
+            async for answer in answers:
+                if answer.audio is not None:
+                    audio: Waveform = answer.audio
+        return audio
+
+    async def codec(self, model: EnCodecSettings | DiffusionSettings) -> CodecInfo:
+        """Return what codes a model has, and of what audio."""
         info: CodecInfo = await call(self._handles[model.name].info)
         return info
 
-    async def encode(self, model: EnCodecSettings, data: bytes, limits: Limits) -> Encoded:
-        """An uploaded file to codes, piece by piece. Raises InvalidAudio."""
+    async def read_for(self, model: EnCodecSettings, data: bytes, limits: Limits) -> Waveform:
+        """An uploaded file to samples, as a codec takes them. Raises InvalidAudio."""
+        info = await self.codec(model)
+        return await self.read(data, limits, info.sample_rate, info.channels)
+
+    async def encode(self, model: EnCodecSettings, audio: Waveform) -> Codes:
+        """Audio to codes, piece by piece."""
         codec, info = self._handles[model.name], await self.codec(model)
-        audio = await self._read(data, limits, info.sample_rate, info.channels)
         samples, size = audio.array(), int(PIECE_S * info.sample_rate)
         parts, state = [], b""
         for start, end in spans(audio.samples, size):
@@ -177,7 +205,7 @@ class Pipeline:
             made: CodesPiece = await call(codec.encode, AudioPiece(piece, state, ended))
             parts.append(made.codes.array())
             state = made.state
-        return Encoded(Codes.join(parts), audio.samples)
+        return Codes.join(parts)
 
     async def decode(self, model: EnCodecSettings, codes: Codes) -> Waveform:
         """Codes to audio, piece by piece. Raises InvalidRequest where they do not fit."""
@@ -197,16 +225,17 @@ class Pipeline:
         """An uploaded file to what the discriminators say of it, window by window."""
         discriminators = self._handles[model.name]
         info: DiscriminatorsInfo = await call(discriminators.info)
-        audio = await self._read(data, limits, info.sample_rate, info.channels)
+        audio = await self.read(data, limits, info.sample_rate, info.channels)
         samples, size = audio.array(), int(WINDOW_S * info.sample_rate)
         windows = [
             Waveform.pack(samples[:, start:end], info.sample_rate)
             for start, end in spans(audio.samples, size)
         ]
-        scored = await asyncio.gather(*(call(discriminators.analyze, one) for one in windows))
+        scored = await together(call(discriminators.analyze, one) for one in windows)
         return combine(scored, info)
 
-    async def _read(self, data: bytes, limits: Limits, sample_rate: int, channels: int) -> Waveform:
+    async def read(self, data: bytes, limits: Limits, sample_rate: int, channels: int) -> Waveform:
+        """An uploaded file to samples of a rate and so many channels. Raises InvalidAudio."""
         audio: Waveform = await call(
             self._handles[MEDIA].decode, data, limits.media(), sample_rate, channels
         )

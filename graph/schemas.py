@@ -1,15 +1,16 @@
 """Bodies of requests, strict; they become `engine.params`."""
 
 import secrets
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo, ValidatorFunctionWrapHandler
 
 from deployments.settings import StrictModel
-from engine.params import GenerationParams
+from engine.params import Codes, GenerationParams, Waveform
 from graph.errors import ApiError
 from graph.pipeline import Voice
 from graph.settings import Limits
@@ -52,12 +53,14 @@ def _range(constraints: list[Any]) -> str:
     return " ".join(words)
 
 
-class GenerateBody(RequestModel):
-    """Text to audio, with AudioCraft's names and defaults."""
+Text = Annotated[str, Field(description="What to hear.", examples=["calm piano, slow jazz"])]
 
-    text: Annotated[str, Field(description="What to hear.", examples=["calm piano, slow jazz"])]
+
+class SamplingBody(RequestModel):
+    """How codes are drawn, with AudioCraft's names and defaults."""
+
     duration: Annotated[
-        float, Field(gt=0, le=3600, description="Seconds, within what the model allows.")
+        float, Field(gt=0, le=3600, description="Seconds, within what the server allows.")
     ] = 10.0
     temperature: Annotated[float, Field(ge=0, le=10, description="0 decodes greedily.")] = 1.0
     top_k: Annotated[
@@ -66,9 +69,6 @@ class GenerateBody(RequestModel):
     top_p: Annotated[
         float, Field(ge=0, le=1, description="Above 0, replaces top_k: nucleus sampling.")
     ] = 0.0
-    cfg_coef: Annotated[
-        float, Field(ge=0, le=20, description="Classifier-free guidance: how closely to follow.")
-    ] = 3.0
     seed: Annotated[
         int | None,
         Field(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out."),
@@ -82,33 +82,134 @@ class GenerateBody(RequestModel):
             raise ValueError("must be 0 (greedy) or at least 0.01")
         return temperature
 
-    @field_validator("text")
-    @classmethod
-    def _has_words(cls, text: str) -> str:
-        if not text.strip():
-            raise ValueError("must not be empty")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError("must be valid Unicode, without lone surrogates") from None
-        return text
-
-    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
-        """Return the engine's parameters. Raises ApiError where model or limits allow less."""
-        if len(self.text) > limits.max_text_chars:
-            message = f"text: {len(self.text)} characters; allowed: 1 to {limits.max_text_chars}"
-            raise ApiError(422, "invalid_value", message, "text")
-        shortest = 1 / voice.codec.frame_rate
-        longest = limits.max_duration_s
+    def frames(self, voice: Voice, limits: Limits) -> int:
+        """Return the clip's frames. Raises ApiError where it is too short or too long."""
+        shortest, longest = 1 / voice.codec.frame_rate, limits.max_duration_s
         if not shortest <= self.duration <= longest:
             message = f"duration: {self.duration:g} s; allowed: from {shortest:g} to {longest:g} s"
             raise ApiError(422, "invalid_value", message, "duration")
+        return int(self.duration * voice.codec.frame_rate)
+
+    def drawn_seed(self) -> int:
+        """Return the seed, or a new one."""
+        return secrets.randbelow(2**31) if self.seed is None else self.seed
+
+
+def spoken(text: str) -> str:
+    """Return a text that has words. Raises ValueError."""
+    if not text.strip():
+        raise ValueError("must not be empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return text
+
+
+def check_length(text: str, limits: Limits, field: str) -> None:
+    """Raise ApiError 422 where a text is too long."""
+    if len(text) > limits.max_text_chars:
+        message = f"{field}: {len(text)} characters; allowed: 1 to {limits.max_text_chars}"
+        raise ApiError(422, "invalid_value", message, field)
+
+
+class GenerateBody(SamplingBody):
+    """Text to audio."""
+
+    text: Text
+    cfg_coef: Annotated[
+        float, Field(ge=0, le=20, description="Classifier-free guidance: how closely to follow.")
+    ] = 3.0
+
+    _spoken = field_validator("text")(spoken)
+
+    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the engine's parameters. Raises ApiError where model or limits allow less."""
+        check_length(self.text, limits, "text")
         return GenerationParams(
             text=self.text,
-            frames=int(self.duration * voice.codec.frame_rate),
-            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
+            frames=self.frames(voice, limits),
+            seed=self.drawn_seed(),
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,
             guidance_scale=self.cfg_coef,
         )
+
+
+class GenerationsBody(SamplingBody):
+    """Texts to audio, several clips of each."""
+
+    prompt: Annotated[Text | None, Field(description="What to hear.")] = None
+    prompts: Annotated[
+        list[str] | None, Field(min_length=1, description="Several, instead of `prompt`.")
+    ] = None
+    n: Annotated[int, Field(ge=1, le=64, description="Variations of each prompt.")] = 1
+    guidance_scale: Annotated[
+        float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
+    ] = 3.0
+    greedy: Annotated[bool, Field(description="Take the likeliest codes, as temperature 0.")] = (
+        False
+    )
+    extend_stride: Annotated[
+        float | None,
+        Field(gt=0, description="Seconds by which windows advance in clips longer than one."),
+    ] = None
+    decoder: Annotated[
+        Literal["encodec", "mbd"], Field(description="`mbd`: multi-band diffusion, finer, slower.")
+    ] = "encodec"
+    format: Literal["wav"] = "wav"
+    return_codes: Annotated[bool, Field(description="Answer with JSON, codes included.")] = False
+    start: Annotated[float, Field(ge=0, description="Of `continue_from`, in seconds.")] = 0.0
+    end: Annotated[float | None, Field(gt=0, description="Of `continue_from`, in seconds.")] = None
+    include_prompt: Annotated[
+        bool, Field(description="Whether the answer begins with what is continued.")
+    ] = True
+
+    _spoken = field_validator("prompt")(lambda text: text if text is None else spoken(text))
+
+    @field_validator("prompts")
+    @classmethod
+    def _all_spoken(cls, texts: list[str] | None) -> list[str] | None:
+        return texts if texts is None else [spoken(text) for text in texts]
+
+    @model_validator(mode="after")
+    def _one_kind_of_prompt(self) -> Self:
+        if (self.prompt is None) == (self.prompts is None):
+            raise ValueError("give either prompt or prompts")
+        return self
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompts."""
+        return self.prompts or [self.prompt or ""]
+
+    def params(
+        self, voice: Voice, limits: Limits, prompt: Codes | None, melody: Waveform | None
+    ) -> list[GenerationParams]:
+        """Return the engine's parameters, a clip's each: every prompt, and every variation of it.
+
+        Raises ApiError where model or limits allow less.
+        """
+        for text in self.texts:
+            check_length(text, limits, "prompt" if self.prompts is None else "prompts")
+        if (clips := len(self.texts) * self.n) > limits.max_clips:
+            message = f"n: {clips} clips in one request; allowed: up to {limits.max_clips}"
+            raise ApiError(422, "invalid_value", message, "n")
+        of_each = GenerationParams(
+            text="",
+            frames=self.frames(voice, limits),
+            seed=self.drawn_seed(),
+            temperature=0.0 if self.greedy else self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            guidance_scale=self.guidance_scale,
+            stride_seconds=self.extend_stride,
+            melody=melody,
+            prompt=prompt,
+        )
+        return [
+            replace(of_each, text=text, variation=variation)
+            for text in self.texts
+            for variation in range(self.n)
+        ]

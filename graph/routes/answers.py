@@ -1,5 +1,7 @@
 """What the API's description says of answers that several routes give."""
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from graph.errors import ErrorBody
@@ -27,3 +29,18 @@ WAV: dict[str, Any] = {
     "description": "A 16-bit PCM WAV file at the model's sample rate, not normalised.",
     "content": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}},
 }
+HEADERS: dict[str, Any] = {
+    "x-seed": {"description": "The seed used.", "schema": {"type": "integer"}},
+    "x-model": {"description": "The model used.", "schema": {"type": "string"}},
+    "x-request-id": {
+        "description": "Names this request in the logs.",
+        "schema": {"type": "string"},
+    },
+    "server-timing": {"description": "Milliseconds by stage.", "schema": {"type": "string"}},
+}
+
+
+def timing(stages: Mapping[str, float], begun: float) -> str:
+    """Return the header `server-timing`: stages in seconds, and all since `begun`."""
+    total = {**stages, "total": time.perf_counter() - begun}
+    return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in total.items())

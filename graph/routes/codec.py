@@ -85,10 +85,11 @@ async def encode(
     chosen = service.pipeline.pick(EnCodecSettings, model)
     info = await service.pipeline.codec(chosen)
     kept = _codebooks(info, codebooks, bandwidth)
-    made = await service.pipeline.encode(chosen, await audio_file.read(), service.limits)
-    codes = Codes.pack(made.codes.array()[:kept])
+    audio = await service.pipeline.read_for(chosen, await audio_file.read(), service.limits)
+    made = await service.pipeline.encode(chosen, audio)
+    codes = Codes.pack(made.array()[:kept])
     if layout == "safetensors":
-        file = codes_file.write(codes, info, made.samples, chosen.name)
+        file = codes_file.write(codes, info, audio.samples, chosen.name)
         return Response(file, media_type=SAFETENSORS)
     return CodesAnswer(
         model=chosen.name,
@@ -98,7 +99,7 @@ async def encode(
         frame_rate=info.frame_rate,
         sample_rate=info.sample_rate,
         channels=info.channels,
-        samples=made.samples,
+        samples=audio.samples,
     )
 
 

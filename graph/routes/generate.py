@@ -2,26 +2,16 @@
 
 import asyncio
 import time
-from typing import Any
 
 from fastapi import APIRouter, Response
 
 from deployments.settings import AudioGenSettings, MusicGenSettings, TokenModelSettings
 from graph.guards import JsonRoute
-from graph.routes.answers import ERRORS, WAV
+from graph.pipeline import ClipRequest
+from graph.routes.answers import ERRORS, HEADERS, WAV, timing
 from graph.schemas import GenerateBody
 from graph.service import Served, Service
 from graph.wav import encode_wav
-
-HEADERS: dict[str, Any] = {
-    "x-seed": {"description": "The seed used.", "schema": {"type": "integer"}},
-    "x-model": {"description": "The model used.", "schema": {"type": "string"}},
-    "x-request-id": {
-        "description": "Names this request in the logs.",
-        "schema": {"type": "string"},
-    },
-    "server-timing": {"description": "Milliseconds by stage.", "schema": {"type": "string"}},
-}
 
 router = APIRouter(
     tags=["generate"],
@@ -49,12 +39,11 @@ async def _generate(
     begun = time.perf_counter()
     model = service.pipeline.pick(kind, body.model)
     params = body.params(await service.pipeline.voice(model), service.limits)
-    clip = await service.pipeline.generate(model, params)
+    clip = await service.pipeline.generate(model, ClipRequest(params))
     file = await asyncio.to_thread(encode_wav, clip.audio)
-    stages = {**clip.seconds, "total": time.perf_counter() - begun}
     headers = {
         "x-seed": str(params.seed),
         "x-model": model.name,
-        "server-timing": ", ".join(f"{k};dur={1000 * v:.1f}" for k, v in stages.items()),
+        "server-timing": timing(clip.seconds, begun),
     }
     return Response(file, media_type="audio/wav", headers=headers)

@@ -21,7 +21,7 @@ from tests import checkpoints as write
 
 ROOT = Path(__file__).resolve().parents[2]
 APPLICATION = "audiocraft"
-FRACTIONS = {"music": 0.4, "sound": 0.3, "codec": 0.1, "diffusion": 0.1, "judge": 0.1}
+FRACTIONS = {"music": 0.35, "sound": 0.3, "codec": 0.1, "diffusion": 0.1, "judge": 0.1}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,9 @@
 """Files in and out of the running graph, and what shares a batch there."""
 
+import base64
 import io
+import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -84,3 +87,45 @@ def test_a_caller_of_diffusion_that_leaves_stops_it(deployed: Deployed):
     until(lambda: handle.load.remote().result().busy == 0)
     (*_, last) = handle.options(stream=True).generate.remote(DiffusionParams(codes(5), seed=3))
     assert last.audio.samples == 5 * 320
+
+
+def test_generations_of_every_kind(deployed: Deployed):
+    """Clips of a list share steps with each other; a file goes on; diffusion decodes."""
+    body = {"prompts": ["calm piano", "fast organ"], "n": 2, "duration": 1, "seed": 5}
+    before = deployed.load()
+    several = deployed.http.post("/v1/generations", json=body)
+    assert several.status_code == 200, several.text
+    assert len({clip["audio"] for clip in several.json()["clips"]}) == 4
+    after = deployed.load()
+    assert after.completed - before.completed == 4
+    assert after.steps - before.steps < 4 * 50
+    alone = deployed.http.post(
+        "/v1/generations", json={"prompt": "fast organ", "duration": 1, "seed": 5}
+    )
+    (same,) = [
+        clip["audio"]
+        for clip in several.json()["clips"]
+        if (clip["prompt"], clip["variation"]) == ("fast organ", 0)
+    ]
+    assert base64.b64decode(same) == alone.content
+    longer = deployed.http.post(
+        "/v1/generations",
+        data={"prompt": "calm piano", "duration": "2", "seed": "5", "decoder": "mbd"},
+        files={"continue_from": wav(1.0)},
+    )
+    assert longer.status_code == 200, longer.text
+    assert soundfile.info(io.BytesIO(longer.content)).duration == 2.0
+
+
+def test_a_client_of_many_clips_that_leaves_frees_all_its_slots(deployed: Deployed):
+    before = deployed.load()
+    body = json.dumps({"prompt": "x", "n": 4, "duration": 30}).encode()
+    head = (
+        "POST /v1/generations HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(deployed.address) as client:
+        client.sendall(head.encode() + body)
+        until(lambda: deployed.load().running == 4)
+    stopped = until(lambda: (now := deployed.load()).requests == 0 and now)
+    assert stopped.cancelled == before.cancelled + 4

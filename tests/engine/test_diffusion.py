@@ -50,11 +50,14 @@ def made(diffusion: Diffusion, *jobs: Job) -> list[Waveform]:
     return clips  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("equalize", [True, False])
+@pytest.mark.parametrize(
+    ("equalize", "samples"), [(True, FRAMES * 320), (False, FRAMES * 320), (False, 3700)]
+)
 def test_samples_are_audiocrafts_for_the_same_noise(
-    diffusion: Diffusion, equalize: bool, monkeypatch: pytest.MonkeyPatch
+    diffusion: Diffusion, equalize: bool, samples: int, monkeypatch: pytest.MonkeyPatch
 ):
-    job = Job(codes(), seed=7, equalize=equalize)
+    """`tokens_to_wav`, and what `regenerate` makes of its input's codes at its input's length."""
+    job = Job(codes(), seed=7, equalize=equalize, samples=samples)
     (clip,) = made(diffusion, job)
     theirs = MultiBandDiffusion(
         [DiffusionProcess(band.model, band.schedule) for band in diffusion._bands],
@@ -64,14 +67,17 @@ def test_samples_are_audiocrafts_for_the_same_noise(
     def drawn() -> Iterator[Tensor]:
         for band in range(2):
             for step in range(len(STEPS) - 1):
-                yield noise(7, band, step, (1, FRAMES * 320))[None]
+                yield noise(7, band, step, (1, samples))[None]
 
     draws = drawn()
     monkeypatch.setattr(torch, "randn_like", lambda like: next(draws))
     tokens = torch.tensor(job.codes.array().astype(np.int64))[None]
-    make = theirs.tokens_to_wav if equalize else lambda t: theirs.generate(theirs.get_emb(t))
+    size = torch.Size([1, 1, samples])
     with torch.no_grad():
-        expected = make(tokens)
+        if equalize:
+            expected = theirs.tokens_to_wav(tokens)
+        else:
+            expected = theirs.generate(theirs.get_emb(tokens), size=size)
     assert next(draws, None) is None, "as many draws as AudioCraft makes"
     scale = expected.abs().max()
     assert float((torch.tensor(clip.array()) - expected[0]).abs().max() / scale) < 1e-5

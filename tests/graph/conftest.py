@@ -16,6 +16,8 @@ from engine.params import (
     CodecInfo,
     Codes,
     CodesPiece,
+    Diffusing,
+    DiffusionParams,
     Generated,
     GenerationParams,
     LanguageModelInfo,
@@ -44,10 +46,11 @@ class FakeLanguageModel:
 
     seen: list[GenerationParams] = field(default_factory=list)
     error: Exception | None = None
+    melody: bool = False
 
     @property
     def info(self) -> Method:
-        return Method(lambda: LanguageModelInfo(4, 512, 16000, 50.0, 30.0))
+        return Method(lambda: LanguageModelInfo(4, 512, 16000, 50.0, 30.0, self.melody))
 
     @property
     def generate(self) -> Method:
@@ -57,7 +60,8 @@ class FakeLanguageModel:
         if self.error:
             raise self.error
         self.seen.append(params)
-        codes = np.full((4, params.frames), params.seed % 512)
+        prompt = params.prompt.frames if params.prompt else 0
+        codes = np.full((4, params.frames - prompt), (params.seed + params.variation) % 512)
         return Generated(Codes.pack(codes), wait_seconds=0.1, run_seconds=0.2)
 
 
@@ -98,6 +102,32 @@ class Real:
         if isinstance(made, Exception):
             raise made
         return made
+
+
+@dataclass
+class FakeDiffusion:
+    """Tells of two steps, then gives ones, as many as the codec would."""
+
+    seen: list[DiffusionParams] = field(default_factory=list)
+    codebooks: int = 4
+
+    def options(self, *, stream: bool) -> "FakeDiffusion":
+        assert stream
+        return self
+
+    @property
+    def info(self) -> Method:
+        return Method(lambda: CodecInfo(self.codebooks, 512, 16000, 1, 50.0))
+
+    @property
+    def generate(self) -> "FakeDiffusion":
+        return self
+
+    async def remote(self, params: DiffusionParams) -> AsyncIterator[Diffusing]:
+        self.seen.append(params)
+        yield Diffusing(1, 2)
+        samples = params.samples or params.codes.frames * 320
+        yield Diffusing(2, 2, Waveform.pack(np.ones((1, samples)), 16000))
 
 
 @dataclass

@@ -1,0 +1,69 @@
+"""Calls of other deployments: their own typed errors come back, and no call outlives its caller."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from engine.errors import EngineError
+from graph.errors import ApiError
+
+T = TypeVar("T")
+UNREACHABLE = (BackPressureError, DeploymentUnavailableError, RayActorError)
+
+
+class Method(Protocol):
+    """A method of a deployment, such as `handle.decode`."""
+
+    def remote(self, *args: Any) -> Any:
+        """Call it; the answer is awaitable."""
+
+
+async def call(method: Method, *args: Any) -> Any:
+    """Call a deployment; its own typed errors come back as they were raised there.
+
+    Raises ApiError 503 where no replica can answer.
+    """
+    with _own_errors():
+        return await method.remote(*args)
+
+
+async def stream(method: Method, *args: Any) -> AsyncGenerator[Any, None]:
+    """Call a deployment's generator, likewise; who leaves it cancels the call."""
+    answers = method.remote(*args)
+    ended = False
+    try:
+        with _own_errors():
+            async for answer in answers:
+                yield answer
+        ended = True
+    finally:
+        if not ended:
+            answers.cancel()
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, EngineError):
+            raise error.cause from error
+        raise
+    except UNREACHABLE as error:
+        message = "a model behind this request cannot be reached now; try again"
+        raise ApiError(503, "model_unavailable", message) from error
+
+
+async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await calls side by side; where one fails, or the caller leaves, the others end with it."""
+    tasks = [asyncio.ensure_future(one) for one in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,75 @@
+"""POST /v1/mbd/decode and /v1/mbd/regenerate: codes or audio to audio, by multi-band diffusion."""
+
+import asyncio
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, Response, UploadFile
+
+from deployments.settings import DiffusionSettings
+from engine.params import Codes, DiffusionParams, Waveform
+from graph import codes_file
+from graph.guards import UploadRoute
+from graph.routes.answers import UPLOAD_ERRORS, WAV
+from graph.service import Served
+from graph.wav import encode_wav
+
+SEEDED = WAV | {
+    "headers": {"x-seed": {"description": "The noise's seed.", "schema": {"type": "integer"}}}
+}
+Seed = Annotated[
+    int | None, Form(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out.")
+]
+Name = Annotated[str | None, Form(description="A name from /v1/models.")]
+
+router = APIRouter(
+    prefix="/v1/mbd",
+    tags=["diffusion"],
+    route_class=UploadRoute,
+    default_response_class=Response,
+    responses={200: SEEDED, **UPLOAD_ERRORS},
+)
+
+
+@router.post("/decode")
+async def decode(
+    service: Served,
+    codes: Annotated[UploadFile, File(alias="codes_file", description="From /v1/codec/encode.")],
+    seed: Seed = None,
+    model: Name = None,
+) -> Response:
+    """Decode codes, finer and slower than their codec, equalised to what it makes of them."""
+    chosen = service.pipeline.pick(DiffusionSettings, model)
+    array, samples = codes_file.read(await codes.read())
+    params = DiffusionParams(array, _drawn(seed))
+    audio = await service.pipeline.diffuse(chosen, params)
+    return await _answer(
+        chosen, params, Waveform.pack(audio.array()[:, :samples], audio.sample_rate)
+    )
+
+
+@router.post("/regenerate")
+async def regenerate(
+    service: Served,
+    audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],
+    seed: Seed = None,
+    model: Name = None,
+) -> Response:
+    """Encode a file and decode it by diffusion, at the codec's rate and the file's length."""
+    chosen = service.pipeline.pick(DiffusionSettings, model)
+    codec = service.pipeline.codec_of(chosen)
+    audio = await service.pipeline.read_for(codec, await audio_file.read(), service.limits)
+    kept = (await service.pipeline.codec(chosen)).codebooks
+    codes = Codes.pack((await service.pipeline.encode(codec, audio)).array()[:kept])
+    params = DiffusionParams(codes, _drawn(seed), equalize=False, samples=audio.samples)
+    return await _answer(chosen, params, await service.pipeline.diffuse(chosen, params))
+
+
+def _drawn(seed: int | None) -> int:
+    return secrets.randbelow(2**31) if seed is None else seed
+
+
+async def _answer(model: DiffusionSettings, params: DiffusionParams, audio: Waveform) -> Response:
+    file = await asyncio.to_thread(encode_wav, audio)
+    headers = {"x-seed": str(params.seed), "x-model": model.name}
+    return Response(file, media_type="audio/wav", headers=headers)

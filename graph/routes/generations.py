@@ -1,0 +1,214 @@
+"""POST /v1/generations: all that the language models can do, for one clip or several."""
+
+import asyncio
+import base64
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from deployments.settings import TokenModelSettings
+from engine.errors import InvalidAudio
+from engine.params import Codes, GenerationParams, Waveform
+from graph import codes_file
+from graph.calls import together
+from graph.errors import ApiError
+from graph.guards import MULTIPART, TypedRoute
+from graph.pipeline import Clip, ClipRequest, Voice
+from graph.routes.answers import HEADERS, UPLOAD_ERRORS, WAV, timing
+from graph.schemas import GenerationsBody
+from graph.service import Served, Service
+from graph.wav import encode_wav
+
+FILES = ("continue_from", "melody")
+
+
+class GeneratedClip(BaseModel):
+    """One clip."""
+
+    prompt: str
+    variation: int
+    """From 0 to n - 1; the same prompt, seed and variation give the same clip."""
+    duration: float
+    """Seconds."""
+    sample_rate: int
+    channels: int
+    audio: Annotated[str, Field(description="A WAV file, in base64.")]
+    codes: list[list[int]] | None = None
+    """[codebooks][frames], where they were asked for."""
+
+
+class GenerationsAnswer(BaseModel):
+    """Several clips, or one with its codes."""
+
+    model: str
+    seed: int
+    format: str
+    clips: list[GeneratedClip]
+
+
+class GenerationsRoute(TypedRoute):
+    """Takes JSON, or a form where files come along."""
+
+    wanted = ("application/json", MULTIPART)
+
+
+def _form_schema() -> dict[str, Any]:
+    schema = GenerationsBody.model_json_schema()
+    file = {"type": "string", "format": "binary"}
+    schema["properties"] |= {
+        "continue_from": file
+        | {"description": "Audio to go on from, or codes of /v1/codec/encode; part of duration."},
+        "melody": file | {"description": "Audio whose melody is followed, by models that can."},
+    }
+    return schema
+
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": GenerationsBody.model_json_schema()},
+            MULTIPART: {"schema": _form_schema()},
+        },
+    }
+}
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "One clip is a WAV file; several, or one with its codes, are JSON.",
+        "content": {
+            **WAV["content"],
+            "application/json": {"schema": GenerationsAnswer.model_json_schema()},
+        },
+        "headers": HEADERS,
+    },
+    **UPLOAD_ERRORS,
+}
+
+router = APIRouter(tags=["generate"], route_class=GenerationsRoute)
+
+
+@router.post("/v1/generations", response_class=Response, responses=ANSWERS, openapi_extra=BODY)
+async def generations(request: Request, service: Served) -> Response:
+    """Generate music or sounds from texts, a melody, or the beginning of a clip."""
+    begun = time.perf_counter()
+    body, files = await _read(request)
+    model = service.pipeline.pick(TokenModelSettings, body.model)
+    voice = await service.pipeline.voice(model)
+    melody = await _melody(files.get("melody"), voice, service)
+    prompt = await _prompt(files.get("continue_from"), body, voice, service)
+    wanted = body.params(voice, service.limits, prompt, melody)
+    diffusion = service.pipeline.diffusion_of(model) if body.decoder == "mbd" else None
+    clips = await together(
+        service.pipeline.generate(model, ClipRequest(params, diffusion, body.include_prompt))
+        for params in wanted
+    )
+    headers = {"x-seed": str(wanted[0].seed), "x-model": model.name}
+    if len(clips) == 1 and not body.return_codes:
+        file = await asyncio.to_thread(encode_wav, clips[0].audio)
+        headers["server-timing"] = timing(clips[0].seconds, begun)
+        return Response(file, media_type="audio/wav", headers=headers)
+    described = await asyncio.to_thread(_describe, wanted, clips, body.return_codes)
+    answer = GenerationsAnswer(
+        model=model.name, seed=wanted[0].seed, format=body.format, clips=described
+    )
+    return JSONResponse(answer.model_dump(exclude_none=True), headers=headers)
+
+
+def _describe(
+    wanted: list[GenerationParams], clips: list[Clip], codes: bool
+) -> list[GeneratedClip]:
+    return [
+        GeneratedClip(
+            prompt=params.text,
+            variation=params.variation,
+            duration=clip.audio.samples / clip.audio.sample_rate,
+            sample_rate=clip.audio.sample_rate,
+            channels=clip.audio.channels,
+            audio=base64.b64encode(encode_wav(clip.audio)).decode(),
+            codes=clip.codes.array().tolist() if codes else None,
+        )
+        for params, clip in zip(wanted, clips, strict=True)
+    ]
+
+
+async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:
+    """Return the body and the files beside it."""
+    try:
+        if not request.headers["content-type"].startswith(MULTIPART):
+            return GenerationsBody.model_validate_json(await request.body()), {}
+        async with request.form(max_files=len(FILES), max_fields=64) as form:
+            files = await _files(form)
+            fields: dict[str, Any] = {key: form[key] for key in form if key not in files}
+            if "prompts" in fields:
+                fields["prompts"] = form.getlist("prompts")
+            return GenerationsBody.model_validate_strings(fields, strict=False), files
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+
+
+async def _files(form: FormData) -> dict[str, bytes]:
+    files = {}
+    for key, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if key not in FILES:
+                raise ApiError(
+                    422, "unknown_field", f"no file {key!r}; valid: {', '.join(FILES)}", key
+                )
+            files[key] = await value.read()
+        elif key in FILES:
+            raise ApiError(422, "invalid_value", f"{key}: must be a file", key)
+    return files
+
+
+async def _melody(data: bytes | None, voice: Voice, service: Service) -> Waveform | None:
+    if data is None:
+        return None
+    if not voice.language_model.melody:
+        able = ", ".join(await service.pipeline.melody_models()) or "none that is configured"
+        message = f"melody: {voice.model.name!r} follows none; models that do: {able}"
+        raise ApiError(422, "invalid_value", message, "melody")
+    try:
+        return await service.pipeline.read(
+            data, service.limits, voice.language_model.sample_rate, channels=1
+        )
+    except InvalidAudio as error:
+        raise InvalidAudio(error.message, "melody") from error
+
+
+async def _prompt(
+    data: bytes | None, body: GenerationsBody, voice: Voice, service: Service
+) -> Codes | None:
+    """Return the codes to go on from: of a file of codes, or of audio between start and end."""
+    if data is None:
+        if {"start", "end", "include_prompt"} & body.model_fields_set:
+            message = "start, end and include_prompt belong to continue_from; send it along"
+            raise ApiError(422, "missing_field", message, "continue_from")
+        return None
+    if data[8:9] == b"{":  # safetensors begins with the length of a JSON head
+        codes, _ = codes_file.read(data)
+        first, last = _part(body, voice.codec.frame_rate, codes.frames)
+        return Codes.pack(codes.array()[:, first:last])
+    codec = service.pipeline.codec_of(voice.model)
+    try:
+        audio = await service.pipeline.read_for(codec, data, service.limits)
+    except InvalidAudio as error:
+        raise InvalidAudio(error.message, "continue_from") from error
+    first, last = _part(body, audio.sample_rate, audio.samples)
+    part = Waveform.pack(audio.array()[:, first:last], audio.sample_rate)
+    codes = await service.pipeline.encode(codec, part)
+    return Codes.pack(codes.array()[: voice.language_model.codebooks])
+
+
+def _part(body: GenerationsBody, rate: float, total: int) -> tuple[int, int]:
+    """Return where start and end lie in so many frames or samples. Raises ApiError 422."""
+    first = int(body.start * rate)
+    last = total if body.end is None else min(int(body.end * rate), total)
+    if first >= last:
+        message = f"start: nothing lies between start and end; the file has {total / rate:g} s"
+        raise ApiError(422, "invalid_value", message, "start")
+    return first, last

@@ -1,0 +1,243 @@
+"""POST /v1/generations: one clip or several, from texts, melodies and beginnings."""
+
+import base64
+import io
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from deployments.settings import (
+    AudioGenSettings,
+    DiffusionSettings,
+    EnCodecSettings,
+    MusicGenSettings,
+)
+from engine.codec import Codec
+from engine.errors import GenerationFailed
+from engine.params import AudioPiece, Codes, CodesPiece
+from graph import codes_file
+from graph.ingress import create_app
+from graph.pipeline import Pipeline
+from graph.service import Service
+from graph.settings import Limits
+from tests import checkpoints as write
+from tests.graph.conftest import FakeDiffusion, FakeLanguageModel, Media, Real
+from tests.graph.test_uploads import RATE, wav
+
+PATH = "/v1/generations"
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    torch.manual_seed(1)
+    return Codec(write.write_codec(tmp_path_factory.mktemp("codec")))
+
+
+@dataclass
+class Served:
+    http: httpx.AsyncClient
+    music: FakeLanguageModel
+    hum: FakeLanguageModel
+    diffusion: FakeDiffusion
+
+
+@pytest.fixture
+async def served(codec: Codec) -> AsyncIterator[Served]:
+    models = [
+        MusicGenSettings(name="music", kind="musicgen", checkpoint="x", codec="codec"),
+        MusicGenSettings(name="hum", kind="musicgen", checkpoint="x", codec="codec"),
+        AudioGenSettings(name="sound", kind="audiogen", checkpoint="x", codec="other"),
+        EnCodecSettings(name="codec", kind="encodec", checkpoint="x"),
+        EnCodecSettings(name="other", kind="encodec", checkpoint="x"),
+        DiffusionSettings(name="diffusion", kind="mbd", checkpoint="x", codec="codec"),
+    ]
+    music, hum, diffusion = FakeLanguageModel(), FakeLanguageModel(melody=True), FakeDiffusion()
+    handles = {
+        "music": music, "hum": hum, "sound": FakeLanguageModel(), "codec": Real(codec),
+        "other": Real(codec), "diffusion": diffusion, "media": Media(),
+    }  # fmt: skip
+
+    async def statuses() -> dict[str, str]:
+        return {}
+
+    limits = Limits(max_clips=6, max_text_chars=100)
+    service = Service(Pipeline(models, handles), statuses, limits, started_at=1)
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield Served(http, music, hum, diffusion)
+
+
+def samples(file: bytes) -> np.ndarray:
+    audio, rate = soundfile.read(io.BytesIO(file), dtype="float32", always_2d=True)
+    assert rate == RATE
+    return audio.T
+
+
+def heard(codec: Codec, codes: np.ndarray) -> np.ndarray:
+    (made,) = codec.decode([CodesPiece(Codes.pack(codes))])
+    return made.audio.array().clip(-1, 1)
+
+
+async def test_one_clip_is_a_file(served: Served, codec: Codec):
+    body = {"prompt": "calm piano", "duration": 2, "seed": 7, "greedy": True, "extend_stride": 5}
+    response = await served.http.post(PATH, json=body | {"guidance_scale": 2.5, "top_k": 9})
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "audio/wav"
+    assert (response.headers["x-seed"], response.headers["x-model"]) == ("7", "music")
+    assert "decode;dur=" in response.headers["server-timing"]
+    wanted = heard(codec, np.full((4, 100), 7))
+    assert np.abs(samples(response.content) - wanted).max() <= 1 / 32768
+    (params,) = served.music.seen
+    assert (params.text, params.frames, params.seed) == ("calm piano", 100, 7)
+    assert (params.temperature, params.top_k, params.guidance_scale) == (0.0, 9, 2.5)
+    assert params.stride_seconds == 5
+
+
+async def test_prompts_and_variations_are_a_clip_each(served: Served):
+    body = {"prompts": ["a", "b"], "n": 3, "duration": 0.1, "seed": 4, "return_codes": True}
+    response = await served.http.post(PATH, json=body)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert (answer["model"], answer["seed"], answer["format"]) == ("music", 4, "wav")
+    told = [(clip["prompt"], clip["variation"]) for clip in answer["clips"]]
+    assert told == [(text, variation) for text in "ab" for variation in range(3)]
+    for clip in answer["clips"]:
+        assert clip["codes"] == np.full((4, 5), 4 + clip["variation"]).tolist()
+        assert samples(base64.b64decode(clip["audio"])).shape == (1, 1600)
+        assert (clip["duration"], clip["sample_rate"], clip["channels"]) == (0.1, RATE, 1)
+
+
+async def test_one_clip_with_its_codes_is_json(served: Served):
+    body = {"prompt": "a", "duration": 0.1, "return_codes": True}
+    assert len((await served.http.post(PATH, json=body)).json()["clips"]) == 1
+    without = await served.http.post(PATH, json={"prompts": ["a", "b"], "duration": 0.1})
+    assert "codes" not in without.json()["clips"][0]
+
+
+@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize("kind", ["audio", "codes"])
+async def test_a_clip_goes_on_from_a_file(served: Served, codec: Codec, kind: str, include: bool):
+    """Of its part between start and end; `duration` counts what is continued."""
+    file = wav(2.0, rate=24000, channels=2)
+    audio = await Media().decode.remote(file, Limits().media(), RATE, 1)
+    part = Real(codec)
+    if kind == "codes":
+        whole = await part.encode.remote(AudioPiece(audio))
+        prompt = whole.codes.array()[:, 25:75]
+        file = codes_file.write(whole.codes, codec.info, audio.samples, "codec")
+    else:
+        cut = type(audio).pack(audio.array()[:, RATE // 2 : 3 * RATE // 2], RATE)
+        prompt = (await part.encode.remote(AudioPiece(cut))).codes.array()
+    data = {"prompt": "a", "duration": "3", "start": "0.5", "end": "1.5", "seed": "9"}
+    response = await served.http.post(
+        PATH,
+        data=data | {"include_prompt": str(include).lower()},
+        files={"continue_from": ("x", file)},
+    )
+    assert response.status_code == 200, response.text
+    (params,) = served.music.seen
+    assert params.frames == 150
+    np.testing.assert_array_equal(params.prompt.array(), prompt)
+    codes = np.concatenate([prompt, np.full((4, 100), 9)], axis=1)
+    wanted = heard(codec, codes)[:, 0 if include else RATE :]
+    assert np.abs(samples(response.content) - wanted).max() <= 1 / 32768
+
+
+async def test_a_melody_is_followed_by_models_that_can(served: Served):
+    file = wav(1.0, rate=44100, channels=2)
+    sent = {"data": {"prompt": "a", "model": "hum"}, "files": {"melody": ("x", file)}}
+    assert (await served.http.post(PATH, **sent)).status_code == 200
+    melody = served.hum.seen[0].melody
+    assert (melody.sample_rate, melody.channels, melody.samples) == (RATE, 1, RATE)
+    sent["data"]["model"] = "music"
+    refused = await served.http.post(PATH, **sent)
+    assert refused.status_code == 422
+    assert "models that do: hum" in refused.json()["error"]["message"]
+
+
+async def test_diffusion_decodes_where_it_is_asked_for(served: Served):
+    body = {"prompt": "a", "duration": 1, "seed": 3, "decoder": "mbd"}
+    response = await served.http.post(PATH, json=body)
+    assert (samples(response.content) > 0.99).all()
+    (params,) = served.diffusion.seen
+    assert (params.seed, params.equalize, params.codes.frames) == (3, True, 50)
+    refused = await served.http.post(PATH, json=body | {"model": "sound"})
+    assert refused.status_code == 422
+    assert "use encodec" in refused.json()["error"]["message"]
+
+
+async def test_codes_and_files_by_diffusion_alone(served: Served, codec: Codec):
+    codes = Codes.pack(np.zeros((4, 20), int))
+    file = codes_file.write(codes, codec.info, 6000, "codec")
+    decoded = await served.http.post("/v1/mbd/decode", files={"codes_file": file})
+    assert decoded.status_code == 200, decoded.text
+    assert samples(decoded.content).shape == (1, 6000)
+    served.diffusion.codebooks = 2
+    made = await served.http.post(
+        "/v1/mbd/regenerate", files={"audio_file": wav(0.3)}, data={"seed": "5"}
+    )
+    assert made.status_code == 200, made.text
+    assert made.headers["x-seed"] == "5"
+    assert samples(made.content).shape == (1, int(0.3 * RATE))
+    params = served.diffusion.seen[-1]
+    assert (params.codes.codebooks, params.equalize, params.samples) == (2, False, 4800)
+
+
+async def test_one_failure_ends_the_request_and_says_so(served: Served):
+    served.music.error = GenerationFailed("not a number")
+    response = await served.http.post(PATH, json={"prompts": ["a", "b"]})
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "generation_failed"
+
+
+def form(files: dict[str, bytes], **data: str) -> dict[str, object]:
+    return {"data": {"prompt": "a"} | data, "files": files}
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code", "reason"),
+    [
+        ({"json": {}}, 422, "invalid_value", "either prompt or prompts"),
+        ({"json": {"prompt": "a", "prompts": ["b"]}}, 422, "invalid_value", "either"),
+        ({"json": {"prompts": []}}, 422, "invalid_value", "at least 1"),
+        ({"json": {"prompts": ["a", " "]}}, 422, "invalid_value", "not be empty"),
+        ({"json": {"prompts": ["a" * 101]}}, 422, "invalid_value", "101 characters"),
+        ({"json": {"prompts": ["a", "b"], "n": 4}}, 422, "invalid_value", "8 clips"),
+        ({"json": {"prompt": "a", "n": 0}}, 422, "invalid_value", "from 1 to 64"),
+        ({"json": {"prompt": "a", "duration": 31}}, 422, "invalid_value", "to 30 s"),
+        ({"json": {"prompt": "a", "extend_stride": 0}}, 422, "invalid_value", "above 0"),
+        ({"json": {"prompt": "a", "decoder": "x"}}, 422, "invalid_value", "'encodec' or 'mbd'"),
+        ({"json": {"prompt": "a", "melody": "x"}}, 422, "unknown_field", "melody"),
+        ({"json": {"prompt": "a", "start": 1}}, 422, "missing_field", "continue_from"),
+        ({"json": {"prompt": "a", "model": "codec"}}, 404, "model_not_found", "music, hum"),
+        (form({"continue_from": b"x"}), 422, "invalid_audio", "cannot be read"),
+        (form({"melody": b""}, model="hum"), 422, "invalid_audio", "empty"),
+        (form({"continue_from": wav(1)}, start="2"), 422, "invalid_value", "has 1 s"),
+        (form({"other": b"x"}), 422, "unknown_field", "continue_from, melody"),
+        (form({"melody": wav(1)}, n="x"), 422, "invalid_value", "n: "),
+        (form({"melody": wav(1)}, size="x"), 422, "unknown_field", "size"),
+        ({"content": b"a"}, 415, "unsupported_content_type", "application/json or multipart"),
+    ],
+)
+async def test_what_is_refused_says_why(
+    served: Served, sent: dict[str, object], status: int, code: str, reason: str
+):
+    response = await served.http.post(PATH, **sent)
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert error["code"] == code, error
+    assert reason in error["message"]
+    assert not served.music.seen
+
+
+async def test_the_description_of_the_api_has_every_field(served: Served):
+    described = (await served.http.get("/openapi.json")).json()
+    content = described["paths"][PATH]["post"]["requestBody"]["content"]
+    for kind in ("application/json", "multipart/form-data"):
+        assert {"prompt", "prompts", "decoder"} <= content[kind]["schema"]["properties"].keys()
+    assert "melody" in content["multipart/form-data"]["schema"]["properties"]
