@@ -21,7 +21,9 @@ class EnCodec:
         prepare_hub(settings.checkpoint)
         from engine.codec import Codec
 
-        self._codec = Codec.load(settings.checkpoint, device=settings.torch_device)
+        self._codec = Codec.load(
+            settings.checkpoint, device=settings.torch_device, stereo=settings.stereo
+        )
         self._codec.probe()
         self._info = self._codec.info
         self._health = Health()

@@ -145,6 +145,8 @@ class EnCodecSettings(ModelSettings):
     kind: Literal["encodec"]
     dtype: Literal["float32"] = "float32"
     """As AudioCraft decodes; half precision is audible (bfloat16 errs at -47 dB)."""
+    stereo: bool = False
+    """Code left and right apart by a mono codec, as the musicgen-stereo models want it."""
 
 
 class DiffusionSettings(ModelSettings):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.checkpoints import load_codec
 from engine.codec_networks import Networks, pack, unpack
-from engine.errors import InvalidRequest
+from engine.errors import CheckpointMismatch, InvalidRequest
 from engine.params import AudioPiece, CodecInfo, Codes, CodesPiece, Waveform
 
 Piece = TypeVar("Piece", AudioPiece, CodesPiece)
@@ -40,9 +40,16 @@ class Codec:
         """Requests served since the start; health checks watch it grow."""
 
     @classmethod
-    def load(cls, source: str, *, device: str) -> "Codec":
-        """Load from a checkpoint; see `engine.checkpoints`. Raises a CheckpointError."""
-        return cls(load_codec(source, device=device))
+    def load(cls, source: str, *, device: str, stereo: bool = False) -> "Codec":
+        """Load from a checkpoint; see `engine.checkpoints`. Raises a CheckpointError.
+
+        With `stereo`, a mono codec codes left and right apart and interleaves their codebooks, as
+        musicgen-stereo's (`get_wrapped_compression_model`).
+        """
+        model = load_codec(source, device=device)
+        if stereo and model.channels != 1:
+            raise CheckpointMismatch(f"{source}: has {model.channels} channels; stereo is for mono")
+        return cls(InterleaveStereoCompressionModel(model) if stereo else model)
 
     @property
     def info(self) -> CodecInfo:

@@ -139,11 +139,12 @@ class Pipeline:
     def diffusion_of(self, model: TokenModelSettings) -> DiffusionSettings:
         """Return what decodes a model's codes by diffusion. Raises ApiError 422."""
         all_of_them = [m for m in self.models.values() if isinstance(m, DiffusionSettings)]
-        for diffusion in all_of_them:
-            if diffusion.codec == model.codec:
-                return diffusion
-        message = f"decoder: no mbd model is configured for the codes of {model.name!r}"
-        raise ApiError(422, "invalid_value", f"{message}; use encodec", "decoder")
+        fitting = [m for m in all_of_them if m.codec == model.codec]
+        if fitting and not self.codec_of(model).stereo:
+            return fitting[0]
+        reason = "is for mono models" if fitting else f"is not configured for {model.name!r}"
+        message = f"decoder: multi-band diffusion {reason}; use encodec"
+        raise ApiError(422, "invalid_value", message, "decoder")
 
     async def generate(self, model: TokenModelSettings, request: ClipRequest) -> Clip:
         """Text to audio. Cancelling the caller's task stops the models within one step."""

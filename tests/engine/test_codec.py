@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from bundles.tiny.recipe import codec_config, fill_codebooks
 from engine.codec import Codec
 from engine.errors import InvalidRequest
 from engine.params import AudioPiece, Codes, CodesPiece, Waveform
+from tests import checkpoints as write
 
 FRAMES = 40
 RATE = 16000
@@ -176,6 +178,20 @@ def test_bad_audio_fails_alone(own: Codec, wave: Waveform, reason: str):
     assert isinstance(error, InvalidRequest)
     assert reason in str(error)
     assert isinstance(made, CodesPiece)
+
+
+def test_a_mono_codec_of_a_file_becomes_stereo(tmp_path: Path):
+    """As musicgen-stereo's: its codes decode to left and right, each as the mono codec's own."""
+    mono = write.write_codec(tmp_path)
+    codec = Codec.load(str(tmp_path), device="cpu", stereo=True)
+    assert (codec.info.codebooks, codec.info.channels) == (8, 2)
+    codes = some_codes(codec)
+    (made,) = decoded(codec, CodesPiece(Codes.pack(codes)))
+    for channel in range(2):
+        (alone,) = decoded(Codec(mono), CodesPiece(Codes.pack(codes[channel::2])))
+        assert np.abs(made.audio.array()[channel] - alone.audio.array()).max() < 2e-3, (
+            "half precision"
+        )
 
 
 def test_stereo_needs_both_channels_codes():
