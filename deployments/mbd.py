@@ -11,7 +11,7 @@ from deployments.settings import DiffusionSettings
 from deployments.worker import Health, prepare_hub
 
 if TYPE_CHECKING:
-    from engine.errors import Cancelled, InvalidRequest
+    from engine.errors import EngineError
     from engine.params import BatchLoad, CodecInfo, Diffusing, DiffusionParams, Waveform
 
 PROGRESS_EVERY_S = 0.2
@@ -63,9 +63,7 @@ class MultiBandDiffusion:
             made.cancel()
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _generate_batch(
-        self, batch: list[Sized]
-    ) -> list["Waveform | InvalidRequest | Cancelled"]:
+    async def _generate_batch(self, batch: list[Sized]) -> list["Waveform | EngineError"]:
         return await self._batches.run(self._diffusion.generate, batch)
 
     async def load(self) -> "BatchLoad":

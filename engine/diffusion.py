@@ -17,7 +17,13 @@ from julius.bands import SplitBands
 from torch import Tensor, nn
 
 from engine.checkpoints import DIFFUSION_FILE, load_codec, load_diffusion
-from engine.errors import Cancelled, CheckpointMismatch, InvalidRequest
+from engine.errors import (
+    Cancelled,
+    CheckpointMismatch,
+    EngineError,
+    GenerationFailed,
+    InvalidRequest,
+)
 from engine.params import CodecInfo, Codes, Waveform
 
 STEPS = [*range(999, -1, -50), 0]
@@ -146,12 +152,12 @@ class Diffusion:
             frame_rate=float(self._codec.frame_rate),
         )
 
-    def generate(self, jobs: Sequence[Job]) -> list[Waveform | InvalidRequest | Cancelled]:
+    def generate(self, jobs: Sequence[Job]) -> list[Waveform | EngineError]:
         """Make each clip; a bad or cancelled one yields its error and disturbs no other.
 
         Clips of equal shape share a forward pass on a GPU; on a CPU they go one by one.
         """
-        results: dict[int, Waveform | InvalidRequest | Cancelled] = {}
+        results: dict[int, Waveform | EngineError] = {}
         groups: dict[Hashable, list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
             if problem := self._problem(job):
@@ -161,12 +167,12 @@ class Diffusion:
                 groups[job.codes.codebooks, job.codes.frames, job.samples, alone].append(index)
         for members in groups.values():
             made = self._together([jobs[index] for index in members])
-            results |= {members[item]: wave for item, wave in made.items()}
+            results |= {members[item]: clip for item, clip in made.items()}
         gone = Cancelled("the caller left while its clip was made")
         return [results.get(index, gone) for index in range(len(jobs))]
 
     @torch.inference_mode()
-    def _together(self, jobs: Sequence[Job]) -> dict[int, Waveform]:
+    def _together(self, jobs: Sequence[Job]) -> dict[int, Waveform | EngineError]:
         """Return the clips of those who stayed, by their place in `jobs`."""
         stacked = np.stack([job.codes.array() for job in jobs]).astype(np.int64)
         codes = torch.from_numpy(stacked).to(self.device)
@@ -179,12 +185,15 @@ class Diffusion:
             if current is None:
                 break
             made[group.staying] += band.schedule.sample_processor.return_sample(current)
-        clips = {}
+        clips: dict[int, Waveform | EngineError] = {}
         for item in group.staying:
             clip = made[item]
             if jobs[item].equalize:
                 clip = equalized(clip, reference[item], rate)
-            clips[item] = Waveform.pack(clip.cpu().numpy(), rate)
+            if clip.isfinite().all():
+                clips[item] = Waveform.pack(clip.cpu().numpy(), rate)
+            else:
+                clips[item] = GenerationFailed("the diffusion model's output is not a number")
         return clips
 
     def _denoise(self, group: "Group", number: int, band: Band) -> Tensor | None:

@@ -83,6 +83,10 @@ def write_diffusion(path: Path, bands: int = 2) -> list[dict[str, torch.Tensor]]
         )  # fmt: skip
         model = builders.get_diffusion_model(cfg)
         processor = builders.get_processor(cfg.processor, 16000)
+        # As a training leaves them: levels of bands, measured.
+        levels = {"counts": 10.0, "sum_x": 0.0, "sum_x2": 0.5, "sum_target_x2": 2.0}
+        for name, level in levels.items():
+            getattr(processor, name).fill_(level)
         states.append(model.state_dict())
         package[band] = {
             "cfg": cfg,

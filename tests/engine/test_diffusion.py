@@ -9,10 +9,11 @@ import torch
 from audiocraft.models import MultiBandDiffusion
 from audiocraft.models.multibanddiffusion import DiffusionProcess
 from torch import Tensor
+from transformers import EncodecConfig, EncodecModel
 
 from engine.codec import Codec
 from engine.diffusion import STEPS, Diffusion, Job, noise
-from engine.errors import Cancelled, CheckpointMismatch, InvalidRequest
+from engine.errors import Cancelled, CheckpointMismatch, GenerationFailed, InvalidRequest
 from engine.params import Codes, CodesPiece, Waveform
 from tests import checkpoints as write
 
@@ -25,13 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("diffusion")
     write.write_codec(folder / "codec")
     write.write_diffusion(folder / "mbd_musicgen_32khz.th")
-    package = torch.load(folder / "mbd_musicgen_32khz.th", weights_only=False)
-    for band in range(2):  # as a training leaves them: levels of bands, measured
-        state = package[band]["processor_state"]
-        state["counts"] += 10
-        for name, level in (("sum_x", 0.0), ("sum_x2", 0.5), ("sum_target_x2", 2.0)):
-            state[name] += level
-    torch.save(package, folder / "mbd_musicgen_32khz.th")
     return folder
 
 
@@ -141,6 +135,13 @@ def test_bad_codes_fail_alone(diffusion: Diffusion, bad: np.ndarray, reason: str
     assert isinstance(clip, Waveform)
 
 
+def test_what_is_not_a_number_is_an_error(diffusion: Diffusion, monkeypatch: pytest.MonkeyPatch):
+    processor = diffusion._bands[1].schedule.sample_processor
+    monkeypatch.setattr(processor, "return_sample", lambda x: x * torch.nan)
+    (error,) = diffusion.generate([Job(codes(), 1)])
+    assert isinstance(error, GenerationFailed)
+
+
 def test_another_codecs_latents_are_refused(folder: Path, tmp_path: Path):
     write.write_codec(tmp_path)
     package = torch.load(folder / "mbd_musicgen_32khz.th", weights_only=False)
@@ -151,3 +152,24 @@ def test_another_codecs_latents_are_refused(folder: Path, tmp_path: Path):
     torch.save(package, tmp_path / "mbd_musicgen_32khz.th")
     with pytest.raises(CheckpointMismatch, match=r"latents of \[32\].* has 64"):
         Diffusion.load(str(tmp_path), str(tmp_path), device="cpu")
+
+
+@pytest.mark.parametrize("codebooks", [2, 4, 8])
+def test_24_khz_at_its_three_bandwidths(codebooks: int, tmp_path: Path):
+    """`mbd_comp_N.pt` takes the first N codebooks of EnCodec at 24 kHz (1.5, 3 and 6 kbit/s)."""
+    config = EncodecConfig(num_filters=4, hidden_size=64, codebook_dim=64, codebook_size=1024)
+    EncodecModel(config).eval().save_pretrained(tmp_path / "codec")
+    write.write_diffusion(tmp_path / f"mbd_comp_{codebooks}.pt", bands=4)
+    diffusion = Diffusion.load(
+        str(tmp_path),
+        str(tmp_path / "codec"),
+        device="cpu",
+        filename=f"mbd_comp_{codebooks}.pt",
+    )
+    assert (diffusion.info.codebooks, diffusion.info.sample_rate) == (codebooks, 24000)
+    draw = np.random.default_rng(0)
+    job = Job(Codes.pack(draw.integers(0, 1024, (codebooks, 6))), seed=1, equalize=False)
+    assert diffusion.evaluations == 4 * (len(STEPS) - 1)
+    (clip,) = diffusion.generate([job])
+    assert isinstance(clip, Waveform)
+    assert (clip.samples, job.evaluated) == (6 * 320, diffusion.evaluations)
