@@ -1,73 +1,20 @@
 """Uploaded files: what is audio is decoded, what is not is a typed error, and nothing crashes."""
 
-import io
 import tracemalloc
 
-import av
 import numpy as np
 import pytest
-import soundfile
 import torch
 from audiocraft.data.audio_utils import convert_audio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.media_files import FILES, RATE, by_ffmpeg, by_soundfile, tone
 from engine.errors import InvalidAudio
 from engine.media import convert, decode
 from engine.params import MediaLimits, Waveform
 
 LIMITS = MediaLimits(max_bytes=2_000_000, max_seconds=20, max_channels=2)
-RATE = 24000
-
-
-def tone(seconds: float = 1.0, channels: int = 1) -> np.ndarray:
-    time = np.arange(int(seconds * RATE)) / RATE
-    pitches = [440 * (1 + channel) for channel in range(channels)]
-    return np.stack([0.5 * np.sin(2 * np.pi * pitch * time) for pitch in pitches])
-
-
-def by_soundfile(kind: str, subtype: str | None = None, audio: np.ndarray | None = None) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, (tone() if audio is None else audio).T, RATE, subtype, format=kind)
-    return file.getvalue()
-
-
-def by_ffmpeg(container: str, codec: str, seconds: float = 1.0, video: str | None = None) -> bytes:
-    """Encode a tone; with `video`, black pictures beside it."""
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
-        moving = output.add_stream(video, rate=5) if video else None
-        if moving:
-            moving.width, moving.height, moving.pix_fmt = 64, 64, "yuv420p"
-        stream = output.add_stream(codec, rate=RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(
-            tone(seconds).astype(np.float32), format="fltp", layout="mono"
-        )
-        frame.sample_rate = RATE
-        resampler = av.AudioResampler(
-            stream.format, "mono", RATE, frame_size=stream.frame_size or None
-        )
-        for part in (*resampler.resample(frame), *resampler.resample(None)):
-            output.mux(stream.encode(part))
-        output.mux(stream.encode(None))
-        if moving:
-            for _ in range(5):
-                output.mux(moving.encode(av.VideoFrame(64, 64, "yuv420p")))
-            output.mux(moving.encode(None))
-    return file.getvalue()
-
-
-FILES = {
-    "wav": lambda: by_soundfile("WAV", "PCM_16"),
-    "wav, 24 bits": lambda: by_soundfile("WAV", "PCM_24"),
-    "wav, floats": lambda: by_soundfile("WAV", "FLOAT"),
-    "flac": lambda: by_soundfile("FLAC"),
-    "aiff": lambda: by_soundfile("AIFF"),
-    "mp3": lambda: by_ffmpeg("mp3", "libmp3lame"),
-    "ogg": lambda: by_soundfile("OGG", "VORBIS"),
-    "opus": lambda: by_ffmpeg("ogg", "libopus"),
-    "m4a": lambda: by_ffmpeg("ipod", "aac"),
-}
 
 
 @pytest.mark.parametrize("kind", FILES)
