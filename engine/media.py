@@ -48,7 +48,8 @@ def decode(data: bytes, limits: MediaLimits) -> Waveform:
             rate = stream.rate
     except (FFmpegError, ValueError, OverflowError) as error:
         # PyAV raises its own errors, and Python's where a number in a file makes no sense.
-        raise InvalidAudio(f"the file cannot be read as {SPOKEN}: {error}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidAudio(f"the file cannot be read as {SPOKEN}: {reason}") from error
     if not np.isfinite(audio).all():
         raise InvalidAudio("the file has samples that are not numbers")
     return Waveform.pack(audio, rate)
