@@ -33,6 +33,8 @@ def read(data: bytes) -> tuple[Codes, int | None]:
         # The format begins with the length of its JSON head.
         head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         samples = head.get("__metadata__", {}).get("samples")
+        if samples is not None and int(samples) < 1:
+            raise ValueError(f"its metadata says {samples} samples")
         return pack(array), None if samples is None else int(samples)
     except (SafetensorError, KeyError, ValueError) as error:
         reason = f"the file is no safetensors with a tensor 'codes' of integers: {error}"
@@ -48,3 +50,11 @@ def pack(array: NDArray[np.generic]) -> Codes:
     else:
         return Codes.pack(array.astype(np.int64))
     raise ApiError(422, "invalid_codes", f"{reason}; send integers [codebooks, frames]", "codes")
+
+
+def check_seconds(codes: Codes, codec: CodecInfo, most: float) -> None:
+    """Raise ApiError 422 where codes are of more audio than is decoded in one request."""
+    seconds = codes.frames / codec.frame_rate
+    if seconds > most:
+        message = f"the codes are of {seconds:g} s of audio; allowed: up to {most:g} s"
+        raise ApiError(422, "invalid_value", message, "codes")

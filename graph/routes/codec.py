@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile as Uploaded
 from deployments.settings import EnCodecSettings
 from engine.params import CodecInfo, Codes, Waveform
 from graph import codes_file
+from graph.codes_file import check_seconds
 from graph.errors import ApiError
 from graph.guards import MULTIPART, TypedRoute, UploadRoute
 from graph.routes.answers import ERRORS, UPLOAD_ERRORS, WAV
@@ -77,7 +78,9 @@ async def encode(
     service: Served,
     audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],
     codebooks: Annotated[int | None, Form(description="Keep the first so many.")] = None,
-    bandwidth: Annotated[float | None, Form(description="The same in kbit/s.")] = None,
+    bandwidth: Annotated[
+        float | None, Form(gt=0, allow_inf_nan=False, description="The same in kbit/s.")
+    ] = None,
     layout: Annotated[Literal["json", "safetensors"], Form(alias="format")] = "json",
     model: Annotated[str | None, Form(description="A name from /v1/models.")] = None,
 ) -> Response | CodesAnswer:
@@ -151,6 +154,7 @@ async def decode(request: Request, service: Served) -> Response:
     read = _form if request.headers["content-type"].startswith(MULTIPART) else _json
     codes, samples, model = await read(request)
     chosen = service.pipeline.pick(EnCodecSettings, model)
+    check_seconds(codes, await service.pipeline.codec(chosen), service.limits.max_upload_s)
     audio = await service.pipeline.decode(chosen, codes)
     if samples is not None:
         audio = Waveform.pack(audio.array()[:, :samples], audio.sample_rate)

@@ -41,6 +41,8 @@ async def decode(
     """Decode codes, finer and slower than their codec, equalised to what it makes of them."""
     chosen = service.pipeline.pick(DiffusionSettings, model)
     array, samples = codes_file.read(await codes.read())
+    info = await service.pipeline.codec(chosen)
+    codes_file.check_seconds(array, info, service.limits.max_duration_s)
     params = DiffusionParams(array, _drawn(seed))
     audio = await service.pipeline.diffuse(chosen, params)
     return await _answer(
@@ -59,8 +61,9 @@ async def regenerate(
     chosen = service.pipeline.pick(DiffusionSettings, model)
     codec = service.pipeline.codec_of(chosen)
     audio = await service.pipeline.read_for(codec, await audio_file.read(), service.limits)
-    kept = (await service.pipeline.codec(chosen)).codebooks
-    codes = Codes.pack((await service.pipeline.encode(codec, audio)).array()[:kept])
+    info = await service.pipeline.codec(chosen)
+    codes = Codes.pack((await service.pipeline.encode(codec, audio)).array()[: info.codebooks])
+    codes_file.check_seconds(codes, info, service.limits.max_duration_s)
     params = DiffusionParams(codes, _drawn(seed), equalize=False, samples=audio.samples)
     return await _answer(chosen, params, await service.pipeline.diffuse(chosen, params))
 

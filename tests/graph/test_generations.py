@@ -188,6 +188,17 @@ async def test_codes_and_files_by_diffusion_alone(served: Served, codec: Codec):
     assert (params.codes.codebooks, params.equalize, params.samples) == (2, False, 4800)
 
 
+async def test_diffusion_takes_no_more_than_a_request_may_ask_for(served: Served, codec: Codec):
+    """Nothing of it runs in pieces, so one long file would hold a replica."""
+    file = codes_file.write(Codes.pack(np.zeros((4, 1501), int)), codec.info, 1, "codec")
+    decoded = await served.http.post("/v1/mbd/decode", files={"codes_file": file})
+    made = await served.http.post("/v1/mbd/regenerate", files={"audio_file": wav(31)})
+    for response in (decoded, made):
+        assert response.status_code == 422, response.text
+        assert "up to 30 s" in response.json()["error"]["message"]
+    assert not served.diffusion.seen
+
+
 async def test_one_failure_ends_the_request_and_says_so(served: Served):
     served.music.error = GenerationFailed("not a number")
     response = await served.http.post(PATH, json={"prompts": ["a", "b"]})

@@ -223,6 +223,36 @@ GOOD = wav(0.5)
             "invalid_value",
             "not both",
         ),
+        *(
+            (
+                "v1/codec/encode",
+                {"files": upload(GOOD), "data": {"bandwidth": bandwidth}},
+                422,
+                "invalid_value",
+                "bandwidth",
+            )
+            for bandwidth in ("nan", "inf", "-1", "1e300")
+        ),
+        (
+            "v1/codec/decode",
+            {
+                "files": {
+                    "codes_file": safetensors.save(
+                        {"codes": np.zeros((4, 2), np.int16)}, metadata={"samples": "-5"}
+                    )
+                }
+            },
+            422,
+            "invalid_codes",
+            "-5 samples",
+        ),
+        (
+            "v1/codec/decode",
+            {"files": {"codes_file": safetensors.save({"codes": np.zeros((4, 3001), np.int16)})}},
+            422,
+            "invalid_value",
+            "up to 60 s",
+        ),
         ("v1/codec/decode", {"json": {"codes": [[512]] * 4}}, 422, "invalid_value", "to 511"),
         ("v1/codec/decode", {"json": {"codes": [[1]] * 5}}, 422, "invalid_value", "1 to 4"),
         ("v1/codec/decode", {"json": {"codes": [[1], []]}}, 422, "invalid_codes", "as many"),
