@@ -5,7 +5,6 @@ AudioCraft equalises over a whole batch, this over each clip alone.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from audiocraft.modules.diffusion_schedule import NoiseSchedule, betas_from_alph
 from julius.bands import SplitBands
 from torch import Tensor, nn
 
+from engine.batches import serve_in_groups
 from engine.checkpoints import DIFFUSION_FILE, load_codec, load_diffusion
 from engine.errors import (
     Cancelled,
@@ -153,27 +153,13 @@ class Diffusion:
         )
 
     def generate(self, jobs: Sequence[Job]) -> list[Waveform | EngineError]:
-        """Make each clip; a bad or cancelled one yields its error and disturbs no other.
-
-        Clips of equal shape share a forward pass on a GPU; on a CPU they go one by one.
-        """
-        results: dict[int, Waveform | EngineError] = {}
-        groups: dict[Hashable, list[int]] = defaultdict(list)
-        for index, job in enumerate(jobs):
-            if problem := self._problem(job):
-                results[index] = InvalidRequest(problem, "codes")
-            else:
-                alone = index if self.device.type == "cpu" else None
-                groups[job.codes.codebooks, job.codes.frames, job.samples, alone].append(index)
-        for members in groups.values():
-            made = self._together([jobs[index] for index in members])
-            results |= {members[item]: clip for item, clip in made.items()}
-        gone = Cancelled("the caller left while its clip was made")
-        return [results.get(index, gone) for index in range(len(jobs))]
+        """Make each clip; a bad or cancelled one yields its error and disturbs no other."""
+        return serve_in_groups(
+            jobs, self.device, problem=self._problem, shape=_shape, serve=self._together
+        )
 
     @torch.inference_mode()
-    def _together(self, jobs: Sequence[Job]) -> dict[int, Waveform | EngineError]:
-        """Return the clips of those who stayed, by their place in `jobs`."""
+    def _together(self, jobs: Sequence[Job]) -> list[Waveform | EngineError]:
         stacked = np.stack([job.codes.array() for job in jobs]).astype(np.int64)
         codes = torch.from_numpy(stacked).to(self.device)
         reference, rate = self._codec.decode(codes, None), self._codec.sample_rate
@@ -194,7 +180,8 @@ class Diffusion:
                 clips[item] = Waveform.pack(clip.cpu().numpy(), rate)
             else:
                 clips[item] = GenerationFailed("the diffusion model's output is not a number")
-        return clips
+        gone = Cancelled("the caller left while its clip was made")
+        return [clips.get(item, gone) for item in range(len(jobs))]
 
     def _denoise(self, group: "Group", number: int, band: Band) -> Tensor | None:
         """Take the noise out of one band, for those who stay; None where nobody does."""
@@ -210,18 +197,24 @@ class Diffusion:
                 group.jobs[item].evaluated += 1
         return current
 
-    def _problem(self, job: Job) -> str | None:
+    def _problem(self, job: Job) -> InvalidRequest | None:
         codes, info = job.codes, self.info
-        if codes.codebooks != info.codebooks:
-            return f"{codes.codebooks} codebooks; this diffusion model takes {info.codebooks}"
-        if codes.frames < 1:
-            return "no frames to decode"
         most = int(codes.frames * info.sample_rate / info.frame_rate)
-        if job.samples is not None and not 1 <= job.samples <= most:
-            return f"{codes.frames} frames give 1 to {most} samples, not {job.samples}"
-        if not 0 <= codes.array().min() <= codes.array().max() < info.cardinality:
-            return f"codes must be from 0 to {info.cardinality - 1}"
-        return None
+        if codes.codebooks != info.codebooks:
+            problem = f"{codes.codebooks} codebooks; this diffusion model takes {info.codebooks}"
+        elif codes.frames < 1:
+            problem = "no frames to decode"
+        elif job.samples is not None and not 1 <= job.samples <= most:
+            problem = f"{codes.frames} frames give 1 to {most} samples, not {job.samples}"
+        elif not 0 <= codes.array().min() <= codes.array().max() < info.cardinality:
+            problem = f"codes must be from 0 to {info.cardinality - 1}"
+        else:
+            return None
+        return InvalidRequest(problem, "codes")
+
+
+def _shape(job: Job) -> Hashable:
+    return job.codes.codebooks, job.codes.frames, job.samples
 
 
 def equalized(made: Tensor, reference: Tensor, sample_rate: int) -> Tensor:

@@ -7,7 +7,6 @@ is kept.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 from audiocraft.solvers import builders
 from torch import Tensor, nn
 
+from engine.batches import serve_in_groups
 from engine.checkpoints import BUILD_ERRORS, config, entry, fetch, load_strictly, read
 from engine.errors import CheckpointMismatch, CheckpointNotFound, InvalidRequest
 from engine.params import DiscriminatorsInfo, Waveform, WindowScores
@@ -62,23 +62,14 @@ class Discriminators:
         return cls(models, DiscriminatorsInfo(int(cfg.sample_rate), channels, weights, bias))
 
     def analyze(self, windows: Sequence[Waveform]) -> list[WindowScores | InvalidRequest]:
-        """Score each window; a bad one yields its error and disturbs no other.
-
-        Windows of equal length share a forward pass on a GPU; on a CPU they go one by one.
-        """
-        results: dict[int, WindowScores | InvalidRequest] = {}
-        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, window in enumerate(windows):
-            if problem := self._problem(window):
-                results[index] = InvalidRequest(problem, "audio_file")
-            else:
-                alone = (index,) if self.device.type == "cpu" else ()
-                groups[window.samples, *alone].append(index)
-        for members in groups.values():
-            made = self._scores([windows[index] for index in members])
-            results |= dict(zip(members, made, strict=True))
-            self.done += len(members)
-        return [results[index] for index in range(len(windows))]
+        """Score each window; a bad one yields its error and disturbs no other."""
+        return serve_in_groups(
+            windows,
+            self.device,
+            problem=self._problem,
+            shape=lambda window: window.samples,
+            serve=self._scores,
+        )
 
     @torch.inference_mode()
     def _scores(self, windows: Sequence[Waveform]) -> list[WindowScores]:
@@ -92,6 +83,7 @@ class Discriminators:
             means = [scale.flatten(1).mean(1) for scale in made]
             logits[name] = torch.stack(means, dim=1).tolist()
             layers += [_features(layer) for layer in maps[0]]
+        self.done += len(windows)
         return [
             WindowScores(
                 samples=window.samples,
@@ -102,16 +94,18 @@ class Discriminators:
             for item, window in enumerate(windows)
         ]
 
-    def _problem(self, window: Waveform) -> str | None:
+    def _problem(self, window: Waveform) -> InvalidRequest | None:
         wanted = (self.info.sample_rate, self.info.channels)
         if (window.sample_rate, window.channels) != wanted:
-            return f"these discriminators hear {wanted[0]} Hz with {wanted[1]} channels"
-        if window.samples < LEAST_SAMPLES:
+            problem = f"these discriminators hear {wanted[0]} Hz with {wanted[1]} channels"
+        elif window.samples < LEAST_SAMPLES:
             least = LEAST_SAMPLES / self.info.sample_rate
-            return f"the audio is too short to judge; it needs {least:.2f} seconds or more"
-        if not np.isfinite(window.array()).all():
-            return "the audio has samples that are not numbers"
-        return None
+            problem = f"the audio is too short to judge; it needs {least:.2f} seconds or more"
+        elif not np.isfinite(window.array()).all():
+            problem = "the audio has samples that are not numbers"
+        else:
+            return None
+        return InvalidRequest(problem, "audio_file")
 
     def probe(self) -> None:
         """Score a little silence, to see that the models still answer."""

@@ -33,6 +33,7 @@ class Progress:
                 part.load_state_dict(state[name])
         self._begun, self._saved = time.thread_time(), time.monotonic()
         self._sums: dict[str, float] = defaultdict(float)
+        self._summed = 0
 
     @property
     def spent(self) -> float:
@@ -47,12 +48,14 @@ class Progress:
     def log(self, **values: float) -> None:
         """Count a step and add its values to the log's next line."""
         self.step += 1
+        self._summed += 1
         for name, value in values.items():
             self._sums[name] += value
         if self.step % LOG_EVERY_STEPS == 0:
-            means = {name: round(total / LOG_EVERY_STEPS, 4) for name, total in self._sums.items()}
+            means = {name: round(total / self._summed, 4) for name, total in self._sums.items()}
             line = {"step": self.step, "hours": round(self.spent / 3600, 3), **means}
             self._sums.clear()
+            self._summed = 0
             print(json.dumps(line), flush=True)
             with (self._folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
