@@ -9,7 +9,7 @@ UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 SLOW := requirements.lock Makefile $(shell find bundles engine tests/bundles -name "*.py" | sort)
 PACKAGES := engine deployments graph bundles benchmarks tests
 
-.PHONY: serve test test-slow check unit lint format types lock test-deps clean
+.PHONY: serve test test-slow parity check unit lint format types lock test-deps clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/python -m graph.launch $(CONFIG) $(if $(PORT),--port $(PORT))
@@ -22,6 +22,10 @@ test-slow: $(VENV)/.installed
 	@passed=$(VENV)/.slow-$$(cat $(SLOW) | sha256sum | cut -c1-16); \
 	if [ -e $$passed ]; then echo "test-slow: passed before, and nothing has changed since"; \
 	else $(BIN)/python -m pytest -m training && touch $$passed; fi
+
+# What the tests see of the distance to AudioCraft, as docs/parity.md's table.
+parity: $(VENV)/.installed
+	$(BIN)/python -m pytest -m "not cluster and not training" --parity docs/parity.md tests/engine tests/graph
 
 check: lint types unit
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.parity import Parity
+
 # Ray reads these once, when it is imported; the replicas inherit them.
 os.environ |= {
     "RAY_AUTH_MODE": "token",
@@ -15,6 +17,29 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",  # small models: more threads only wait for each other
     "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
 }
+
+
+PARITY = pytest.StashKey[Parity]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity", type=Path, help="a document whose table of differences to write")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[PARITY] = Parity()
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    path = session.config.getoption("--parity")
+    if path and exitstatus == pytest.ExitCode.OK:
+        session.config.stash[PARITY].write(path)
+
+
+@pytest.fixture(scope="session")
+def parity(pytestconfig: pytest.Config) -> Parity:
+    """Compare with AudioCraft, and remember the largest difference."""
+    return pytestconfig.stash[PARITY]
 
 
 @dataclass(frozen=True)

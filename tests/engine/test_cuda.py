@@ -17,6 +17,7 @@ from tests.engine.test_exactness import (
     request_of,
 )
 from tests.engine.test_kernels import HEADS, POSITIONS, SIZE, SLOTS, TOKENS
+from tests.parity import Parity
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -37,7 +38,7 @@ def test_compiled_kernels_agree_with_the_cpus(dtype: torch.dtype):
 
 
 @pytest.mark.parametrize("captured", [False, True])
-def test_greedy_codes_are_audiocrafts(checkpoints: Checkpoints, captured: bool):
+def test_greedy_codes_are_audiocrafts(checkpoints: Checkpoints, captured: bool, parity: Parity):
     """In float32, where rounding differs in last bits only."""
     torch.backends.cuda.matmul.allow_tf32 = False
     lm = lively(load_language_model(str(checkpoints.music), device="cuda", dtype="float32"))
@@ -48,7 +49,7 @@ def test_greedy_codes_are_audiocrafts(checkpoints: Checkpoints, captured: bool):
         engine.scheduler.add(request)
     for case, codes in zip(CASES, finish(engine, requests), strict=True):
         expected = by_audiocraft(lm, case, attributes_of(lm, case.text))
-        assert_same(expected, codes, case)
+        assert_same(parity, "greedy codes on a GPU", expected, codes, case)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])

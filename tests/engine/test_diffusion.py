@@ -16,6 +16,7 @@ from engine.diffusion import STEPS, Diffusion, Job, noise
 from engine.errors import Cancelled, CheckpointMismatch, GenerationFailed, InvalidRequest
 from engine.params import Codes, CodesPiece, Waveform
 from tests import checkpoints as write
+from tests.parity import Parity
 
 FRAMES = 12
 
@@ -44,37 +45,45 @@ def made(diffusion: Diffusion, *jobs: Job) -> list[Waveform]:
     return clips  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(
-    ("equalize", "samples"), [(True, FRAMES * 320), (False, FRAMES * 320), (False, 3700)]
-)
-def test_samples_are_audiocrafts_for_the_same_noise(
-    diffusion: Diffusion, equalize: bool, samples: int, monkeypatch: pytest.MonkeyPatch
-):
-    """`tokens_to_wav`, and what `regenerate` makes of its input's codes at its input's length."""
-    job = Job(codes(), seed=7, equalize=equalize, samples=samples)
-    (clip,) = made(diffusion, job)
+def audiocrafts(diffusion: Diffusion, job: Job, samples: int) -> np.ndarray:
+    """What AudioCraft's class makes of the same noise, [1, samples]."""
     theirs = MultiBandDiffusion(
         [DiffusionProcess(band.model, band.schedule) for band in diffusion._bands],
         diffusion._codec,
     )
 
     def drawn() -> Iterator[Tensor]:
-        for band in range(2):
+        for band in range(len(diffusion._bands)):
             for step in range(len(STEPS) - 1):
-                yield noise(7, band, step, (1, samples))[None]
+                yield noise(job.seed, band, step, (1, samples))[None]
 
     draws = drawn()
-    monkeypatch.setattr(torch, "randn_like", lambda like: next(draws))
     tokens = torch.tensor(job.codes.array().astype(np.int64))[None]
     size = torch.Size([1, 1, samples])
-    with torch.no_grad():
-        if equalize:
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn_like", lambda like: next(draws))
+        if job.equalize:
             expected = theirs.tokens_to_wav(tokens)
         else:
             expected = theirs.generate(theirs.get_emb(tokens), size=size)
     assert next(draws, None) is None, "as many draws as AudioCraft makes"
-    scale = expected.abs().max()
-    assert float((torch.tensor(clip.array()) - expected[0]).abs().max() / scale) < 1e-5
+    return expected[0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("equalize", "samples"), [(True, FRAMES * 320), (False, FRAMES * 320), (False, 3700)]
+)
+def test_samples_are_audiocrafts_for_the_same_noise(
+    diffusion: Diffusion, equalize: bool, samples: int, parity: Parity
+):
+    """`tokens_to_wav`, and what `regenerate` makes of its input's codes at its input's length."""
+    job = Job(codes(), seed=7, equalize=equalize, samples=samples)
+    (clip,) = made(diffusion, job)
+    expected = audiocrafts(diffusion, job, samples)
+    what = "`tokens_to_wav`" if equalize else "`regenerate`, after the codec"
+    what += " for the same noise, of the largest sample"
+    scale = float(np.abs(expected).max())
+    assert parity("mbd for musicgen", what, clip.array(), expected, scale) < 1e-5
 
 
 def test_the_seed_decides_whoever_shares_the_batch(diffusion: Diffusion):
@@ -156,7 +165,7 @@ def test_another_codecs_latents_are_refused(folder: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("codebooks", [2, 4, 8])
-def test_24_khz_at_its_three_bandwidths(codebooks: int, tmp_path: Path):
+def test_24_khz_at_its_three_bandwidths(codebooks: int, tmp_path: Path, parity: Parity):
     """`mbd_comp_N.pt` takes the first N codebooks of EnCodec at 24 kHz (1.5, 3 and 6 kbit/s)."""
     config = EncodecConfig(num_filters=4, hidden_size=64, codebook_dim=64, codebook_size=1024)
     EncodecModel(config).eval().save_pretrained(tmp_path / "codec")
@@ -174,3 +183,7 @@ def test_24_khz_at_its_three_bandwidths(codebooks: int, tmp_path: Path):
     (clip,) = diffusion.generate([job])
     assert isinstance(clip, Waveform)
     assert (clip.samples, job.evaluated) == (6 * 320, diffusion.evaluations)
+    expected = audiocrafts(diffusion, job, clip.samples)
+    what = "`generate` for the same noise, of the largest sample"
+    scale = float(np.abs(expected).max())
+    assert parity(f"mbd_comp_{codebooks}, 24 kHz", what, clip.array(), expected, scale) < 1e-5

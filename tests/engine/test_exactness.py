@@ -19,6 +19,7 @@ from engine.request import Progress, Request
 from engine.sequence import Sequence, Windowing
 from tests import checkpoints as write
 from tests.conftest import Checkpoints
+from tests.parity import Parity
 
 Codes = np.ndarray
 
@@ -99,8 +100,8 @@ def finish(engine: Engine, wanted: list[Request], at: Callable[[int], None] = la
     return [np.concatenate([p.codes for p in got[id(request)]], 1) for request in wanted]
 
 
-def assert_same(expected: Codes, codes: Codes, case: Case) -> None:
-    np.testing.assert_array_equal(codes, expected[:, case.prompt :], err_msg=str(case))
+def assert_same(parity: Parity, what: str, expected: Codes, codes: Codes, case: Case) -> None:
+    assert parity("language models", what, codes, expected[:, case.prompt :]) == 0, case
 
 
 CASES = [
@@ -118,11 +119,17 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_alone(lm: LMModel, case: Case):
+def test_alone(lm: LMModel, case: Case, parity: Parity):
     attributes = attributes_of(lm, case.text)
     engine = Engine(lm, EngineSettings(max_slots=2, max_positions=200, prefill_chunk=7))
     (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
-    assert_same(by_audiocraft(lm, case, attributes), codes, case)
+    assert_same(
+        parity,
+        "greedy codes: text, guidance, prompts, windows",
+        by_audiocraft(lm, case, attributes),
+        codes,
+        case,
+    )
     engine.check_idle()
 
 
@@ -133,7 +140,7 @@ def test_the_codes_are_worth_comparing(lm: LMModel):
     assert (codes != other).mean() > 0.5
 
 
-def test_among_fifteen_who_join_and_leave(lm: LMModel):
+def test_among_fifteen_who_join_and_leave(lm: LMModel, parity: Parity):
     """Others arrive, end and are cancelled around the wanted ones, at random steps."""
     draw = np.random.default_rng(1)
     engine = Engine(lm, EngineSettings(max_slots=16, max_positions=200, prefill_chunk=7))
@@ -155,11 +162,17 @@ def test_among_fifteen_who_join_and_leave(lm: LMModel):
             engine.cancel(others[int(draw.integers(len(others)))])
 
     for case, codes in zip(CASES, finish(engine, wanted, join_and_leave), strict=True):
-        assert_same(by_audiocraft(lm, case, attributes_of(lm, case.text)), codes, case)
+        assert_same(
+            parity,
+            "greedy codes among 15 others who join and leave",
+            by_audiocraft(lm, case, attributes_of(lm, case.text)),
+            codes,
+            case,
+        )
     assert len(others) > 30
 
 
-def test_by_captured_steps(lm: LMModel, monkeypatch: pytest.MonkeyPatch):
+def test_by_captured_steps(lm: LMModel, monkeypatch: pytest.MonkeyPatch, parity: Parity):
     """Rows padded to buckets; on the CPU nothing is captured: each step is computed anew."""
     anew = SimpleNamespace(record=lambda compute: compute)
     monkeypatch.setattr(graphs, "Recorder", lambda: anew)
@@ -170,11 +183,17 @@ def test_by_captured_steps(lm: LMModel, monkeypatch: pytest.MonkeyPatch):
     for request in requests:
         engine.scheduler.add(request)
     for case, codes in zip(cases, finish(engine, requests), strict=True):
-        assert_same(by_audiocraft(lm, case, attributes_of(lm, case.text)), codes, case)
+        assert_same(
+            parity,
+            "greedy codes by padded steps",
+            by_audiocraft(lm, case, attributes_of(lm, case.text)),
+            codes,
+            case,
+        )
     assert engine.statistics.rows < engine.statistics.rows_run < 2 * engine.statistics.rows
 
 
-def test_melody(checkpoints: Checkpoints, tmp_path):
+def test_melody(checkpoints: Checkpoints, tmp_path, parity: Parity):
     """Chroma and text before the codes; conditional and null rows both have a prefix."""
     write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
     lm = lively(load_language_model(str(tmp_path), device="cpu", dtype="float32"))
@@ -187,10 +206,12 @@ def test_melody(checkpoints: Checkpoints, tmp_path):
         )
         assert encode(lm, attributes).prefix_length > 100
         (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
-        assert_same(by_audiocraft(lm, case, attributes), codes, case)
+        assert_same(
+            parity, "greedy codes by a melody", by_audiocraft(lm, case, attributes), codes, case
+        )
 
 
-def test_stereo(checkpoints: Checkpoints, tmp_path):
+def test_stereo(checkpoints: Checkpoints, tmp_path, parity: Parity):
     """Eight codebooks, delayed in pairs, as musicgen-stereo's."""
     from bundles.tiny import recipe
 
@@ -203,7 +224,9 @@ def test_stereo(checkpoints: Checkpoints, tmp_path):
     for case in (Case(), Case(prompt=5), Case(frames=40, max_frames=20, stride=12)):
         attributes = attributes_of(lm, case.text)
         (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
-        assert_same(by_audiocraft(lm, case, attributes), codes, case)
+        assert_same(
+            parity, "greedy codes in stereo", by_audiocraft(lm, case, attributes), codes, case
+        )
 
 
 def added(engine: Engine, request: Request) -> Request:
