@@ -19,6 +19,7 @@ from deployments.settings import (
     TokenModelSettings,
 )
 from engine.analysis import Analysis, combine
+from engine.errors import InvalidAudio
 from engine.params import (
     AudioPiece,
     CodecInfo,
@@ -37,6 +38,8 @@ from graph.settings import MEDIA, Limits
 
 PIECE_S, WINDOW_S = 30.0, 10.0
 """Seconds of audio that a codec gets at a time, and that the discriminators judge at once."""
+UPLOAD = "audio_file"
+"""The field in which a file comes, unless its route says another."""
 Model = TypeVar("Model", bound=ModelSettings)
 
 
@@ -190,10 +193,12 @@ class Pipeline:
         info: CodecInfo = await call(self._handles[model.name].info)
         return info
 
-    async def read_for(self, model: EnCodecSettings, data: bytes, limits: Limits) -> Waveform:
+    async def read_for(
+        self, model: EnCodecSettings, data: bytes, limits: Limits, field: str = UPLOAD
+    ) -> Waveform:
         """An uploaded file to samples, as a codec takes them. Raises InvalidAudio."""
         info = await self.codec(model)
-        return await self.read(data, limits, info.sample_rate, info.channels)
+        return await self.read(data, limits, info.sample_rate, info.channels, field)
 
     async def encode(self, model: EnCodecSettings, audio: Waveform) -> Codes:
         """Audio to codes, piece by piece."""
@@ -235,9 +240,16 @@ class Pipeline:
         scored = await together(call(discriminators.analyze, one) for one in windows)
         return combine(scored, info)
 
-    async def read(self, data: bytes, limits: Limits, sample_rate: int, channels: int) -> Waveform:
-        """An uploaded file to samples of a rate and so many channels. Raises InvalidAudio."""
-        audio: Waveform = await call(
-            self._handles[MEDIA].decode, data, limits.media(), sample_rate, channels
-        )
+    async def read(
+        self, data: bytes, limits: Limits, sample_rate: int, channels: int, field: str = UPLOAD
+    ) -> Waveform:
+        """An uploaded file to samples of a rate and so many channels.
+
+        Raises InvalidAudio, which names the `field` that it came in.
+        """
+        decode = self._handles[MEDIA].decode
+        try:
+            audio: Waveform = await call(decode, data, limits.media(), sample_rate, channels)
+        except InvalidAudio as error:
+            raise InvalidAudio(error.message, field) from error
         return audio

@@ -83,7 +83,7 @@ async def encode(
     ] = None,
     layout: Annotated[Literal["json", "safetensors"], Form(alias="format")] = "json",
     model: Annotated[str | None, Form(description="A name from /v1/models.")] = None,
-) -> Response | CodesAnswer:
+) -> Response:
     """Encode a file, resampled to the codec's rate and channels."""
     chosen = service.pipeline.pick(EnCodecSettings, model)
     info = await service.pipeline.codec(chosen)
@@ -94,16 +94,23 @@ async def encode(
     if layout == "safetensors":
         file = codes_file.write(codes, info, audio.samples, chosen.name)
         return Response(file, media_type=SAFETENSORS)
-    return CodesAnswer(
-        model=chosen.name,
+    described = await asyncio.to_thread(_describe, chosen.name, codes, info, audio.samples)
+    return Response(described, media_type="application/json")
+
+
+def _describe(model: str, codes: Codes, codec: CodecInfo, samples: int) -> str:
+    """Return the answer's JSON."""
+    answer = CodesAnswer(
+        model=model,
         codes=codes.array().tolist(),
         codebooks=codes.codebooks,
         frames=codes.frames,
-        frame_rate=info.frame_rate,
-        sample_rate=info.sample_rate,
-        channels=info.channels,
-        samples=audio.samples,
+        frame_rate=codec.frame_rate,
+        sample_rate=codec.sample_rate,
+        channels=codec.channels,
+        samples=samples,
     )
+    return answer.model_dump_json()
 
 
 def _codebooks(info: CodecInfo, codebooks: int | None, bandwidth: float | None) -> int:
@@ -164,7 +171,8 @@ async def decode(request: Request, service: Served) -> Response:
 
 async def _json(request: Request) -> tuple[Codes, int | None, str | None]:
     try:
-        body = DecodeBody.model_validate_json(await request.body())
+        # Long codes take a while: a thread of its own, so that streams go on.
+        body = await asyncio.to_thread(DecodeBody.model_validate_json, await request.body())
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
     if len({len(row) for row in body.codes}) > 1:

@@ -7,12 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from deployments.settings import TokenModelSettings
-from engine.errors import InvalidAudio
 from engine.params import Codes, GenerationParams, Waveform
 from graph import codes_file
 from graph.calls import together
@@ -112,17 +110,15 @@ async def generations(request: Request, service: Served) -> Response:
         file = await asyncio.to_thread(encode_wav, clips[0].audio)
         headers["server-timing"] = timing(clips[0].seconds, begun)
         return Response(file, media_type="audio/wav", headers=headers)
-    described = await asyncio.to_thread(_describe, wanted, clips, body.return_codes)
-    answer = GenerationsAnswer(
-        model=model.name, seed=wanted[0].seed, format=body.format, clips=described
-    )
-    return JSONResponse(answer.model_dump(exclude_none=True), headers=headers)
+    described = await asyncio.to_thread(_describe, model.name, body, wanted, clips)
+    return Response(described, media_type="application/json", headers=headers)
 
 
 def _describe(
-    wanted: list[GenerationParams], clips: list[Clip], codes: bool
-) -> list[GeneratedClip]:
-    return [
+    model: str, body: GenerationsBody, wanted: list[GenerationParams], clips: list[Clip]
+) -> str:
+    """Return the answer's JSON."""
+    described = [
         GeneratedClip(
             prompt=params.text,
             variation=params.variation,
@@ -130,10 +126,14 @@ def _describe(
             sample_rate=clip.audio.sample_rate,
             channels=clip.audio.channels,
             audio=base64.b64encode(encode_wav(clip.audio)).decode(),
-            codes=clip.codes.array().tolist() if codes else None,
+            codes=clip.codes.array().tolist() if body.return_codes else None,
         )
         for params, clip in zip(wanted, clips, strict=True)
     ]
+    answer = GenerationsAnswer(
+        model=model, seed=wanted[0].seed, format=body.format, clips=described
+    )
+    return answer.model_dump_json(exclude_none=True)
 
 
 async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:
@@ -172,12 +172,8 @@ async def _melody(data: bytes | None, voice: Voice, service: Service) -> Wavefor
         able = ", ".join(await service.pipeline.melody_models()) or "none that is configured"
         message = f"melody: {voice.model.name!r} follows none; models that do: {able}"
         raise ApiError(422, "invalid_value", message, "melody")
-    try:
-        return await service.pipeline.read(
-            data, service.limits, voice.language_model.sample_rate, channels=1
-        )
-    except InvalidAudio as error:
-        raise InvalidAudio(error.message, "melody") from error
+    rate = voice.language_model.sample_rate
+    return await service.pipeline.read(data, service.limits, rate, 1, "melody")
 
 
 async def _prompt(
@@ -194,10 +190,7 @@ async def _prompt(
         first, last = _part(body, voice.codec.frame_rate, codes.frames)
         return Codes.pack(codes.array()[:, first:last])
     codec = service.pipeline.codec_of(voice.model)
-    try:
-        audio = await service.pipeline.read_for(codec, data, service.limits)
-    except InvalidAudio as error:
-        raise InvalidAudio(error.message, "continue_from") from error
+    audio = await service.pipeline.read_for(codec, data, service.limits, "continue_from")
     first, last = _part(body, audio.sample_rate, audio.samples)
     part = Waveform.pack(audio.array()[:, first:last], audio.sample_rate)
     codes = await service.pipeline.encode(codec, part)

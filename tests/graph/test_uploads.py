@@ -296,4 +296,5 @@ async def test_what_is_refused_says_why(
     error = response.json()["error"]
     assert error["code"] == code
     assert reason in error["message"]
+    assert code != "invalid_audio" or error["param"] == "audio_file"
     assert response.json()["request_id"]
