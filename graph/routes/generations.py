@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from deployments.settings import TokenModelSettings
+from deployments.settings import MusicGenSettings, TokenModelSettings
 from engine.params import Codes, GenerationParams, Waveform
 from graph import codes_file
 from graph.calls import together
@@ -23,6 +23,7 @@ from graph.service import Served, Service
 from graph.wav import encode_wav
 
 FILES = ("continue_from", "melody")
+MELODY_STEMS = "x-melody-stems"
 
 
 class GeneratedClip(BaseModel):
@@ -82,7 +83,14 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
             **WAV["content"],
             "application/json": {"schema": GenerationsAnswer.model_json_schema()},
         },
-        "headers": HEADERS,
+        "headers": HEADERS
+        | {
+            MELODY_STEMS: {
+                "description": "With a melody: `separated` where drums and bass were taken out of "
+                "it, `whole` where this server follows all of it.",
+                "schema": {"enum": ["separated", "whole"]},
+            }
+        },
     },
     **UPLOAD_ERRORS,
 }
@@ -106,6 +114,9 @@ async def generations(request: Request, service: Served) -> Response:
         for params in wanted
     )
     headers = {"x-seed": str(wanted[0].seed), "x-model": model.name}
+    if melody:
+        assert isinstance(model, MusicGenSettings)
+        headers[MELODY_STEMS] = "separated" if model.stem_separation else "whole"
     if len(clips) == 1 and not body.return_codes:
         file = await asyncio.to_thread(encode_wav, clips[0].audio)
         headers["server-timing"] = timing(clips[0].seconds, begun)

@@ -151,7 +151,9 @@ async def test_a_clip_goes_on_from_a_file(served: Served, codec: Codec, kind: st
 async def test_a_melody_is_followed_by_models_that_can(served: Served):
     file = wav(1.0, rate=44100, channels=2)
     sent = {"data": {"prompt": "a", "model": "hum"}, "files": {"melody": ("x", file)}}
-    assert (await served.http.post(PATH, **sent)).status_code == 200
+    response = await served.http.post(PATH, **sent)
+    assert response.status_code == 200
+    assert response.headers["x-melody-stems"] == "separated"
     melody = served.hum.seen[0].melody
     assert (melody.sample_rate, melody.channels, melody.samples) == (RATE, 1, RATE)
     sent["data"]["model"] = "music"
