@@ -52,10 +52,10 @@ async def ask(handle: DeploymentHandle, params: GenerationParams, streams: bool)
     """Send one request and read its codes."""
     sent, first, frames = time.perf_counter(), 0.0, 0
     if streams:
-        chunks = handle.options(stream=True).stream.remote(params, CHUNK_FRAMES, FIRST_CHUNK_FRAMES)
-        async for chunk in chunks:
+        sizes = (CHUNK_FRAMES, FIRST_CHUNK_FRAMES)
+        async for chunk in handle.options(stream=True).generate.remote(params, *sizes):
             first = first or time.perf_counter() - sent
-            frames += chunk.frames
+            frames += chunk.codes.frames
     else:
         frames = (await handle.generate.remote(params)).frames
     whole = time.perf_counter() - sent

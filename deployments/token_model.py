@@ -9,7 +9,7 @@ from deployments.settings import NoTunables, TokenModelSettings
 from deployments.worker import Health, Worker, prepare_hub
 
 if TYPE_CHECKING:
-    from engine.params import Codes, Generated, GenerationParams, LanguageModelInfo, Load
+    from engine.params import Generated, GenerationParams, LanguageModelInfo, Load
     from engine.request import Request
 
 SHUTDOWN_S = 600
@@ -70,36 +70,22 @@ class TokenModel:
             first_chunk_seconds=done.first_chunk_seconds / max(done.first_chunks, 1),
         )
 
-    async def generate(self, params: "GenerationParams") -> "Generated":
-        """Generate codes. If the caller is cancelled, its slot is free within one step.
-
-        Raises InvalidRequest where the text is too long, GenerationFailed where the model fails.
-        """
-        with self._counted():
-            return await self._generate(params)
-
-    async def stream(
+    async def generate(
         self, params: "GenerationParams", chunk_frames: int, first_chunk_frames: int
-    ) -> AsyncGenerator["Codes", None]:
+    ) -> AsyncGenerator["Generated", None]:
         """Yield codes while they are generated, in chunks of at least so many frames.
 
         A caller that cancels frees its slot within one step; one that merely stops reading does
-        not, since Ray goes on. Raises as `generate`.
+        not, since Ray goes on. Raises InvalidRequest where the text is too long, GenerationFailed
+        where the model fails.
         """
         with self._counted():
             request = await self._request(params)
             chunks = self._model.loop.generate(request, chunk_frames, first_chunk_frames)
             async with aclosing(chunks):
                 async for chunk in chunks:
-                    yield self._params.Codes.pack(chunk)
-
-    async def _generate(self, params: "GenerationParams") -> "Generated":
-        request = await self._request(params)
-        async with aclosing(self._model.loop.generate(request)) as chunks:
-            parts = [chunk async for chunk in chunks]
-        return self._params.Generated(
-            self._params.Codes.join(parts), *request.seconds_waited_and_run()
-        )
+                    codes = self._params.Codes.pack(chunk)
+                    yield self._params.Generated(codes, *request.seconds_waited_and_run())
 
     async def _request(self, params: "GenerationParams") -> "Request":
         return await self._encoder.run(self._model.prepare, params)
@@ -122,4 +108,6 @@ class TokenModel:
         self._model.loop.check_alive()
         steps = self._model.loop.engine.statistics.steps
         if self._health.needs_probe(steps, busy=self._requests > 0):
-            await self._generate(self._params.GenerationParams(text="probe", frames=1, seed=0))
+            probe = self._params.GenerationParams(text="probe", frames=1, seed=0)
+            async with aclosing(self._model.loop.generate(await self._request(probe))) as chunks:
+                assert [chunk async for chunk in chunks]

@@ -87,7 +87,7 @@ class GenerationParams:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A language model's answer, with the seconds it waited for the model and ran on it."""
+    """The next codes of a clip, with the seconds it waited for the model and has run on it."""
 
     codes: Codes
     wait_seconds: float

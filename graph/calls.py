@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError
@@ -67,3 +67,11 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def last(answers: AsyncGenerator[T, None]) -> T:
+    """Read a generator to its end; return what came last."""
+    async with aclosing(answers):
+        async for answer in answers:
+            kept = answer
+    return kept

@@ -66,14 +66,6 @@ def request_id(request: Request) -> str:
     return request.headers.get("x-request-id") or str(uuid4())
 
 
-def answer(request: Request, error: ApiError) -> JSONResponse:
-    """Build the error answer."""
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    detail = ErrorDetail(message=error.message, type=kind, param=error.param, code=error.code)
-    body = ErrorBody(error=detail, request_id=request_id(request))
-    return JSONResponse(body.model_dump(), error.status)
-
-
 def from_validation(error: RequestValidationError) -> ApiError:
     """Describe the first problem that pydantic found in a request's body."""
     first = error.errors()[0]
@@ -94,39 +86,51 @@ def from_http(error: HTTPException) -> ApiError:
     return ApiError(error.status_code, code, str(error.detail or phrase))
 
 
+def described(error: Exception) -> ApiError:
+    """Say what any error is to the user; of those that nobody foresaw, nothing but that."""
+    match error:
+        case ApiError():
+            return error
+        case InvalidAudio():
+            return ApiError(422, "invalid_audio", str(error), error.param)
+        case InvalidRequest():
+            return ApiError(422, "invalid_value", str(error), error.param)
+        case EngineError():
+            message = "the model failed on this request; try again, or with other parameters"
+            return ApiError(500, "generation_failed", message)
+        case RequestValidationError():
+            return from_validation(error)
+        case HTTPException():
+            return from_http(error)
+        case _:
+            message = "the server failed; the request id finds the reason in its log"
+            return ApiError(500, "internal_error", message)
+
+
+def body_of(request: Request, error: Exception) -> ErrorBody:
+    """Return the error's body, and log what is this server's fault."""
+    told = described(error)
+    if told.status >= 500:
+        unforeseen = None if isinstance(error, ApiError) else error
+        logger.error("request %s: %s", request_id(request), error, exc_info=unforeseen)
+    kind = "server_error" if told.status >= 500 else "invalid_request_error"
+    detail = ErrorDetail(message=told.message, type=kind, param=told.param, code=told.code)
+    return ErrorBody(error=detail, request_id=request_id(request))
+
+
+def answer(request: Request, error: Exception) -> JSONResponse:
+    """Build the error answer."""
+    headers = error.headers if isinstance(error, HTTPException) else None
+    body = body_of(request, error)
+    return JSONResponse(body.model_dump(), described(error).status, headers=headers)
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` in the one shape."""
 
-    async def api_error(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ApiError)
+    async def answered(request: Request, error: Exception) -> JSONResponse:
         return answer(request, error)
 
-    async def engine(request: Request, error: Exception) -> JSONResponse:
-        if isinstance(error, InvalidAudio):
-            return answer(request, ApiError(422, "invalid_audio", str(error), error.param))
-        if isinstance(error, InvalidRequest):
-            return answer(request, ApiError(422, "invalid_value", str(error), error.param))
-        logger.error("request %s: %s", request_id(request), error)
-        message = "the model failed on this request; try again, or with other parameters"
-        return answer(request, ApiError(500, "generation_failed", message))
-
-    async def validation(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        return answer(request, from_validation(error))
-
-    async def http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        response = answer(request, from_http(error))
-        response.headers.update(error.headers or {})
-        return response
-
-    async def unexpected(request: Request, _error: Exception) -> JSONResponse:
-        # Starlette raises the error again once this is sent, so that it reaches the log.
-        message = "the server failed; the request id finds the reason in its log"
-        return answer(request, ApiError(500, "internal_error", message))
-
-    app.add_exception_handler(ApiError, api_error)
-    app.add_exception_handler(EngineError, engine)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, unexpected)
+    # Starlette raises what nobody foresaw again once this is sent, so that it reaches the log.
+    for kind in (ApiError, EngineError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, answered)

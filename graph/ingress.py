@@ -12,7 +12,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.guards import Guard
-from graph.pipeline import Pipeline
+from graph.registry import Registry
 from graph.routes import analyze, codec, diffusion, generate, generations, health, models
 from graph.service import Service
 from graph.settings import INGRESS, Limits
@@ -53,7 +53,7 @@ class Ingress:
     ) -> None:
         application = serve.get_replica_context().app_name
         self._service = Service(
-            pipeline=Pipeline(models, handles),
+            registry=Registry(models, handles),
             statuses=lambda: asyncio.to_thread(_statuses, application),
             limits=Limits(),
             started_at=int(time.time()),

@@ -1,71 +1,42 @@
 """The order of calls behind one request, such as language model, then codec."""
 
-import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar, get_args
 
 import numpy as np
 
 from deployments.settings import (
-    AnyModelSettings,
     DiffusionSettings,
     DiscriminatorsSettings,
     EnCodecSettings,
-    ModelSettings,
     TokenModelSettings,
 )
 from engine.analysis import Analysis, combine
 from engine.errors import InvalidAudio
 from engine.params import (
     AudioPiece,
-    CodecInfo,
     Codes,
     CodesPiece,
+    Diffusing,
     DiffusionParams,
     DiscriminatorsInfo,
     Generated,
     GenerationParams,
-    LanguageModelInfo,
     Waveform,
 )
-from graph.calls import call, stream, together
-from graph.errors import ApiError
+from graph.calls import call, last, stream, together
+from graph.registry import Registry
 from graph.settings import MEDIA, Limits
 
 PIECE_S, WINDOW_S = 30.0, 10.0
 """Seconds of audio that a codec gets at a time, and that the discriminators judge at once."""
+FIRST_CHUNK_S, CHUNK_S = 0.3, 1.0
+"""Seconds of a clip that a language model makes before it passes them on: at first, and later."""
 UPLOAD = "audio_file"
 """The field in which a file comes, unless its route says another."""
-Model = TypeVar("Model", bound=ModelSettings)
-
-
-@dataclass(frozen=True)
-class Voice:
-    """A language model together with the codec that decodes its tokens."""
-
-    model: TokenModelSettings
-    language_model: LanguageModelInfo
-    codec: CodecInfo
-
-    def mismatch(self) -> str | None:
-        """Say why the two do not belong together, or None where they do."""
-        wanted, given = self.language_model, self.codec
-        for what, fits in (
-            ("codebooks", wanted.codebooks <= given.codebooks),
-            ("cardinality", wanted.cardinality == given.cardinality),
-            ("sample_rate", wanted.sample_rate == given.sample_rate),
-            ("frame_rate", wanted.frame_rate == given.frame_rate),
-        ):
-            if not fits:
-                return (
-                    f"model {self.model.name!r} does not fit codec {self.model.codec!r}: "
-                    f"{what} {getattr(wanted, what)} against {getattr(given, what)}"
-                )
-        return None
 
 
 @dataclass(frozen=True)
@@ -77,6 +48,30 @@ class ClipRequest:
     """By this, instead of the model's codec."""
     include_prompt: bool = True
     """Whether a continuation's audio begins with what it continues."""
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames of the clip that its audio leaves out."""
+        prompt = self.params.prompt
+        return prompt.frames if prompt and not self.include_prompt else 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a clip is."""
+
+    stage: str
+    """`generate` counts frames of codes, `decode` evaluations of a diffusion model."""
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """The next codes of a clip, and the samples that are known by then."""
+
+    codes: Codes
+    audio: Waveform
 
 
 @dataclass(frozen=True)
@@ -95,114 +90,114 @@ def spans(total: int, size: int) -> list[tuple[int, int]]:
 
 
 class Pipeline:
-    """Composes the deployments; holds no state but what they said about themselves."""
+    """Composes the deployments; holds no state of its own."""
 
-    def __init__(self, models: Sequence[AnyModelSettings], handles: Mapping[str, Any]) -> None:
-        self.models = {model.name: model for model in models}
-        self._handles = handles
-        self._voices: dict[str, Voice] = {}
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._handles = registry.handles
 
-    def pick(self, kind: type[Model], name: str | None) -> Model:
-        """Return the model `name`, or the first of its kind. Raises ApiError 404."""
-        of_kind = {m.name: m for m in self.models.values() if isinstance(m, kind)}
-        chosen = next(iter(of_kind), None) if name is None else name
-        if chosen in of_kind:
-            return of_kind[chosen]
-        named = kind.model_fields.get("kind")
-        what = get_args(named.annotation)[0] if named else "language"
-        valid = ", ".join(of_kind) or "none is configured"
-        message = f"no {what} model {name!r}; valid: {valid}" if name else f"no {what}: {valid}"
-        raise ApiError(404, "model_not_found", message, "model")
+    async def generate(
+        self, model: TokenModelSettings, request: ClipRequest
+    ) -> AsyncGenerator[Progress | Clip, None]:
+        """Text to audio: yield how far it is, now and then, and at last the clip.
 
-    async def voice(self, model: TokenModelSettings) -> Voice:
-        """Return what the model and its codec can do. Raises ApiError 500 where they don't fit."""
-        if model.name not in self._voices:
-            language_model, codec = await asyncio.gather(
-                call(self._handles[model.name].info), call(self._handles[model.codec].info)
-            )
-            voice = Voice(model, language_model, codec)
-            if problem := voice.mismatch():
-                raise ApiError(500, "configuration", problem)
-            self._voices[model.name] = voice
-        return self._voices[model.name]
-
-    async def check(self) -> None:
-        """Raise ApiError where a model and its codec do not fit together."""
-        await self._all_voices()
-
-    async def melody_models(self) -> list[str]:
-        """Return the names of the models that follow melodies."""
-        voices = await self._all_voices()
-        return [voice.model.name for voice in voices if voice.language_model.melody]
-
-    async def _all_voices(self) -> list[Voice]:
-        models = [m for m in self.models.values() if isinstance(m, TokenModelSettings)]
-        return await together(map(self.voice, models))
-
-    def diffusion_of(self, model: TokenModelSettings) -> DiffusionSettings:
-        """Return what decodes a model's codes by diffusion. Raises ApiError 422."""
-        all_of_them = [m for m in self.models.values() if isinstance(m, DiffusionSettings)]
-        fitting = [m for m in all_of_them if m.codec == model.codec]
-        if fitting and not self.codec_of(model).stereo:
-            return fitting[0]
-        reason = "is for mono models" if fitting else f"is not configured for {model.name!r}"
-        message = f"decoder: multi-band diffusion {reason}; use encodec"
-        raise ApiError(422, "invalid_value", message, "decoder")
-
-    async def generate(self, model: TokenModelSettings, request: ClipRequest) -> Clip:
-        """Text to audio. Cancelling the caller's task stops the models within one step."""
+        Who leaves stops the models within one step.
+        """
         params = request.params
-        generated: Generated = await call(self._handles[model.name].generate, params)
-        begun = time.perf_counter()
         parts = [params.prompt.array()] if params.prompt else []
-        codes = Codes.join([*parts, generated.codes.array()])
+        done = params.prompt.frames if params.prompt else 0
+        async with aclosing(self._codes(model, params, CHUNK_S)) as chunks:
+            async for generated in chunks:
+                parts.append(generated.codes.array())
+                done += generated.codes.frames
+                yield Progress("generate", done, params.frames)
+        begun, codes = time.perf_counter(), Codes.join(parts)
         if request.diffusion:
-            audio = await self.diffuse(request.diffusion, DiffusionParams(codes, params.seed))
+            wanted = DiffusionParams(codes, params.seed)
+            async with aclosing(self.diffuse(request.diffusion, wanted)) as answers:
+                async for answer in answers:
+                    yield Progress("decode", answer.done, answer.total)
+            assert answer.audio
+            audio = answer.audio
         else:
-            audio = await self.decode(self.codec_of(model), codes)
-        if params.prompt and not request.include_prompt:
-            first = audio.samples * params.prompt.frames // codes.frames
+            audio = await self.decode(self._registry.codec_of(model), codes)
+        if request.skipped_frames:
+            first = audio.samples * request.skipped_frames // codes.frames
             audio = Waveform.pack(audio.array()[:, first:], audio.sample_rate)
-        return Clip(
-            audio,
-            codes,
-            {
-                "wait": generated.wait_seconds,
-                "generate": generated.run_seconds,
-                "decode": time.perf_counter() - begun,
-            },
-        )
+        seconds = {
+            "wait": generated.wait_seconds,
+            "generate": generated.run_seconds,
+            "decode": time.perf_counter() - begun,
+        }
+        yield Clip(audio, codes, seconds)
 
-    def codec_of(self, model: TokenModelSettings | DiffusionSettings) -> EnCodecSettings:
-        """Return the codec whose codes a model makes or takes."""
-        codec = self.models[model.codec]
-        assert isinstance(codec, EnCodecSettings)
-        return codec
+    async def clip(self, model: TokenModelSettings, request: ClipRequest) -> Clip:
+        """Text to audio. Cancelling the caller's task stops the models within one step."""
+        clip = await last(self.generate(model, request))
+        assert isinstance(clip, Clip)
+        return clip
 
-    async def diffuse(self, model: DiffusionSettings, params: DiffusionParams) -> Waveform:
+    async def stream(
+        self, model: TokenModelSettings, request: ClipRequest
+    ) -> AsyncGenerator[Part, None]:
+        """Text to audio, by the model's codec: yield the clip's samples while they are made.
+
+        Joined they are what `generate` gives, but for rounding. Who leaves stops the models.
+        """
+        codec, params = self._registry.codec_of(model), request.params
+        info = await self._registry.codec(codec)
+        skipped = int(request.skipped_frames * info.sample_rate / info.frame_rate)
+        done, state = 0, b""
+        async with aclosing(self._all_codes(model, params)) as chunks:
+            async for codes in chunks:
+                done += codes.frames
+                piece = CodesPiece(codes, state, done == params.frames)
+                made: AudioPiece = await call(self._handles[codec.name].decode, piece)
+                state = made.state
+                fresh = made.audio.array()[:, skipped:]
+                skipped -= made.audio.samples - fresh.shape[1]
+                yield Part(codes, Waveform.pack(fresh, info.sample_rate))
+
+    async def _all_codes(
+        self, model: TokenModelSettings, params: GenerationParams
+    ) -> AsyncGenerator[Codes, None]:
+        """Yield a clip's codes: its prompt's, then what the model makes."""
+        if params.prompt:
+            frames = params.prompt.array()
+            for start, end in spans(params.prompt.frames, int(PIECE_S * model.frame_rate)):
+                yield Codes.pack(frames[:, start:end])
+        async with aclosing(self._codes(model, params, FIRST_CHUNK_S)) as chunks:
+            async for generated in chunks:
+                yield generated.codes
+
+    async def _codes(
+        self, model: TokenModelSettings, params: GenerationParams, first_s: float
+    ) -> AsyncGenerator[Generated, None]:
+        """Yield what the model makes, in chunks."""
+        sizes = [int(seconds * model.frame_rate) for seconds in (CHUNK_S, first_s)]
+        handle = self._handles[model.name].options(stream=True)
+        async with aclosing(stream(handle.generate, params, *sizes)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def diffuse(
+        self, model: DiffusionSettings, params: DiffusionParams
+    ) -> AsyncGenerator[Diffusing, None]:
         """Codes to audio by diffusion. Raises InvalidRequest where they do not fit."""
         handle = self._handles[model.name].options(stream=True)
         async with aclosing(stream(handle.generate, params)) as answers:
             async for answer in answers:
-                if answer.audio is not None:
-                    audio: Waveform = answer.audio
-        return audio
+                yield answer
 
-    async def codec(self, model: EnCodecSettings | DiffusionSettings) -> CodecInfo:
-        """Return what codes a model has, and of what audio."""
-        info: CodecInfo = await call(self._handles[model.name].info)
-        return info
-
-    async def read_for(
-        self, model: EnCodecSettings, data: bytes, limits: Limits, field: str = UPLOAD
-    ) -> Waveform:
-        """An uploaded file to samples, as a codec takes them. Raises InvalidAudio."""
-        info = await self.codec(model)
-        return await self.read(data, limits, info.sample_rate, info.channels, field)
+    async def diffused(self, model: DiffusionSettings, params: DiffusionParams) -> Waveform:
+        """Return only the audio of `diffuse`."""
+        made = await last(self.diffuse(model, params))
+        assert made.audio
+        return made.audio
 
     async def encode(self, model: EnCodecSettings, audio: Waveform) -> Codes:
         """Audio to codes, piece by piece."""
-        codec, info = self._handles[model.name], await self.codec(model)
+        codec, info = self._handles[model.name], await self._registry.codec(model)
         samples, size = audio.array(), int(PIECE_S * info.sample_rate)
         parts, state = [], b""
         for start, end in spans(audio.samples, size):
@@ -215,7 +210,7 @@ class Pipeline:
 
     async def decode(self, model: EnCodecSettings, codes: Codes) -> Waveform:
         """Codes to audio, piece by piece. Raises InvalidRequest where they do not fit."""
-        codec, info = self._handles[model.name], await self.codec(model)
+        codec, info = self._handles[model.name], await self._registry.codec(model)
         frames, size = codes.array(), int(PIECE_S * info.frame_rate)
         parts, state = [], b""
         for start, end in spans(codes.frames, size):
@@ -239,6 +234,13 @@ class Pipeline:
         ]
         scored = await together(call(discriminators.analyze, one) for one in windows)
         return combine(scored, info)
+
+    async def read_for(
+        self, model: EnCodecSettings, data: bytes, limits: Limits, field: str = UPLOAD
+    ) -> Waveform:
+        """An uploaded file to samples, as a codec takes them. Raises InvalidAudio."""
+        info = await self._registry.codec(model)
+        return await self.read(data, limits, info.sample_rate, info.channels, field)
 
     async def read(
         self, data: bytes, limits: Limits, sample_rate: int, channels: int, field: str = UPLOAD

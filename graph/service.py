@@ -1,4 +1,4 @@
-"""What the routes share: the pipeline, the limits, and the health of the deployments."""
+"""What the routes share: the models, the limits, and the health of the deployments."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from graph.pipeline import Pipeline
+from graph.registry import Registry
 from graph.settings import Limits
 
 
@@ -14,12 +15,17 @@ from graph.settings import Limits
 class Service:
     """One ingress replica's state; `limits` is replaced while running."""
 
-    pipeline: Pipeline
+    registry: Registry
     statuses: Callable[[], Awaitable[Mapping[str, str]]]
     """Asks for the status of every deployment of this application, by name."""
     limits: Limits
     started_at: int
     """Unix seconds."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What composes the models."""
+        return Pipeline(self.registry)
 
 
 def _service(request: Request) -> Service:

@@ -123,10 +123,10 @@ def quantized(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
     """Return whole numbers of 16 or 24 bits (in int32), or the floats; full scale is clipped."""
     if form == "f32":
         return samples.astype("<f4")
-    clipped = samples.clip(-1, 1).astype(np.float64)
-    if form == "s16":
-        return np.round(clipped * 32767).astype("<i2")
-    return np.round(clipped * (2**23 - 1)).astype("<i4")
+    # As FFmpeg and libsndfile have it, and so AudioCraft: 1.0 is one step above the highest.
+    scale, kind = (2**15, "<i2") if form == "s16" else (2**23, "<i4")
+    scaled = np.round(samples.astype(np.float64) * scale)
+    return scaled.clip(-scale, scale - 1).astype(kind)
 
 
 def frame_of(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:

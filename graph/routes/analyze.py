@@ -66,7 +66,7 @@ async def analyze(
     model: Annotated[str | None, Form(description="A name from /v1/models.")] = None,
 ) -> AnalyzeAnswer:
     """Score an audio file, of any length within the limits, by MPD, MSD and MS-STFT-D."""
-    chosen = service.pipeline.pick(DiscriminatorsSettings, model)
+    chosen = service.registry.pick(DiscriminatorsSettings, model)
     found = await service.pipeline.analyze(chosen, await audio_file.read(), service.limits)
     given = [one for one in (threshold, form_threshold) if one is not None]
     limit = given[0] if given else 0.5

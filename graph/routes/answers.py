@@ -25,9 +25,10 @@ UPLOAD_ERRORS: Answers = ERRORS | {
         "description": "A field is missing or out of range, or the file is no audio within limits.",
     }
 }
+BINARY = {"type": "string", "format": "binary"}
 WAV: dict[str, Any] = {
     "description": "A 16-bit PCM WAV file at the model's sample rate, not normalised.",
-    "content": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {"audio/wav": {"schema": BINARY}},
 }
 HEADERS: dict[str, Any] = {
     "x-seed": {"description": "The seed used.", "schema": {"type": "integer"}},

@@ -13,13 +13,14 @@ from starlette.datastructures import UploadFile as Uploaded
 from deployments.settings import EnCodecSettings
 from engine.params import CodecInfo, Codes, Waveform
 from graph import codes_file
+from graph.audio.file import whole
+from graph.audio.output import Output
 from graph.codes_file import check_seconds
 from graph.errors import ApiError
 from graph.guards import MULTIPART, TypedRoute, UploadRoute
 from graph.routes.answers import ERRORS, UPLOAD_ERRORS, WAV
-from graph.schemas import RequestModel
+from graph.schemas.base import RequestModel
 from graph.service import Served
-from graph.wav import encode_wav
 
 SAFETENSORS = "application/octet-stream"
 
@@ -85,8 +86,8 @@ async def encode(
     model: Annotated[str | None, Form(description="A name from /v1/models.")] = None,
 ) -> Response:
     """Encode a file, resampled to the codec's rate and channels."""
-    chosen = service.pipeline.pick(EnCodecSettings, model)
-    info = await service.pipeline.codec(chosen)
+    chosen = service.registry.pick(EnCodecSettings, model)
+    info = await service.registry.codec(chosen)
     kept = _codebooks(info, codebooks, bandwidth)
     audio = await service.pipeline.read_for(chosen, await audio_file.read(), service.limits)
     made = await service.pipeline.encode(chosen, audio)
@@ -160,12 +161,12 @@ async def decode(request: Request, service: Served) -> Response:
     """Decode codes, as JSON or as the safetensors file that encode gives, to a WAV file."""
     read = _form if request.headers["content-type"].startswith(MULTIPART) else _json
     codes, samples, model = await read(request)
-    chosen = service.pipeline.pick(EnCodecSettings, model)
-    check_seconds(codes, await service.pipeline.codec(chosen), service.limits.max_upload_s)
+    chosen = service.registry.pick(EnCodecSettings, model)
+    check_seconds(codes, await service.registry.codec(chosen), service.limits.max_upload_s)
     audio = await service.pipeline.decode(chosen, codes)
     if samples is not None:
         audio = Waveform.pack(audio.array()[:, :samples], audio.sample_rate)
-    file = await asyncio.to_thread(encode_wav, audio)
+    file = await asyncio.to_thread(whole, audio, Output())
     return Response(file, media_type="audio/wav", headers={"x-model": chosen.name})
 
 

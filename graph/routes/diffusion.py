@@ -9,10 +9,11 @@ from fastapi import APIRouter, File, Form, Response, UploadFile
 from deployments.settings import DiffusionSettings
 from engine.params import Codes, DiffusionParams, Waveform
 from graph import codes_file
+from graph.audio.file import whole
+from graph.audio.output import Output
 from graph.guards import UploadRoute
 from graph.routes.answers import UPLOAD_ERRORS, WAV
 from graph.service import Served
-from graph.wav import encode_wav
 
 SEEDED = WAV | {
     "headers": {"x-seed": {"description": "The noise's seed.", "schema": {"type": "integer"}}}
@@ -39,12 +40,12 @@ async def decode(
     model: Name = None,
 ) -> Response:
     """Decode codes, finer and slower than their codec, equalised to what it makes of them."""
-    chosen = service.pipeline.pick(DiffusionSettings, model)
+    chosen = service.registry.pick(DiffusionSettings, model)
     array, samples = codes_file.read(await codes.read())
-    info = await service.pipeline.codec(chosen)
+    info = await service.registry.codec(chosen)
     codes_file.check_seconds(array, info, service.limits.max_duration_s)
     params = DiffusionParams(array, _drawn(seed))
-    audio = await service.pipeline.diffuse(chosen, params)
+    audio = await service.pipeline.diffused(chosen, params)
     return await _answer(
         chosen, params, Waveform.pack(audio.array()[:, :samples], audio.sample_rate)
     )
@@ -58,14 +59,14 @@ async def regenerate(
     model: Name = None,
 ) -> Response:
     """Encode a file and decode it by diffusion, at the codec's rate and the file's length."""
-    chosen = service.pipeline.pick(DiffusionSettings, model)
-    codec = service.pipeline.codec_of(chosen)
+    chosen = service.registry.pick(DiffusionSettings, model)
+    codec = service.registry.codec_of(chosen)
     audio = await service.pipeline.read_for(codec, await audio_file.read(), service.limits)
-    info = await service.pipeline.codec(chosen)
+    info = await service.registry.codec(chosen)
     codes = Codes.pack((await service.pipeline.encode(codec, audio)).array()[: info.codebooks])
     codes_file.check_seconds(codes, info, service.limits.max_duration_s)
     params = DiffusionParams(codes, _drawn(seed), equalize=False, samples=audio.samples)
-    return await _answer(chosen, params, await service.pipeline.diffuse(chosen, params))
+    return await _answer(chosen, params, await service.pipeline.diffused(chosen, params))
 
 
 def _drawn(seed: int | None) -> int:
@@ -73,6 +74,6 @@ def _drawn(seed: int | None) -> int:
 
 
 async def _answer(model: DiffusionSettings, params: DiffusionParams, audio: Waveform) -> Response:
-    file = await asyncio.to_thread(encode_wav, audio)
+    file = await asyncio.to_thread(whole, audio, Output())
     headers = {"x-seed": str(params.seed), "x-model": model.name}
     return Response(file, media_type="audio/wav", headers=headers)

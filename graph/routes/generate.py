@@ -1,17 +1,18 @@
 """POST /generate/music and /generate/audio: text in, a WAV file out."""
 
-import asyncio
 import time
 
 from fastapi import APIRouter, Response
 
 from deployments.settings import AudioGenSettings, MusicGenSettings, TokenModelSettings
+from graph.audio.output import Output
 from graph.guards import JsonRoute
+from graph.order import Order
 from graph.pipeline import ClipRequest
-from graph.routes.answers import ERRORS, HEADERS, WAV, timing
-from graph.schemas import GenerateBody
+from graph.routes.answers import ERRORS, HEADERS, WAV
+from graph.routes.clips import file_answer
+from graph.schemas.generation import GenerateBody
 from graph.service import Served, Service
-from graph.wav import encode_wav
 
 router = APIRouter(
     tags=["generate"],
@@ -37,13 +38,6 @@ async def _generate(
     kind: type[TokenModelSettings], body: GenerateBody, service: Service
 ) -> Response:
     begun = time.perf_counter()
-    model = service.pipeline.pick(kind, body.model)
-    params = body.params(await service.pipeline.voice(model), service.limits)
-    clip = await service.pipeline.generate(model, ClipRequest(params))
-    file = await asyncio.to_thread(encode_wav, clip.audio)
-    headers = {
-        "x-seed": str(params.seed),
-        "x-model": model.name,
-        "server-timing": timing(clip.seconds, begun),
-    }
-    return Response(file, media_type="audio/wav", headers=headers)
+    voice = await service.registry.voice(service.registry.pick(kind, body.model))
+    params = body.params(voice, service.limits)
+    return await file_answer(service, Order(voice, [ClipRequest(params)], Output()), begun)

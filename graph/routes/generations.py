@@ -1,53 +1,36 @@
 """POST /v1/generations: all that the language models can do, for one clip or several."""
 
-import asyncio
-import base64
 import time
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from deployments.settings import MusicGenSettings, TokenModelSettings
-from engine.params import Codes, GenerationParams, Waveform
+from engine.params import Codes, Waveform
 from graph import codes_file
-from graph.calls import together
+from graph.audio.output import FORMATS
 from graph.errors import ApiError
 from graph.guards import MULTIPART, TypedRoute
-from graph.pipeline import Clip, ClipRequest, Voice
-from graph.routes.answers import HEADERS, UPLOAD_ERRORS, WAV, timing
-from graph.schemas import GenerationsBody
+from graph.order import Order
+from graph.pipeline import ClipRequest
+from graph.registry import Voice
+from graph.routes.answers import BINARY, HEADERS, UPLOAD_ERRORS
+from graph.routes.clips import (
+    GenerationsAnswer,
+    event_answer,
+    file_answer,
+    growing_answer,
+    json_answer,
+)
+from graph.schemas.generation import GenerationsBody
 from graph.service import Served, Service
-from graph.wav import encode_wav
 
 FILES = ("continue_from", "melody")
 MELODY_STEMS = "x-melody-stems"
-
-
-class GeneratedClip(BaseModel):
-    """One clip."""
-
-    prompt: str
-    variation: int
-    """From 0 to n - 1; the same prompt, seed and variation give the same clip."""
-    duration: float
-    """Seconds."""
-    sample_rate: int
-    channels: int
-    audio: Annotated[str, Field(description="A WAV file, in base64.")]
-    codes: list[list[int]] | None = None
-    """[codebooks][frames], where they were asked for."""
-
-
-class GenerationsAnswer(BaseModel):
-    """Several clips, or one with its codes."""
-
-    model: str
-    seed: int
-    format: str
-    clips: list[GeneratedClip]
+EVENTS = "text/event-stream"
 
 
 class GenerationsRoute(TypedRoute):
@@ -78,9 +61,12 @@ BODY: dict[str, Any] = {
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One clip is a WAV file; several, or one with its codes, are JSON.",
+        "description": "One clip is a file; several, or one with its codes, are JSON. Where "
+        "events are accepted: `progress` (with `stream`: `audio`, in base64) while clips are made, "
+        "then `done`, or `error`.",
         "content": {
-            **WAV["content"],
+            **{kind.media_type: {"schema": BINARY} for kind in FORMATS.values()},
+            EVENTS: {"schema": {"type": "string"}},
             "application/json": {"schema": GenerationsAnswer.model_json_schema()},
         },
         "headers": HEADERS
@@ -103,48 +89,46 @@ async def generations(request: Request, service: Served) -> Response:
     """Generate music or sounds from texts, a melody, or the beginning of a clip."""
     begun = time.perf_counter()
     body, files = await _read(request)
-    model = service.pipeline.pick(TokenModelSettings, body.model)
-    voice = await service.pipeline.voice(model)
+    order = await _order(body, files, service)
+    events = EVENTS in request.headers.get("accept", "")
+    if body.stream:
+        _check_stream(order, events)
+    if events:
+        return event_answer(request, service, order, stream=body.stream)
+    if body.stream:
+        return await growing_answer(service, order)
+    if len(order.clips) == 1 and not body.return_codes:
+        return await file_answer(service, order, begun)
+    return await json_answer(service, order)
+
+
+def _check_stream(order: Order, events: bool) -> None:
+    """Raise ApiError 422 where what is asked for cannot be had while it is made."""
+    whole_for = "decoder" if order.clips[0].diffusion else order.output.needs_whole_clip
+    if whole_for:
+        message = (
+            f"{whole_for}: what is asked for needs the whole clip; leave out {whole_for} or stream"
+        )
+        raise ApiError(422, "cannot_stream", message, whole_for)
+    if not events and (len(order.clips) > 1 or order.return_codes):
+        message = f"stream: a file is of one clip, without codes; for more, accept {EVENTS}"
+        raise ApiError(422, "cannot_stream", message, "stream")
+
+
+async def _order(body: GenerationsBody, files: dict[str, bytes], service: Service) -> Order:
+    output = body.output()
+    model = service.registry.pick(TokenModelSettings, body.model)
+    voice = await service.registry.voice(model)
     melody = await _melody(files.get("melody"), voice, service)
     prompt = await _prompt(files.get("continue_from"), body, voice, service)
     wanted = body.params(voice, service.limits, prompt, melody)
-    diffusion = service.pipeline.diffusion_of(model) if body.decoder == "mbd" else None
-    clips = await together(
-        service.pipeline.generate(model, ClipRequest(params, diffusion, body.include_prompt))
-        for params in wanted
-    )
-    headers = {"x-seed": str(wanted[0].seed), "x-model": model.name}
+    diffusion = service.registry.diffusion_of(model) if body.decoder == "mbd" else None
+    headers = {}
     if melody:
         assert isinstance(model, MusicGenSettings)
         headers[MELODY_STEMS] = "separated" if model.stem_separation else "whole"
-    if len(clips) == 1 and not body.return_codes:
-        file = await asyncio.to_thread(encode_wav, clips[0].audio)
-        headers["server-timing"] = timing(clips[0].seconds, begun)
-        return Response(file, media_type="audio/wav", headers=headers)
-    described = await asyncio.to_thread(_describe, model.name, body, wanted, clips)
-    return Response(described, media_type="application/json", headers=headers)
-
-
-def _describe(
-    model: str, body: GenerationsBody, wanted: list[GenerationParams], clips: list[Clip]
-) -> str:
-    """Return the answer's JSON."""
-    described = [
-        GeneratedClip(
-            prompt=params.text,
-            variation=params.variation,
-            duration=clip.audio.samples / clip.audio.sample_rate,
-            sample_rate=clip.audio.sample_rate,
-            channels=clip.audio.channels,
-            audio=base64.b64encode(encode_wav(clip.audio)).decode(),
-            codes=clip.codes.array().tolist() if body.return_codes else None,
-        )
-        for params, clip in zip(wanted, clips, strict=True)
-    ]
-    answer = GenerationsAnswer(
-        model=model, seed=wanted[0].seed, format=body.format, clips=described
-    )
-    return answer.model_dump_json(exclude_none=True)
+    clips = [ClipRequest(params, diffusion, body.include_prompt) for params in wanted]
+    return Order(voice, clips, output, body.return_codes, headers)
 
 
 async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:
@@ -180,7 +164,7 @@ async def _melody(data: bytes | None, voice: Voice, service: Service) -> Wavefor
     if data is None:
         return None
     if not voice.language_model.melody:
-        able = ", ".join(await service.pipeline.melody_models()) or "none that is configured"
+        able = ", ".join(await service.registry.melody_models()) or "none that is configured"
         message = f"melody: {voice.model.name!r} follows none; models that do: {able}"
         raise ApiError(422, "invalid_value", message, "melody")
     rate = voice.language_model.sample_rate
@@ -200,7 +184,7 @@ async def _prompt(
         codes, _ = codes_file.read(data)
         first, last = _part(body, voice.codec.frame_rate, codes.frames)
         return Codes.pack(codes.array()[:, first:last])
-    codec = service.pipeline.codec_of(voice.model)
+    codec = service.registry.codec_of(voice.model)
     audio = await service.pipeline.read_for(codec, data, service.limits, "continue_from")
     first, last = _part(body, audio.sample_rate, audio.samples)
     part = Waveform.pack(audio.array()[:, first:last], audio.sample_rate)

@@ -24,5 +24,5 @@ async def readyz(service: Served) -> dict[str, str | dict[str, str]]:
     waiting = [f"{name} is {status}" for name, status in statuses.items() if status not in SERVING]
     if waiting or not statuses:
         raise ApiError(503, "not_ready", "not ready: " + (", ".join(waiting) or "nothing deployed"))
-    await service.pipeline.check()
+    await service.registry.check()
     return {"status": "ready", "deployments": statuses}

@@ -43,15 +43,15 @@ def _describe(model: ModelSettings, kind: str, created: int) -> Model:
 @router.get("")
 async def list_models(service: Served) -> ModelList:
     """List the models."""
-    models = service.pipeline.models.values()
+    models = service.registry.models.values()
     return ModelList(data=[_describe(m, m.kind, service.started_at) for m in models])
 
 
 @router.get("/{name}", responses={404: {"model": ErrorBody}})
 async def get_model(name: str, service: Served) -> Model:
     """Describe one model."""
-    model = service.pipeline.models.get(name)
+    model = service.registry.models.get(name)
     if model is None:
-        valid = ", ".join(service.pipeline.models)
+        valid = ", ".join(service.registry.models)
         raise ApiError(404, "model_not_found", f"no model {name!r}; valid: {valid}", "model")
     return _describe(model, model.kind, service.started_at)

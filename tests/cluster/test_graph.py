@@ -92,11 +92,11 @@ def test_codes_stream_while_they_are_made_and_leaving_frees_the_slot(deployed: D
     before = deployed.load()
     handle = serve.get_deployment_handle("music", APPLICATION).options(stream=True)
     whole = GenerationParams("calm piano", frames=300, seed=4)
-    sizes = [chunk.frames for chunk in handle.stream.remote(whole, 50, 10)]
+    sizes = [chunk.codes.frames for chunk in handle.generate.remote(whole, 50, 10)]
     assert sizes[0] < 50 <= min(sizes[1:-1])
     assert sum(sizes) == 300
-    endless = handle.stream.remote(GenerationParams("calm piano", frames=1500, seed=4), 50, 10)
-    assert next(iter(endless)).frames >= 10
+    endless = handle.generate.remote(GenerationParams("calm piano", frames=1500, seed=4), 50, 10)
+    assert next(iter(endless)).codes.frames >= 10
     assert deployed.load().running == 1
     endless.cancel()
     stopped = until(lambda: (now := deployed.load()).requests == 0 and now)

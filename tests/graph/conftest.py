@@ -8,9 +8,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 
-from deployments.settings import AudioGenSettings, EnCodecSettings, MusicGenSettings
+from deployments.settings import (
+    AudioGenSettings,
+    DiffusionSettings,
+    EnCodecSettings,
+    MusicGenSettings,
+)
 from engine import media
+from engine.codec import Codec
 from engine.params import (
     AudioPiece,
     CodecInfo,
@@ -24,9 +31,10 @@ from engine.params import (
     Waveform,
 )
 from graph.ingress import create_app
-from graph.pipeline import Pipeline
+from graph.registry import Registry
 from graph.service import Service
 from graph.settings import Limits
+from tests import checkpoints as write
 
 
 @dataclass
@@ -40,29 +48,61 @@ class Method:
         return self.function(*args)
 
 
+class Answers:
+    """Stands for Serve's response generator: can be cancelled, and tells whether it was."""
+
+    def __init__(self, answers: AsyncIterator[Any]) -> None:
+        self._answers = answers
+        self.cancelled = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._answers
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 @dataclass
 class FakeLanguageModel:
     """Codes that tell the request apart: the seed, repeated."""
 
     seen: list[GenerationParams] = field(default_factory=list)
     error: Exception | None = None
+    fails_at: int = 0
+    """Where the error comes: before the first chunk, or after it."""
     melody: bool = False
 
     @property
     def info(self) -> Method:
         return Method(lambda: LanguageModelInfo(4, 512, 16000, 50.0, 30.0, self.melody))
 
-    @property
-    def generate(self) -> Method:
-        return Method(self._generate)
+    def options(self, *, stream: bool) -> "FakeLanguageModel":
+        assert stream
+        return self
 
-    def _generate(self, params: GenerationParams) -> Generated:
-        if self.error:
+    @property
+    def generate(self) -> "FakeLanguageModel":
+        return self
+
+    def remote(self, params: GenerationParams, *sizes: int) -> "Answers":
+        return Answers(self._generate(params, *sizes))
+
+    async def _generate(
+        self, params: GenerationParams, chunk_frames: int, first_chunk_frames: int
+    ) -> AsyncIterator[Generated]:
+        if self.error and self.fails_at == 0:
             raise self.error
         self.seen.append(params)
-        prompt = params.prompt.frames if params.prompt else 0
-        codes = np.full((4, params.frames - prompt), (params.seed + params.variation) % 512)
-        return Generated(Codes.pack(codes), wait_seconds=0.1, run_seconds=0.2)
+        left = params.frames - (params.prompt.frames if params.prompt else 0)
+        size = first_chunk_frames
+        while left:
+            await asyncio.sleep(0)
+            size = min(size, left)
+            codes = np.full((4, size), (params.seed + params.variation) % 512)
+            yield Generated(Codes.pack(codes), wait_seconds=0.1, run_seconds=0.2)
+            left, size = left - size, chunk_frames
+            if self.error:
+                raise self.error
 
 
 @dataclass
@@ -169,7 +209,47 @@ async def server() -> AsyncIterator[Server]:
         return statuses
 
     handles = {"music": music, "sound": sound, "codec": codec, "media": Media()}
-    service = Service(Pipeline(models, handles), report, Limits(max_body_bytes=2000), started_at=1)
+    service = Service(Registry(models, handles), report, Limits(max_body_bytes=2000), started_at=1)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield Server(service, music, codec, statuses, http)
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    torch.manual_seed(1)
+    return Codec(write.write_codec(tmp_path_factory.mktemp("codec")))
+
+
+@dataclass
+class Served:
+    http: httpx.AsyncClient
+    music: FakeLanguageModel
+    hum: FakeLanguageModel
+    diffusion: FakeDiffusion
+
+
+@pytest.fixture
+async def served(codec: Codec) -> AsyncIterator[Served]:
+    models = [
+        MusicGenSettings(name="music", kind="musicgen", checkpoint="x", codec="codec"),
+        MusicGenSettings(name="hum", kind="musicgen", checkpoint="x", codec="codec"),
+        AudioGenSettings(name="sound", kind="audiogen", checkpoint="x", codec="other"),
+        EnCodecSettings(name="codec", kind="encodec", checkpoint="x"),
+        EnCodecSettings(name="other", kind="encodec", checkpoint="x"),
+        DiffusionSettings(name="diffusion", kind="mbd", checkpoint="x", codec="codec"),
+    ]
+    music, hum, diffusion = FakeLanguageModel(), FakeLanguageModel(melody=True), FakeDiffusion()
+    handles = {
+        "music": music, "hum": hum, "sound": FakeLanguageModel(), "codec": Real(codec),
+        "other": Real(codec), "diffusion": diffusion, "media": Media(),
+    }  # fmt: skip
+
+    async def statuses() -> dict[str, str]:
+        return {}
+
+    limits = Limits(max_clips=6, max_text_chars=100)
+    service = Service(Registry(models, handles), statuses, limits, started_at=1)
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield Served(http, music, hum, diffusion)

@@ -20,7 +20,7 @@ from engine.engine import EngineSettings
 from engine.language_model import LanguageModel
 from engine.params import Codes, Generated, GenerationParams
 from graph.ingress import create_app
-from graph.pipeline import Pipeline
+from graph.registry import Registry
 from graph.service import Service
 from graph.settings import Limits
 from tests.conftest import Checkpoints
@@ -50,10 +50,14 @@ class Local:
     def generate(self) -> "Local":
         return self
 
-    async def remote(self, params: GenerationParams) -> Generated:
+    def options(self, *, stream: bool) -> "Local":
+        assert stream
+        return self
+
+    async def remote(self, params: GenerationParams, *sizes: int) -> AsyncIterator[Generated]:
         request = self.model.prepare(params)
-        parts = [part async for part in self.model.loop.generate(request)]
-        return Generated(Codes.join(parts), *request.seconds_waited_and_run())
+        async for part in self.model.loop.generate(request, *sizes):
+            yield Generated(Codes.pack(part), *request.seconds_waited_and_run())
 
 
 @asynccontextmanager
@@ -70,7 +74,7 @@ async def served(folder: Path, family: Family) -> AsyncIterator[httpx.AsyncClien
     async def statuses() -> dict[str, str]:
         return {}
 
-    service = Service(Pipeline(models, handles), statuses, Limits(), started_at=1)
+    service = Service(Registry(models, handles), statuses, Limits(), started_at=1)
     transport = httpx.ASGITransport(create_app(service))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

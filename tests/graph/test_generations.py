@@ -2,74 +2,20 @@
 
 import base64
 import io
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
-import httpx
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from deployments.settings import (
-    AudioGenSettings,
-    DiffusionSettings,
-    EnCodecSettings,
-    MusicGenSettings,
-)
 from engine.codec import Codec
 from engine.errors import GenerationFailed
 from engine.params import AudioPiece, Codes, CodesPiece
 from graph import codes_file
-from graph.ingress import create_app
-from graph.pipeline import Pipeline
-from graph.service import Service
 from graph.settings import Limits
-from tests import checkpoints as write
-from tests.graph.conftest import FakeDiffusion, FakeLanguageModel, Media, Real
+from tests.graph.conftest import Media, Real, Served
 from tests.graph.test_uploads import RATE, wav
 
 PATH = "/v1/generations"
-
-
-@pytest.fixture(scope="module")
-def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
-    torch.manual_seed(1)
-    return Codec(write.write_codec(tmp_path_factory.mktemp("codec")))
-
-
-@dataclass
-class Served:
-    http: httpx.AsyncClient
-    music: FakeLanguageModel
-    hum: FakeLanguageModel
-    diffusion: FakeDiffusion
-
-
-@pytest.fixture
-async def served(codec: Codec) -> AsyncIterator[Served]:
-    models = [
-        MusicGenSettings(name="music", kind="musicgen", checkpoint="x", codec="codec"),
-        MusicGenSettings(name="hum", kind="musicgen", checkpoint="x", codec="codec"),
-        AudioGenSettings(name="sound", kind="audiogen", checkpoint="x", codec="other"),
-        EnCodecSettings(name="codec", kind="encodec", checkpoint="x"),
-        EnCodecSettings(name="other", kind="encodec", checkpoint="x"),
-        DiffusionSettings(name="diffusion", kind="mbd", checkpoint="x", codec="codec"),
-    ]
-    music, hum, diffusion = FakeLanguageModel(), FakeLanguageModel(melody=True), FakeDiffusion()
-    handles = {
-        "music": music, "hum": hum, "sound": FakeLanguageModel(), "codec": Real(codec),
-        "other": Real(codec), "diffusion": diffusion, "media": Media(),
-    }  # fmt: skip
-
-    async def statuses() -> dict[str, str]:
-        return {}
-
-    limits = Limits(max_clips=6, max_text_chars=100)
-    service = Service(Pipeline(models, handles), statuses, limits, started_at=1)
-    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-        yield Served(http, music, hum, diffusion)
 
 
 def samples(file: bytes) -> np.ndarray:
@@ -173,12 +119,15 @@ async def test_diffusion_decodes_where_it_is_asked_for(served: Served):
     assert "use encodec" in refused.json()["error"]["message"]
 
 
-async def test_codes_and_files_by_diffusion_alone(served: Served, codec: Codec):
+async def test_codes_by_diffusion_alone(served: Served, codec: Codec):
     codes = Codes.pack(np.zeros((4, 20), int))
     file = codes_file.write(codes, codec.info, 6000, "codec")
     decoded = await served.http.post("/v1/mbd/decode", files={"codes_file": file})
     assert decoded.status_code == 200, decoded.text
     assert samples(decoded.content).shape == (1, 6000)
+
+
+async def test_files_by_diffusion_alone(served: Served):
     served.diffusion.codebooks = 2
     made = await served.http.post(
         "/v1/mbd/regenerate", files={"audio_file": wav(0.3)}, data={"seed": "5"}
@@ -231,6 +180,28 @@ def form(files: dict[str, bytes], **data: str) -> dict[str, object]:
         (form({"continue_from": b"x"}), 422, "invalid_audio", "cannot be read"),
         (form({"melody": b""}, model="hum"), 422, "invalid_audio", "empty"),
         (form({"continue_from": wav(1)}, start="2"), 422, "invalid_value", "has 1 s"),
+        ({"json": {"prompt": "a", "format": "aiff"}}, 422, "invalid_value", "'mp3'"),
+        (
+            {"json": {"prompt": "a", "format": "mp3", "sample_rate": 96000}},
+            422,
+            "invalid_value",
+            "mp3 has 8000",
+        ),
+        (
+            {"json": {"prompt": "a", "stream": True, "decoder": "mbd"}},
+            422,
+            "cannot_stream",
+            "decoder: ",
+        ),
+        *(
+            ({"json": {"prompt": "a", "stream": True} | more}, 422, "cannot_stream", reason)
+            for more, reason in [
+                ({"normalize": "peak"}, "normalize: "),
+                ({"trim_silence": True}, "trim_silence: "),
+                ({"n": 2}, "accept text/event-stream"),
+                ({"return_codes": True}, "accept text/event-stream"),
+            ]
+        ),
         (form({"other": b"x"}), 422, "unknown_field", "continue_from, melody"),
         (form({"melody": wav(1)}, n="x"), 422, "invalid_value", "n: "),
         (form({"melody": wav(1)}, size="x"), 422, "unknown_field", "size"),

@@ -17,7 +17,8 @@ from engine.discriminators import Discriminators
 from engine.params import AudioPiece, Codes, CodesPiece, Waveform
 from graph import pipeline
 from graph.ingress import create_app
-from graph.pipeline import Pipeline, spans
+from graph.pipeline import spans
+from graph.registry import Registry
 from graph.service import Service
 from graph.settings import Limits
 from tests import checkpoints as write
@@ -49,7 +50,7 @@ async def http(parts: dict[str, object]) -> AsyncIterator[httpx.AsyncClient]:
         return {}
 
     limits = Limits(max_body_bytes=60_000, max_upload_bytes=4_000_000, max_upload_s=60)
-    service = Service(Pipeline(models, handles), statuses, limits, started_at=1)
+    service = Service(Registry(models, handles), statuses, limits, started_at=1)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client

@@ -1,57 +1,17 @@
-"""Bodies of requests, strict; they become `engine.params`."""
+"""What clips are generated from; it becomes `engine.params`."""
 
 import secrets
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
-from pydantic_core.core_schema import ValidationInfo, ValidatorFunctionWrapHandler
+from pydantic import Field, field_validator, model_validator
 
-from deployments.settings import StrictModel
 from engine.params import Codes, GenerationParams, Waveform
 from graph.errors import ApiError
-from graph.pipeline import Voice
+from graph.registry import Voice
+from graph.schemas.base import RequestModel
+from graph.schemas.output import OutputBody
 from graph.settings import Limits
-
-
-class RequestModel(StrictModel):
-    """A request body: no coercion, no unknown fields, and errors that say the range."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _say_the_range(
-        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
-    ) -> Any:
-        try:
-            return handler(value)
-        except ValidationError as error:
-            allowed = _range(cls.model_fields[info.field_name or ""].metadata)
-            if not allowed:
-                raise
-            reason = error.errors()[0]["msg"]
-            raise PydanticCustomError(
-                "out_of_range",
-                "{reason}; allowed: {allowed}",
-                {"reason": reason, "allowed": allowed},
-            ) from error
-
-
-def _range(constraints: list[Any]) -> str:
-    words = []
-    for constraint in constraints:
-        match constraint:
-            case Ge(bound):
-                words.append(f"from {bound}")
-            case Gt(bound):
-                words.append(f"above {bound}")
-            case Le(bound):
-                words.append(f"to {bound}")
-    return " ".join(words)
-
 
 Text = Annotated[str, Field(description="What to hear.", examples=["calm piano, slow jazz"])]
 
@@ -137,7 +97,7 @@ class GenerateBody(SamplingBody):
         )
 
 
-class GenerationsBody(SamplingBody):
+class GenerationsBody(SamplingBody, OutputBody):
     """Texts to audio, several clips of each."""
 
     prompt: Annotated[Text | None, Field(description="What to hear.")] = None
@@ -158,13 +118,16 @@ class GenerationsBody(SamplingBody):
     decoder: Annotated[
         Literal["encodec", "mbd"], Field(description="`mbd`: multi-band diffusion, finer, slower.")
     ] = "encodec"
-    format: Literal["wav"] = "wav"
     return_codes: Annotated[bool, Field(description="Answer with JSON, codes included.")] = False
     start: Annotated[float, Field(ge=0, description="Of `continue_from`, in seconds.")] = 0.0
     end: Annotated[float | None, Field(gt=0, description="Of `continue_from`, in seconds.")] = None
     include_prompt: Annotated[
         bool, Field(description="Whether the answer begins with what is continued.")
     ] = True
+    stream: Annotated[
+        bool,
+        Field(description="Send the clip while it is made, from its first fraction of a second."),
+    ] = False
 
     _spoken = field_validator("prompt")(lambda text: text if text is None else spoken(text))
 

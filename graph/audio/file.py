@@ -1,0 +1,35 @@
+"""A clip's file, whole or while it is made."""
+
+from engine.params import Waveform
+from graph.audio.encoder import Encoder, encode
+from graph.audio.finishing import faded, finished, normalized
+from graph.audio.output import Output
+from graph.audio.tags import Tags
+
+
+def whole(audio: Waveform, output: Output, tags: Tags | None = None) -> bytes:
+    """Return the file of a clip. Raises InvalidRequest where it cannot have the wanted level."""
+    samples = finished(audio.array(), audio.sample_rate, output)
+    return encode(samples, audio.sample_rate, output, tags)
+
+
+class Growing:
+    """The file of a clip of `samples`, while they are made; needs no whole clip."""
+
+    def __init__(
+        self, output: Output, rate: int, channels: int, samples: int, tags: Tags | None
+    ) -> None:
+        assert not output.needs_whole_clip
+        self._output, self._rate, self._samples = output, rate, samples
+        self._encoder = Encoder(output, rate, channels, samples, tags, streamed=True)
+        self._at = 0
+
+    def add(self, audio: Waveform) -> bytes:
+        """Take the next samples; return the bytes that are ready."""
+        made = faded(audio.array(), self._at, self._samples, self._rate, self._output)
+        self._at += audio.samples
+        return self._encoder.add(normalized(made, self._rate, self._output.normalize))
+
+    def end(self) -> bytes:
+        """Return the rest of the file."""
+        return self._encoder.end()

@@ -1,0 +1,186 @@
+"""Four answers to a request to generate: a file, JSON, a file that grows, and events."""
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import Request, Response
+from pydantic import BaseModel, Field
+
+from engine.params import Codes
+from graph.audio.file import Growing, whole
+from graph.calls import together
+from graph.errors import body_of
+from graph.order import Order
+from graph.pipeline import Clip, ClipRequest, Progress
+from graph.routes.answers import timing
+from graph.service import Service
+from graph.streams import Streamed, begun, event, merged
+
+
+class GeneratedClip(BaseModel):
+    """One clip."""
+
+    prompt: str
+    variation: int
+    """From 0 to n - 1; the same prompt, seed and variation give the same clip."""
+    duration: float
+    """Seconds."""
+    sample_rate: int
+    channels: int
+    audio: Annotated[str | None, Field(description="The file, in base64.")] = None
+    codes: list[list[int]] | None = None
+    """[codebooks][frames], where they were asked for."""
+
+
+class GenerationsAnswer(BaseModel):
+    """Several clips, or one with its codes."""
+
+    model: str
+    seed: int
+    format: str
+    clips: list[GeneratedClip]
+
+
+class ProgressEvent(BaseModel):
+    """How far a clip is."""
+
+    clip: int
+    """Its place among those asked for, from 0."""
+    stage: str
+    done: int
+    total: int
+    """`generate` counts frames of codes, `decode` evaluations of a diffusion model."""
+
+
+class AudioEvent(BaseModel):
+    """The next bytes of a clip's file."""
+
+    clip: int
+    audio: str
+    """In base64; all of a clip's, joined, are its file."""
+
+
+async def file_answer(service: Service, order: Order, began: float) -> Response:
+    """Answer with the file of the only clip."""
+    (wanted,) = order.clips
+    clip = await service.pipeline.clip(order.voice.model, wanted)
+    file = await asyncio.to_thread(whole, clip.audio, order.output, order.tags(wanted))
+    headers = order.all_headers() | {"server-timing": timing(clip.seconds, began)}
+    return Response(file, media_type=order.output.kind.media_type, headers=headers)
+
+
+async def json_answer(service: Service, order: Order) -> Response:
+    """Answer with every clip, in JSON."""
+    model, wanted = order.voice.model, order.clips
+    clips = await together(service.pipeline.clip(model, one) for one in wanted)
+
+    def body() -> str:
+        described = []
+        for one, clip in zip(wanted, clips, strict=True):
+            file = base64.b64encode(whole(clip.audio, order.output, order.tags(one))).decode()
+            described.append(_described(order, one, clip.codes, file))
+        return _answer(order, described).model_dump_json(exclude_none=True)
+
+    return Response(
+        await asyncio.to_thread(body), media_type="application/json", headers=order.all_headers()
+    )
+
+
+async def growing_answer(service: Service, order: Order) -> Response:
+    """Answer with the file of the only clip while it is made."""
+    (wanted,) = order.clips
+    parts = await begun(_file_parts(service, order, wanted, []))
+    return Streamed(parts, media_type=order.output.kind.media_type, headers=order.all_headers())
+
+
+def event_answer(request: Request, service: Service, order: Order, *, stream: bool) -> Response:
+    """Answer with events: `progress`, or `audio` as it is made; at last `done` or `error`."""
+    events = _all_events(request, service, order, stream)
+    headers = order.all_headers() | {"cache-control": "no-store"}
+    return Streamed(events, media_type="text/event-stream", headers=headers)
+
+
+async def _all_events(
+    request: Request, service: Service, order: Order, stream: bool
+) -> AsyncGenerator[bytes, None]:
+    described: dict[int, GeneratedClip] = {}
+    of_a_clip = _growing_clip if stream else _whole_clip
+    sources = [of_a_clip(service, order, number, described) for number in range(len(order.clips))]
+    try:
+        async with aclosing(merged(sources)) as events:
+            async for one in events:
+                yield one
+    except Exception as error:  # noqa: BLE001 - a stream that has begun can only tell what failed
+        yield event("error", body_of(request, error))
+    else:
+        yield event("done", _answer(order, [described[number] for number in sorted(described)]))
+
+
+async def _growing_clip(
+    service: Service, order: Order, number: int, described: dict[int, GeneratedClip]
+) -> AsyncGenerator[bytes, None]:
+    wanted, codes = order.clips[number], list[Codes]()
+    async with aclosing(_file_parts(service, order, wanted, codes)) as parts:
+        async for data in parts:
+            yield _audio_event(number, data)
+    joined = Codes.join([one.array() for one in codes])
+    described[number] = _described(order, wanted, joined, None)
+
+
+async def _whole_clip(
+    service: Service, order: Order, number: int, described: dict[int, GeneratedClip]
+) -> AsyncGenerator[bytes, None]:
+    wanted = order.clips[number]
+    async with aclosing(service.pipeline.generate(order.voice.model, wanted)) as answers:
+        async for answer in answers:
+            if isinstance(answer, Progress):
+                told = ProgressEvent(
+                    clip=number, stage=answer.stage, done=answer.done, total=answer.total
+                )
+                yield event("progress", told)
+    assert isinstance(answer, Clip)
+    file = await asyncio.to_thread(whole, answer.audio, order.output, order.tags(wanted))
+    yield _audio_event(number, file)
+    described[number] = _described(order, wanted, answer.codes, None)
+
+
+async def _file_parts(
+    service: Service, order: Order, wanted: ClipRequest, codes: list[Codes]
+) -> AsyncGenerator[bytes, None]:
+    """Yield a clip's file while it is made, and note its codes."""
+    codec = order.voice.codec
+    file = Growing(
+        order.output, codec.sample_rate, codec.channels, order.samples(wanted), order.tags(wanted)
+    )
+    async with aclosing(service.pipeline.stream(order.voice.model, wanted)) as parts:
+        async for part in parts:
+            codes.append(part.codes)
+            if data := await asyncio.to_thread(file.add, part.audio):
+                yield data
+    yield await asyncio.to_thread(file.end)
+
+
+def _audio_event(number: int, data: bytes) -> bytes:
+    return event("audio", AudioEvent(clip=number, audio=base64.b64encode(data).decode()))
+
+
+def _answer(order: Order, clips: list[GeneratedClip]) -> GenerationsAnswer:
+    return GenerationsAnswer(
+        model=order.voice.model.name, seed=order.seed, format=order.output.format, clips=clips
+    )
+
+
+def _described(order: Order, wanted: ClipRequest, codes: Codes, audio: str | None) -> GeneratedClip:
+    codec = order.voice.codec
+    return GeneratedClip(
+        prompt=wanted.params.text,
+        variation=wanted.params.variation,
+        duration=order.samples(wanted) / codec.sample_rate,
+        sample_rate=order.output.rate_for(codec.sample_rate),
+        channels=codec.channels,
+        audio=audio,
+        codes=codes.array().tolist() if order.return_codes else None,
+    )

@@ -1,0 +1,44 @@
+"""How clips become files; it becomes `graph.audio.output.Output`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from graph.audio.output import Name, Normalize, Output, SampleFormat
+from graph.schemas.base import RequestModel
+
+
+class OutputBody(RequestModel):
+    """What is wanted of the files."""
+
+    format: Annotated[
+        Name, Field(description="`opus` and `ogg` (Vorbis) are Ogg files, `aac` has ADTS frames.")
+    ] = "wav"
+    sample_format: Annotated[
+        SampleFormat, Field(description="Of wav, pcm (both any) and flac (s16, s24).")
+    ] = "s16"
+    sample_rate: Annotated[
+        int | None, Field(description="By default the model's, or the next that the format has.")
+    ] = None
+    bitrate: Annotated[
+        int | None, Field(description="Of mp3, aac (128) and opus (96), in kbit/s.")
+    ] = None
+    normalize: Annotated[
+        Normalize,
+        Field(
+            description="The level, as AudioCraft's `audio_write` sets it: -1 dB of peak, "
+            "-18 dB of rms, -14 LUFS of loudness; `clip` at -1 dB."
+        ),
+    ] = "none"
+    fade_in: Annotated[float, Field(ge=0, le=60, description="Seconds.")] = 0.0
+    fade_out: Annotated[float, Field(ge=0, le=60, description="Seconds.")] = 0.0
+    trim_silence: Annotated[
+        bool, Field(description="Leave out what is below -50 dBFS at both ends.")
+    ] = False
+    tag_prompt: Annotated[bool, Field(description="Whether the file tells its prompt.")] = True
+
+    def output(self) -> Output:
+        """Return what is wanted. Raises InvalidRequest where the format has no such thing."""
+        wanted = Output(**{name: getattr(self, name) for name in OutputBody.model_fields})
+        wanted.check()
+        return wanted

@@ -1,0 +1,158 @@
+"""Clips while they are made: files that grow, and events."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.codec import Codec
+from engine.errors import GenerationFailed, InvalidRequest
+from engine.params import Codes
+from graph import codes_file
+from graph.streams import merged
+from tests.graph.conftest import Served
+from tests.graph.test_generations import samples
+from tests.graph.test_uploads import RATE, wav
+
+PATH = "/v1/generations"
+BODY = {"prompt": "a", "duration": 3.3, "seed": 5}
+EVENTS = {"accept": "text/event-stream"}
+
+
+def events(text: str) -> list[tuple[str, Any]]:
+    found = []
+    for block in text.removesuffix("\n\n").split("\n\n"):
+        name, data = block.split("\n")
+        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+@pytest.mark.parametrize("name", ["wav", "pcm"])
+@pytest.mark.parametrize("more", [{}, {"fade_in": 1.5, "fade_out": 0.7}, {"sample_rate": 44100}])
+async def test_a_growing_file_is_the_whole_one(served: Served, name: str, more: dict[str, Any]):
+    body = BODY | more | {"format": name}
+    whole = await served.http.post(PATH, json=body)
+    growing = await served.http.post(PATH, json=body | {"stream": True})
+    assert growing.status_code == 200, growing.text
+    assert "content-length" not in growing.headers
+    for header in ("content-type", "x-seed", "x-model"):
+        assert growing.headers[header] == whole.headers[header]
+    assert len(growing.content) == len(whole.content)
+    head = len(whole.content) - int(3.3 * body.get("sample_rate", RATE)) * 2
+    assert growing.content[:head] == whole.content[:head]
+    steps = [np.frombuffer(one.content[head:], "<i2").astype(int) for one in (whole, growing)]
+    assert np.abs(steps[0] - steps[1]).max() <= 1
+    assert np.abs(steps[0]).max() > 100
+
+
+@pytest.mark.parametrize("name", ["mp3", "flac", "opus", "ogg", "aac"])
+async def test_every_format_streams(served: Served, name: str):
+    whole = await served.http.post(PATH, json=BODY | {"format": name})
+    growing = await served.http.post(PATH, json=BODY | {"format": name, "stream": True})
+    assert (whole.status_code, growing.status_code) == (200, 200)
+    assert growing.headers["content-type"] == whole.headers["content-type"]
+    assert len(growing.content) == pytest.approx(len(whole.content), rel=0.1)
+
+
+@pytest.mark.parametrize("include", [True, False])
+async def test_a_continuation_streams(served: Served, codec: Codec, include: bool):
+    prompt = np.full((4, 60), 3)
+    file = codes_file.write(Codes.pack(prompt), codec.info, 60 * 320, "codec")
+    data = {"prompt": "a", "duration": "2", "seed": "5", "include_prompt": str(include).lower()}
+    whole, growing = [
+        await served.http.post(PATH, data=data | more, files={"continue_from": file})
+        for more in ({}, {"stream": "true"})
+    ]
+    assert growing.status_code == 200, growing.text
+    wanted, made = samples(whole.content), samples(growing.content)
+    assert made.shape == wanted.shape == (1, RATE * 2 if include else RATE * 2 - 60 * 320)
+    assert np.abs(made - wanted).max() <= 1 / 32768
+
+
+async def test_what_fails_before_the_first_sample_is_an_error_answer(served: Served):
+    served.music.error = InvalidRequest("the text has 300 tokens", "text")
+    response = await served.http.post(PATH, json=BODY | {"stream": True})
+    assert response.status_code == 422
+    assert response.json()["error"]["message"] == "the text has 300 tokens"
+
+
+async def test_events_tell_how_far_clips_are(served: Served, codec: Codec):
+    body = BODY | {"n": 2, "return_codes": True, "decoder": "mbd"}
+    response = await served.http.post(PATH, json=body, headers=EVENTS)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    told = events(response.text)
+    for clip in (0, 1):
+        mine = [data for name, data in told if name == "progress" and data["clip"] == clip]
+        made = [one["done"] for one in mine if one["stage"] == "generate"]
+        assert made == [50, 100, 150, 165]
+        assert [one["done"] for one in mine if one["stage"] == "decode"] == [1, 2]
+        (audio,) = [data for name, data in told if name == "audio" and data["clip"] == clip]
+        assert samples(base64.b64decode(audio["audio"])).shape == (1, 165 * 320)
+    name, done = told[-1]
+    assert (name, done["seed"], done["model"], done["format"]) == ("done", 5, "music", "wav")
+    assert [(one["variation"], one["duration"]) for one in done["clips"]] == [(0, 3.3), (1, 3.3)]
+    assert done["clips"][1]["codes"] == np.full((4, 165), 6).tolist()
+
+
+async def test_events_bring_audio_while_it_is_made(served: Served):
+    response = await served.http.post(PATH, json=BODY | {"stream": True, "n": 2}, headers=EVENTS)
+    told = events(response.text)
+    assert {name for name, _ in told[:-1]} == {"audio"}
+    assert told[-1][0] == "done"
+    for clip in (0, 1):
+        parts = [data["audio"] for name, data in told[:-1] if data["clip"] == clip]
+        assert len(parts) >= 4
+        file = b"".join(map(base64.b64decode, parts))
+        alone = await served.http.post(PATH, json=BODY | {"stream": True, "seed": 5 + clip})
+        assert np.abs(samples(file) - samples(alone.content)).max() <= 1 / 32768
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_is_an_event_too(served: Served, stream: bool):
+    served.music.error, served.music.fails_at = GenerationFailed("broken"), 1
+    response = await served.http.post(PATH, json=BODY | {"stream": stream}, headers=EVENTS)
+    assert response.status_code == 200
+    name, told = events(response.text)[-1]
+    assert name == "error"
+    assert told["error"]["code"] == "generation_failed"
+    assert told["request_id"]
+
+
+async def numbers(count: int, ended: list[int], error: Exception | None = None):
+    try:
+        for number in range(count):
+            await asyncio.sleep(0)
+            yield number
+        if error:
+            raise error
+        await asyncio.sleep(0 if count < 100 else 60)
+    finally:
+        ended.append(count)
+
+
+async def test_merging_ends_every_source():
+    ended: list[int] = []
+    assert sorted([n async for n in merged([numbers(2, ended), numbers(3, ended)])]) == [
+        0, 0, 1, 1, 2,
+    ]  # fmt: skip
+    assert sorted(ended) == [2, 3]
+    ended.clear()
+    with pytest.raises(KeyError):
+        async for _ in merged([numbers(100, ended), numbers(1, ended, KeyError())]):
+            pass
+    assert sorted(ended) == [1, 100]
+    ended.clear()
+    source = merged([numbers(100, ended), numbers(101, ended)])
+    await anext(source)
+    await source.aclose()
+    assert sorted(ended) == [100, 101]
+
+
+async def test_uploads_are_read_before_events_begin(served: Served):
+    response = await served.http.post(
+        PATH, data={"prompt": "a"}, files={"melody": wav(0.1)}, headers=EVENTS
+    )
+    assert response.status_code == 422
