@@ -13,7 +13,17 @@ from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.guards import Guard
 from graph.registry import Registry
-from graph.routes import analyze, codec, diffusion, generate, generations, health, models
+from graph.routes import (
+    analyze,
+    codec,
+    diffusion,
+    elevenlabs,
+    generate,
+    generations,
+    health,
+    models,
+    openai,
+)
 from graph.service import Service
 from graph.settings import INGRESS, Limits
 
@@ -27,6 +37,8 @@ def create_app(service: Service) -> FastAPI:
     for router in (
         generate.router,
         generations.router,
+        openai.router,
+        elevenlabs.router,
         codec.encoding,
         codec.decoding,
         diffusion.router,

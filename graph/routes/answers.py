@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from graph.audio.output import FORMATS
 from graph.errors import ErrorBody
 
 Answers = dict[int | str, dict[str, Any]]
@@ -30,6 +31,7 @@ WAV: dict[str, Any] = {
     "description": "A 16-bit PCM WAV file at the model's sample rate, not normalised.",
     "content": {"audio/wav": {"schema": BINARY}},
 }
+FILES: dict[str, Any] = {kind.media_type: {"schema": BINARY} for kind in FORMATS.values()}
 HEADERS: dict[str, Any] = {
     "x-seed": {"description": "The seed used.", "schema": {"type": "integer"}},
     "x-model": {"description": "The model used.", "schema": {"type": "string"}},

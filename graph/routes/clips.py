@@ -92,7 +92,7 @@ async def json_answer(service: Service, order: Order) -> Response:
 async def growing_answer(service: Service, order: Order) -> Response:
     """Answer with the file of the only clip while it is made."""
     (wanted,) = order.clips
-    parts = await begun(_file_parts(service, order, wanted, []))
+    parts = await begun(file_parts(service, order, wanted, []))
     return Streamed(parts, media_type=order.output.kind.media_type, headers=order.all_headers())
 
 
@@ -123,7 +123,7 @@ async def _growing_clip(
     service: Service, order: Order, number: int, described: dict[int, GeneratedClip]
 ) -> AsyncGenerator[bytes, None]:
     wanted, codes = order.clips[number], list[Codes]()
-    async with aclosing(_file_parts(service, order, wanted, codes)) as parts:
+    async with aclosing(file_parts(service, order, wanted, codes)) as parts:
         async for data in parts:
             yield _audio_event(number, data)
     joined = Codes.join([one.array() for one in codes])
@@ -147,7 +147,7 @@ async def _whole_clip(
     described[number] = _described(order, wanted, answer.codes, None)
 
 
-async def _file_parts(
+async def file_parts(
     service: Service, order: Order, wanted: ClipRequest, codes: list[Codes]
 ) -> AsyncGenerator[bytes, None]:
     """Yield a clip's file while it is made, and note its codes."""

@@ -11,13 +11,12 @@ from starlette.datastructures import FormData, UploadFile
 from deployments.settings import MusicGenSettings, TokenModelSettings
 from engine.params import Codes, Waveform
 from graph import codes_file
-from graph.audio.output import FORMATS
 from graph.errors import ApiError
 from graph.guards import MULTIPART, TypedRoute
 from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.registry import Voice
-from graph.routes.answers import BINARY, HEADERS, UPLOAD_ERRORS
+from graph.routes.answers import FILES, HEADERS, UPLOAD_ERRORS
 from graph.routes.clips import (
     GenerationsAnswer,
     event_answer,
@@ -28,7 +27,7 @@ from graph.routes.clips import (
 from graph.schemas.generation import GenerationsBody
 from graph.service import Served, Service
 
-FILES = ("continue_from", "melody")
+UPLOADS = ("continue_from", "melody")
 MELODY_STEMS = "x-melody-stems"
 EVENTS = "text/event-stream"
 
@@ -65,7 +64,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "events are accepted: `progress` (with `stream`: `audio`, in base64) while clips are made, "
         "then `done`, or `error`.",
         "content": {
-            **{kind.media_type: {"schema": BINARY} for kind in FORMATS.values()},
+            **FILES,
             EVENTS: {"schema": {"type": "string"}},
             "application/json": {"schema": GenerationsAnswer.model_json_schema()},
         },
@@ -136,7 +135,7 @@ async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:
     try:
         if not request.headers["content-type"].startswith(MULTIPART):
             return GenerationsBody.model_validate_json(await request.body()), {}
-        async with request.form(max_files=len(FILES), max_fields=64) as form:
+        async with request.form(max_files=len(UPLOADS), max_fields=64) as form:
             files = await _files(form)
             fields: dict[str, Any] = {key: form[key] for key in form if key not in files}
             if "prompts" in fields:
@@ -150,12 +149,12 @@ async def _files(form: FormData) -> dict[str, bytes]:
     files = {}
     for key, value in form.multi_items():
         if isinstance(value, UploadFile):
-            if key not in FILES:
+            if key not in UPLOADS:
                 raise ApiError(
-                    422, "unknown_field", f"no file {key!r}; valid: {', '.join(FILES)}", key
+                    422, "unknown_field", f"no file {key!r}; valid: {', '.join(UPLOADS)}", key
                 )
             files[key] = await value.read()
-        elif key in FILES:
+        elif key in UPLOADS:
             raise ApiError(422, "invalid_value", f"{key}: must be a file", key)
     return files
 

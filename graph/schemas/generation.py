@@ -42,12 +42,12 @@ class SamplingBody(RequestModel):
             raise ValueError("must be 0 (greedy) or at least 0.01")
         return temperature
 
-    def frames(self, voice: Voice, limits: Limits) -> int:
+    def frames(self, voice: Voice, limits: Limits, field: str = "duration") -> int:
         """Return the clip's frames. Raises ApiError where it is too short or too long."""
         shortest, longest = 1 / voice.codec.frame_rate, limits.max_duration_s
         if not shortest <= self.duration <= longest:
-            message = f"duration: {self.duration:g} s; allowed: from {shortest:g} to {longest:g} s"
-            raise ApiError(422, "invalid_value", message, "duration")
+            message = f"{field}: {self.duration:g} s; allowed: from {shortest:g} to {longest:g} s"
+            raise ApiError(422, "invalid_value", message, field)
         return int(self.duration * voice.codec.frame_rate)
 
     def drawn_seed(self) -> int:

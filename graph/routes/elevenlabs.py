@@ -1,0 +1,40 @@
+"""POST /v1/sound-generation, as ElevenLabs' clients call it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from deployments.settings import AudioGenSettings, TokenModelSettings
+from graph.guards import JsonRoute
+from graph.order import Order
+from graph.pipeline import ClipRequest
+from graph.routes.answers import ERRORS, FILES, HEADERS
+from graph.routes.clips import growing_answer
+from graph.schemas.familiar import SoundBody, output_named
+from graph.service import Served
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file while it is made.",
+        "content": FILES,
+        "headers": HEADERS,
+    },
+    **ERRORS,
+}
+OutputFormat = Annotated[
+    str, Query(description="Format, rate and kbit/s.", examples=["mp3_44100_128", "pcm_16000"])
+]
+
+router = APIRouter(tags=["familiar"], route_class=JsonRoute)
+
+
+@router.post("/v1/sound-generation", response_class=Response, responses=ANSWERS)
+async def sound_generation(
+    body: SoundBody, service: Served, output_format: OutputFormat = "mp3_44100_128"
+) -> Response:
+    """Generate a sound effect; with `model_id`, by any language model."""
+    output = output_named(output_format)
+    kind = TokenModelSettings if body.model_id else AudioGenSettings
+    voice = await service.registry.voice(service.registry.pick(kind, body.model_id))
+    clip = ClipRequest(body.params(voice, service.limits))
+    return await growing_answer(service, Order(voice, [clip], output))

@@ -1,0 +1,86 @@
+"""POST /v1/audio/speech, as OpenAI's clients call it."""
+
+import base64
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from deployments.settings import TokenModelSettings
+from graph.errors import body_of
+from graph.guards import JsonRoute
+from graph.order import Order
+from graph.pipeline import ClipRequest
+from graph.routes.answers import ERRORS, FILES, HEADERS
+from graph.routes.clips import file_parts, growing_answer
+from graph.schemas.familiar import SpeechBody
+from graph.service import Served, Service
+from graph.streams import Streamed
+
+
+class Delta(BaseModel):
+    """The next part of the file, in base64."""
+
+    type: Literal["speech.audio.delta"] = "speech.audio.delta"
+    audio: str
+
+
+class Usage(BaseModel):
+    """Characters of the text, and frames of codes; this service counts no tokens of text."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class Done(BaseModel):
+    """All of the file was sent."""
+
+    type: Literal["speech.audio.done"] = "speech.audio.done"
+    usage: Usage
+
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file while it is made, or with `sse` events that bring it.",
+        "content": FILES | {"text/event-stream": {"schema": {"type": "string"}}},
+        "headers": HEADERS,
+    },
+    **ERRORS,
+}
+
+router = APIRouter(tags=["familiar"], route_class=JsonRoute)
+
+
+@router.post("/v1/audio/speech", response_class=Response, responses=ANSWERS)
+async def speech(request: Request, body: SpeechBody, service: Served) -> Response:
+    """Generate music or sounds where OpenAI's clients ask for speech."""
+    model = service.registry.pick(TokenModelSettings, body.model)
+    voice = await service.registry.voice(model)
+    clip = ClipRequest(body.params(voice, service.limits))
+    order = Order(voice, [clip], body.output())
+    if body.stream_format == "audio":
+        return await growing_answer(service, order)
+    events = _events(request, service, order)
+    return Streamed(events, media_type="text/event-stream", headers=order.all_headers())
+
+
+async def _events(request: Request, service: Service, order: Order) -> AsyncGenerator[bytes, None]:
+    (clip,) = order.clips
+    try:
+        async with aclosing(file_parts(service, order, clip, [])) as parts:
+            async for part in parts:
+                yield _data(Delta(audio=base64.b64encode(part).decode()))
+    except Exception as error:  # noqa: BLE001 - a stream that has begun can only tell what failed
+        yield _data(body_of(request, error))
+    else:
+        read, made = len(clip.params.text), clip.params.frames
+        yield _data(
+            Done(usage=Usage(input_tokens=read, output_tokens=made, total_tokens=read + made))
+        )
+
+
+def _data(model: BaseModel) -> bytes:
+    return f"data: {model.model_dump_json()}\n\n".encode()

@@ -1,0 +1,100 @@
+"""Bodies that other services' clients send; they become `engine.params` and `Output`."""
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from engine.errors import InvalidRequest
+from engine.params import GenerationParams
+from graph.audio.output import FORMATS, Name, Output
+from graph.registry import Voice
+from graph.schemas.base import RequestModel
+from graph.schemas.generation import SamplingBody, check_length, spoken
+from graph.settings import Limits
+
+SPEECH_PCM_RATE = 24000
+"""OpenAI's `pcm` has no header, and this rate."""
+GUIDANCE_OF_INFLUENCE = 10.0
+"""ElevenLabs' default influence, 0.3, becomes AudioCraft's default guidance scale, 3."""
+DEFAULT_SECONDS = 10.0
+
+
+class SpeechBody(SamplingBody):
+    """OpenAI's body, with AudioCraft's sampling parameters beside it."""
+
+    input: Annotated[str, Field(description="What to hear.", examples=["calm piano, slow jazz"])]
+    voice: Annotated[
+        str | dict[str, Any] | None, Field(description="Taken and ignored: nobody speaks.")
+    ] = None
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    stream_format: Annotated[
+        Literal["audio", "sse"], Field(description="`sse`: events with audio in base64.")
+    ] = "audio"
+    speed: Annotated[float, Field(ge=1, le=1, description="Tempo is up to the text.")] = 1.0
+
+    _spoken = field_validator("input")(spoken)
+
+    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the engine's parameters. Raises ApiError where model or limits allow less."""
+        check_length(self.input, limits, "input")
+        return GenerationParams(
+            text=self.input,
+            frames=self.frames(voice, limits),
+            seed=self.drawn_seed(),
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+    def output(self) -> Output:
+        """Return what is wanted of the file."""
+        rate = SPEECH_PCM_RATE if self.response_format == "pcm" else None
+        return Output(self.response_format, sample_rate=rate)
+
+
+class SoundBody(RequestModel):
+    """ElevenLabs' body."""
+
+    text: Annotated[str, Field(description="What to hear.", examples=["thunder over the sea"])]
+    duration_seconds: Annotated[
+        float | None, Field(gt=0, le=3600, description="By default 10.")
+    ] = None
+    prompt_influence: Annotated[
+        float, Field(ge=0, le=1, description="A tenth of the guidance scale.")
+    ] = 0.3
+    loop: Annotated[Literal[False] | None, Field(description="Loops are not served.")] = None
+    model_id: Annotated[str | None, Field(description="A name from /v1/models.")] = None
+
+    _spoken = field_validator("text")(spoken)
+
+    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the engine's parameters. Raises ApiError where model or limits allow less."""
+        check_length(self.text, limits, "text")
+        clip = SamplingBody(duration=self.duration_seconds or DEFAULT_SECONDS)
+        return GenerationParams(
+            text=self.text,
+            frames=clip.frames(voice, limits, "duration_seconds"),
+            seed=clip.drawn_seed(),
+            guidance_scale=GUIDANCE_OF_INFLUENCE * self.prompt_influence,
+        )
+
+
+def output_named(name: str) -> Output:
+    """Return what ElevenLabs' `output_format` means: format, rate and kbit/s, `mp3_44100_128`.
+
+    Raises InvalidRequest.
+    """
+    found = re.fullmatch(r"([a-z0-9]+)_(\d+)(?:_(\d+))?", name)
+    kind = next((one for one in get_args(Name) if found and one == found[1]), None)
+    if not found or kind is None:
+        valid = ", ".join(FORMATS)
+        problem = f"no {name!r}; write a format ({valid}), its rate and, for some, kbit/s"
+        raise InvalidRequest(f"output_format: {problem}, such as mp3_44100_128", "output_format")
+    _, rate, bitrate = found.groups()
+    output = Output(kind, sample_rate=int(rate), bitrate=int(bitrate) if bitrate else None)
+    try:
+        output.check()
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, "output_format") from error
+    return output
