@@ -48,6 +48,7 @@ class ErrorBody(BaseModel):
     request_id: str
 
 
+UNFORESEEN = "internal_error"
 HTTP_CODES = {
     400: "invalid_body",
     404: "not_found",
@@ -63,7 +64,10 @@ VALIDATION_CODES = {
 
 def request_id(request: Request) -> str:
     """Return the id that the proxy gave this request, or a new one where there is no proxy."""
-    return request.headers.get("x-request-id") or str(uuid4())
+    if not hasattr(request.state, "request_id"):
+        request.state.request_id = request.headers.get("x-request-id") or str(uuid4())
+    named: str = request.state.request_id
+    return named
 
 
 def from_validation(error: RequestValidationError) -> ApiError:
@@ -104,15 +108,17 @@ def described(error: Exception) -> ApiError:
             return from_http(error)
         case _:
             message = "the server failed; the request id finds the reason in its log"
-            return ApiError(500, "internal_error", message)
+            return ApiError(500, UNFORESEEN, message)
 
 
 def body_of(request: Request, error: Exception) -> ErrorBody:
-    """Return the error's body, and log what is this server's fault."""
+    """Return the error's body, and log what is this server's fault.
+
+    Of what nobody foresaw only the request is logged: who raises it logs the rest.
+    """
     told = described(error)
     if told.status >= 500:
-        unforeseen = None if isinstance(error, ApiError) else error
-        logger.error("request %s: %s", request_id(request), error, exc_info=unforeseen)
+        logger.error("request %s: %s", request_id(request), error)
     kind = "server_error" if told.status >= 500 else "invalid_request_error"
     detail = ErrorDetail(message=told.message, type=kind, param=told.param, code=told.code)
     return ErrorBody(error=detail, request_id=request_id(request))
@@ -131,6 +137,6 @@ def install(app: FastAPI) -> None:
     async def answered(request: Request, error: Exception) -> JSONResponse:
         return answer(request, error)
 
-    # Starlette raises what nobody foresaw again once this is sent, so that it reaches the log.
+    # What nobody foresaw Starlette raises again once this is sent, so that it reaches the log.
     for kind in (ApiError, EngineError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answered)

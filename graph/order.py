@@ -30,7 +30,7 @@ class Order:
     def tags(self, clip: ClipRequest) -> Tags:
         """Return what a clip's file says of itself."""
         params = clip.params
-        parameters = {
+        parameters: dict[str, object] = {
             "duration": params.frames / self.voice.codec.frame_rate,
             "temperature": params.temperature,
             "top_k": params.top_k,

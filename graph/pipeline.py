@@ -161,33 +161,33 @@ class Pipeline:
     async def _all_codes(
         self, model: TokenModelSettings, params: GenerationParams
     ) -> AsyncGenerator[Codes, None]:
-        """Yield a clip's codes: its prompt's, then what the model makes."""
-        if params.prompt:
-            frames = params.prompt.array()
-            for start, end in spans(params.prompt.frames, int(PIECE_S * model.frame_rate)):
-                yield Codes.pack(frames[:, start:end])
+        """Yield a clip's codes: its prompt's, then what the model makes.
+
+        None come before the model has begun: what it refuses ends the stream before its start.
+        """
         async with aclosing(self._codes(model, params, FIRST_CHUNK_S)) as chunks:
+            prompt = params.prompt
             async for generated in chunks:
+                if prompt:
+                    for start, end in spans(prompt.frames, int(PIECE_S * model.frame_rate)):
+                        yield Codes.pack(prompt.array()[:, start:end])
+                    prompt = None
                 yield generated.codes
 
-    async def _codes(
+    def _codes(
         self, model: TokenModelSettings, params: GenerationParams, first_s: float
     ) -> AsyncGenerator[Generated, None]:
         """Yield what the model makes, in chunks."""
         sizes = [int(seconds * model.frame_rate) for seconds in (CHUNK_S, first_s)]
         handle = self._handles[model.name].options(stream=True)
-        async with aclosing(stream(handle.generate, params, *sizes)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return stream(handle.generate, params, *sizes)
 
-    async def diffuse(
+    def diffuse(
         self, model: DiffusionSettings, params: DiffusionParams
     ) -> AsyncGenerator[Diffusing, None]:
         """Codes to audio by diffusion. Raises InvalidRequest where they do not fit."""
         handle = self._handles[model.name].options(stream=True)
-        async with aclosing(stream(handle.generate, params)) as answers:
-            async for answer in answers:
-                yield answer
+        return stream(handle.generate, params)
 
     async def diffused(self, model: DiffusionSettings, params: DiffusionParams) -> Waveform:
         """Return only the audio of `diffuse`."""

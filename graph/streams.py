@@ -13,29 +13,30 @@ T = TypeVar("T")
 
 
 class Streamed(StreamingResponse):
-    """Sends what a generator yields; closes it when the client leaves, wherever it stands."""
+    """Sends what a generator yields; closes it when the client leaves, wherever it stands.
 
-    def __init__(self, parts: AsyncGenerator[bytes, None], **kwargs: Any) -> None:
-        super().__init__(parts, **kwargs)
-        self._parts = parts
+    It is closed while its task is being cancelled, so its own clean-up must not wait for anything.
+    """
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None], **kwargs: Any) -> None:
+        super().__init__(rest, **kwargs)
+        self._first, self._rest = first, rest
+
+    @classmethod
+    async def begin(cls, parts: AsyncGenerator[bytes, None], **kwargs: Any) -> "Streamed":
+        """Await the first part, so that what fails before it can still be an error answer."""
+        return cls(await anext(parts), parts, **kwargs)
 
     async def stream_response(self, send: Send) -> None:
         """Send every part."""
-        async with aclosing(self._parts):
+        async with aclosing(self._rest):
+            self.body_iterator = self._all_parts()
             await super().stream_response(send)
 
-
-async def begun(parts: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Await the first part, so that what fails before it can still be an error answer."""
-    first = await anext(parts)
-
-    async def all_parts() -> AsyncGenerator[bytes, None]:
-        async with aclosing(parts):
-            yield first
-            async for part in parts:
-                yield part
-
-    return all_parts()
+    async def _all_parts(self) -> AsyncGenerator[bytes, None]:
+        yield self._first
+        async for part in self._rest:
+            yield part
 
 
 def event(name: str, data: BaseModel) -> bytes:
@@ -57,12 +58,22 @@ async def merged(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
                 arrived.put_nowait(item)
 
     tasks = [asyncio.ensure_future(feed(source)) for source in sources]
-    fed = asyncio.gather(*tasks)
-    fed.add_done_callback(lambda _: arrived.put_nowait(None))
+    left = len(tasks)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        nonlocal left
+        left -= 1
+        if not left or task.cancelled() or task.exception():
+            arrived.put_nowait(None)
+
+    for task in tasks:
+        task.add_done_callback(ended)
     try:
         while (item := await arrived.get()) is not None:
             yield item
-        await fed
+        for task in tasks:
+            if task.done():
+                task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -13,11 +13,12 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from graph.audio.output import Output, SampleFormat
-from graph.audio.tags import Tags
+from graph.audio.tags import SOFTWARE, Tags
 from graph.audio.wav import header
 
 Samples = NDArray[np.float32]
 LAYOUTS = {1: "mono", 2: "stereo"}
+BLOCK = 2**15
 CODECS = {
     "flac": ("flac", "flac"),
     "mp3": ("mp3", "libmp3lame"),
@@ -45,7 +46,7 @@ class Sink(Protocol):
 
 
 class Encoder:
-    """One file. A whole one states its length wherever its format can; a stream where it knows it.
+    """One file. A whole one states its length wherever its format can, a stream in WAV alone.
 
     `samples` a channel come in, at `rate`; fewer are filled up with silence, more are left out.
     """
@@ -55,20 +56,20 @@ class Encoder:
         output: Output,
         rate: int,
         channels: int,
-        samples: int | None,
+        samples: int,
         tags: Tags | None,
         *,
         streamed: bool,
     ) -> None:
         self.rate = output.rate_for(rate)
         self._channels = channels
-        self._left = None if samples is None else -(-samples * self.rate // rate)
+        self._left = -(-samples * self.rate // rate)
         self._resampler = Resampler(rate, self.rate, channels) if rate != self.rate else None
         if output.format in ("wav", "pcm"):
-            head = b""
+            head = None
             if output.format == "wav":
                 head = header(output.sample_format, self.rate, channels, self._left, tags)
-            self._sink: Sink = PcmSink(head, output.sample_format)
+            self._sink: Sink = PcmSink(output.sample_format, head)
         elif output.format == "ogg":
             self._sink = VorbisSink(self.rate, channels, tags)
         else:
@@ -76,6 +77,8 @@ class Encoder:
 
     def add(self, samples: Samples) -> bytes:
         """Take samples; return the bytes that are ready."""
+        if not samples.shape[1]:
+            return b""
         return self._write(self._resampler.add(samples) if self._resampler else samples)
 
     def end(self) -> bytes:
@@ -86,14 +89,13 @@ class Encoder:
         return last + self._sink.close()
 
     def _write(self, samples: Samples) -> bytes:
-        if self._left is not None:
-            samples = samples[:, : self._left]
-            self._left -= samples.shape[1]
-        return self._sink.write(samples)
+        samples = samples[:, : self._left]
+        self._left -= samples.shape[1]
+        return self._sink.write(samples) if samples.shape[1] else b""
 
 
 def encode(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
-    """Return a whole file of float samples [channels, samples]; what is beyond ±1 is clipped."""
+    """Return a whole file of float samples [channels, samples]; whole numbers are clipped at ±1."""
     channels, total = samples.shape
     encoder = Encoder(output, rate, channels, total, tags, streamed=False)
     return encoder.add(samples) + encoder.end()
@@ -141,9 +143,9 @@ def frame_of(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:
 class PcmSink:
     """Samples as they are, little-endian and interleaved, after a header."""
 
-    def __init__(self, head: bytes, form: SampleFormat) -> None:
-        self._head, self._form = head, form
-        self._odd = False
+    def __init__(self, form: SampleFormat, head: bytes | None) -> None:
+        self._form, self._head = form, head or b""
+        self._pads, self._odd = head is not None, False
 
     def write(self, samples: Samples) -> bytes:
         """Take samples; return their bytes."""
@@ -156,8 +158,8 @@ class PcmSink:
         return head + raw
 
     def close(self) -> bytes:
-        """Return the header if nothing else came, and what fills the last word."""
-        return self._head + b"\0" * self._odd
+        """Return the header if nothing else came, and what fills a WAV's last word."""
+        return self._head + b"\0" * (self._pads and self._odd)
 
 
 class AvSink:
@@ -170,6 +172,9 @@ class AvSink:
         self._file: io.BytesIO | Pipe = io.BytesIO() if seekable else Pipe()
         # A stream's first audio must not wait for a page of a second to fill.
         options = {"page_duration": "100000"} if container == "ogg" else {}
+        options |= {"write_id3v2": "1"} if container == "adts" else {}
+        # Without it every Ogg stream gets a random number.
+        options |= {"fflags": "+bitexact"}
         self._container = av.open(self._file, "w", format=container, options=options)
         self._container.metadata.update(tags.fields() if tags else {})
         stream = self._container.add_stream(codec, rate=rate, layout=LAYOUTS[channels])
@@ -184,8 +189,6 @@ class AvSink:
 
     def write(self, samples: Samples) -> bytes:
         """Take samples; return the bytes that are ready."""
-        if not samples.shape[1]:
-            return b""
         values = quantized(samples.clip(-1, 1), self._form)
         if self._form == "s24":
             values = np.left_shift(values, 8)  # FFmpeg has them at the upper end of 32 bits
@@ -214,13 +217,15 @@ class VorbisSink:
             self._pipe, "w", rate, channels, format="OGG", subtype="VORBIS"
         )
         if tags:
-            self._file.comment, self._file.software = tags.comment, "audiocraft-serve"
-            if tags.prompt is not None:
-                self._file.title = tags.prompt
+            self._file.comment, self._file.software = tags.comment, SOFTWARE
+            if tags.title is not None:
+                self._file.title = tags.title
 
     def write(self, samples: Samples) -> bytes:
         """Take samples; return the bytes that are ready."""
-        self._file.write(samples.T)
+        # libvorbis takes all that it is given onto its stack.
+        for start in range(0, samples.shape[1], BLOCK):
+            self._file.write(samples[:, start : start + BLOCK].T)
         return self._pipe.take()
 
     def close(self) -> bytes:

@@ -1,5 +1,7 @@
 """A clip's file, whole or while it is made."""
 
+from dataclasses import dataclass
+
 from engine.params import Waveform
 from graph.audio.encoder import Encoder, encode
 from graph.audio.finishing import faded, finished, normalized
@@ -7,10 +9,19 @@ from graph.audio.output import Output
 from graph.audio.tags import Tags
 
 
-def whole(audio: Waveform, output: Output, tags: Tags | None = None) -> bytes:
-    """Return the file of a clip. Raises InvalidRequest where it cannot have the wanted level."""
+@dataclass(frozen=True)
+class ClipFile:
+    """A whole clip's file."""
+
+    data: bytes
+    seconds: float
+
+
+def whole(audio: Waveform, output: Output, tags: Tags | None = None) -> ClipFile:
+    """Return the file of a clip."""
     samples = finished(audio.array(), audio.sample_rate, output)
-    return encode(samples, audio.sample_rate, output, tags)
+    data = encode(samples, audio.sample_rate, output, tags)
+    return ClipFile(data, samples.shape[1] / audio.sample_rate)
 
 
 class Growing:
@@ -19,7 +30,7 @@ class Growing:
     def __init__(
         self, output: Output, rate: int, channels: int, samples: int, tags: Tags | None
     ) -> None:
-        assert not output.needs_whole_clip
+        assert not output.whole_clip_for
         self._output, self._rate, self._samples = output, rate, samples
         self._encoder = Encoder(output, rate, channels, samples, tags, streamed=True)
         self._at = 0

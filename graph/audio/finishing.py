@@ -5,7 +5,6 @@ import pyloudnorm
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from engine.errors import InvalidRequest
 from graph.audio.output import Normalize, Output
 
 Samples = NDArray[np.float32]
@@ -24,7 +23,7 @@ def decibels(value: float) -> float:
 
 
 def finished(samples: Samples, rate: int, output: Output) -> Samples:
-    """Trim, fade and normalise a whole clip. Raises InvalidRequest where it has no loudness."""
+    """Trim, fade and normalise a whole clip."""
     if output.trim_silence:
         samples = trimmed(samples)
     samples = faded(samples, 0, samples.shape[1], rate, output)
@@ -47,15 +46,15 @@ def faded(samples: Samples, at: int, total: int, rate: int, output: Output) -> S
         gain = np.minimum(gain, place / (output.fade_in * rate))
     if output.fade_out:
         gain = np.minimum(gain, (total - 1 - place) / (output.fade_out * rate))
-    faded: Samples = (samples * gain).astype(np.float32)
-    return faded
+    made: Samples = (samples * gain).astype(np.float32)
+    return made
 
 
 def normalized(samples: Samples, rate: int, how: Normalize) -> Samples:
     """Set a clip's level as AudioCraft's `normalize_audio` does, with its default headrooms.
 
     Where loudness would take the true peak above -1 dB, it is turned down instead of clipped.
-    Silence stays. Raises InvalidRequest where a clip is too short to have a loudness.
+    Silence stays, and so does what is too short to have a loudness.
     """
     if how == "clip":
         return samples.clip(-decibels(PEAK_DB), decibels(PEAK_DB))
@@ -72,10 +71,8 @@ def normalized(samples: Samples, rate: int, how: Normalize) -> Samples:
 
 
 def _loudness_gain(samples: Samples, rate: int) -> float:
-    if samples.shape[1] < LOUDNESS_BLOCK_S * rate:
-        reason = f"a clip below {LOUDNESS_BLOCK_S:g} s has no loudness; use peak or rms"
-        raise InvalidRequest(f"normalize: {reason}", "normalize")
-    if np.sqrt((samples**2).mean()) < QUIET_RMS:
+    too_short = samples.shape[1] < LOUDNESS_BLOCK_S * rate
+    if too_short or np.sqrt((samples**2).mean()) < QUIET_RMS:
         return 1.0
     loudness = pyloudnorm.Meter(rate).integrated_loudness(samples.T.astype(np.float64))
     return min(decibels(LOUDNESS_DB - loudness), decibels(PEAK_DB) / true_peak(samples))

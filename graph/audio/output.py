@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from engine.errors import InvalidRequest
 
-Name = Literal["wav", "flac", "mp3", "opus", "ogg", "aac", "pcm"]
+FormatName = Literal["wav", "flac", "mp3", "opus", "ogg", "aac", "pcm"]
 SampleFormat = Literal["s16", "s24", "f32"]
 Normalize = Literal["none", "clip", "peak", "rms", "loudness"]
 RATES = (8000, 96000)
@@ -23,7 +23,7 @@ class Format:
     rates: Sequence[int] | None = None
     """Samples a second that it may have; None is any in `RATES`."""
     bitrates: tuple[int, int] | None = None
-    """Kilobits a second, least and most, where they may be chosen."""
+    """Kilobits a second, least and most, where they may be chosen; a low rate may have less."""
     bitrate: int | None = None
     """By default."""
 
@@ -43,7 +43,7 @@ FORMATS: dict[str, Format] = {
 class Output:
     """What is wanted of a file."""
 
-    format: Name = "wav"
+    format: FormatName = "wav"
     sample_format: SampleFormat = "s16"
     sample_rate: int | None = None
     """By default the model's, or the nearest above that the format may have."""
@@ -62,7 +62,7 @@ class Output:
         return FORMATS[self.format]
 
     @property
-    def needs_whole_clip(self) -> str | None:
+    def whole_clip_for(self) -> str | None:
         """Name the parameter that cannot be had while the clip is being made, if there is one."""
         if self.normalize not in ("none", "clip"):
             return "normalize"

@@ -1,13 +1,14 @@
 """What a file says of itself: how it was made, and in standard terms that a machine made it."""
 
 import json
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 AI_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's digital source type of media that a trained model made."""
 SOFTWARE = "audiocraft-serve"
+UNTOLD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/"
@@ -25,21 +26,25 @@ class Tags:
 
     model: str
     seed: int
-    parameters: Mapping[str, object]
+    parameters: dict[str, object]
     prompt: str | None
     """None: not to be told."""
 
     @property
+    def title(self) -> str | None:
+        """The prompt, without characters that XML and file formats cannot hold."""
+        return None if self.prompt is None else UNTOLD.sub(" ", self.prompt)
+
+    @property
     def comment(self) -> str:
         """All of it, as JSON."""
-        made = {"model": self.model, "seed": self.seed, **self.parameters}
-        if self.prompt is not None:
-            made = {"prompt": self.prompt, **made}
-        return json.dumps({"ai_generated": True, **made}, ensure_ascii=False)
+        made = {"digital_source_type": AI_GENERATED, "model": self.model, "seed": self.seed}
+        told = {} if self.title is None else {"prompt": self.title}
+        return json.dumps(told | made | self.parameters, ensure_ascii=False)
 
     def fields(self) -> dict[str, str]:
         """Return the tags of containers whose names are free: Vorbis comments, ID3's TXXX."""
-        title = {} if self.prompt is None else {"title": self.prompt}
+        title = {} if self.title is None else {"title": self.title}
         return title | {
             "comment": self.comment,
             "software": SOFTWARE,

@@ -39,7 +39,12 @@ HEADERS: dict[str, Any] = {
         "description": "Names this request in the logs.",
         "schema": {"type": "string"},
     },
-    "server-timing": {"description": "Milliseconds by stage.", "schema": {"type": "string"}},
+}
+TIMING: dict[str, Any] = {
+    "server-timing": {
+        "description": "Milliseconds by stage, of a file that is sent whole.",
+        "schema": {"type": "string"},
+    }
 }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Annotated
 
@@ -12,12 +12,12 @@ from pydantic import BaseModel, Field
 from engine.params import Codes
 from graph.audio.file import Growing, whole
 from graph.calls import together
-from graph.errors import body_of
+from graph.errors import UNFORESEEN, body_of, described
 from graph.order import Order
 from graph.pipeline import Clip, ClipRequest, Progress
 from graph.routes.answers import timing
 from graph.service import Service
-from graph.streams import Streamed, begun, event, merged
+from graph.streams import Streamed, event, merged
 
 
 class GeneratedClip(BaseModel):
@@ -69,7 +69,7 @@ async def file_answer(service: Service, order: Order, began: float) -> Response:
     clip = await service.pipeline.clip(order.voice.model, wanted)
     file = await asyncio.to_thread(whole, clip.audio, order.output, order.tags(wanted))
     headers = order.all_headers() | {"server-timing": timing(clip.seconds, began)}
-    return Response(file, media_type=order.output.kind.media_type, headers=headers)
+    return Response(file.data, media_type=order.output.kind.media_type, headers=headers)
 
 
 async def json_answer(service: Service, order: Order) -> Response:
@@ -78,11 +78,12 @@ async def json_answer(service: Service, order: Order) -> Response:
     clips = await together(service.pipeline.clip(model, one) for one in wanted)
 
     def body() -> str:
-        described = []
+        all_of_them = []
         for one, clip in zip(wanted, clips, strict=True):
-            file = base64.b64encode(whole(clip.audio, order.output, order.tags(one))).decode()
-            described.append(_described(order, one, clip.codes, file))
-        return _answer(order, described).model_dump_json(exclude_none=True)
+            file = whole(clip.audio, order.output, order.tags(one))
+            data = base64.b64encode(file.data).decode()
+            all_of_them.append(_described(order, one, clip.codes, file.seconds, data))
+        return _answer(order, all_of_them).model_dump_json(exclude_none=True)
 
     return Response(
         await asyncio.to_thread(body), media_type="application/json", headers=order.all_headers()
@@ -92,46 +93,64 @@ async def json_answer(service: Service, order: Order) -> Response:
 async def growing_answer(service: Service, order: Order) -> Response:
     """Answer with the file of the only clip while it is made."""
     (wanted,) = order.clips
-    parts = await begun(file_parts(service, order, wanted, []))
-    return Streamed(parts, media_type=order.output.kind.media_type, headers=order.all_headers())
+    media_type, headers = order.output.kind.media_type, order.all_headers()
+    parts = file_parts(service, order, wanted, [])
+    return await Streamed.begin(parts, media_type=media_type, headers=headers)
 
 
-def event_answer(request: Request, service: Service, order: Order, *, stream: bool) -> Response:
+async def event_answer(
+    request: Request, service: Service, order: Order, *, stream: bool
+) -> Response:
     """Answer with events: `progress`, or `audio` as it is made; at last `done` or `error`."""
-    events = _all_events(request, service, order, stream)
+    events = told_errors(
+        _all_events(service, order, stream), lambda e: event("error", body_of(request, e))
+    )
     headers = order.all_headers() | {"cache-control": "no-store"}
-    return Streamed(events, media_type="text/event-stream", headers=headers)
+    return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
 
 
-async def _all_events(
-    request: Request, service: Service, order: Order, stream: bool
+async def told_errors(
+    parts: AsyncGenerator[bytes, None], tell: Callable[[Exception], bytes]
 ) -> AsyncGenerator[bytes, None]:
-    described: dict[int, GeneratedClip] = {}
-    of_a_clip = _growing_clip if stream else _whole_clip
-    sources = [of_a_clip(service, order, number, described) for number in range(len(order.clips))]
+    """Yield parts; what fails after the first of them ends the stream with what `tell` says."""
+    begun = False
     try:
-        async with aclosing(merged(sources)) as events:
-            async for one in events:
-                yield one
-    except Exception as error:  # noqa: BLE001 - a stream that has begun can only tell what failed
-        yield event("error", body_of(request, error))
-    else:
-        yield event("done", _answer(order, [described[number] for number in sorted(described)]))
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
+                begun = True
+    except Exception as error:
+        if not begun:
+            raise
+        yield tell(error)
+        if described(error).code == UNFORESEEN:
+            raise
+
+
+async def _all_events(service: Service, order: Order, stream: bool) -> AsyncGenerator[bytes, None]:
+    made: dict[int, GeneratedClip] = {}
+    of_a_clip = _growing_clip if stream else _whole_clip
+    sources = [of_a_clip(service, order, number, made) for number in range(len(order.clips))]
+    async with aclosing(merged(sources)) as events:
+        async for one in events:
+            yield one
+    yield event("done", _answer(order, [made[number] for number in sorted(made)]))
 
 
 async def _growing_clip(
-    service: Service, order: Order, number: int, described: dict[int, GeneratedClip]
+    service: Service, order: Order, number: int, made: dict[int, GeneratedClip]
 ) -> AsyncGenerator[bytes, None]:
     wanted, codes = order.clips[number], list[Codes]()
     async with aclosing(file_parts(service, order, wanted, codes)) as parts:
         async for data in parts:
             yield _audio_event(number, data)
     joined = Codes.join([one.array() for one in codes])
-    described[number] = _described(order, wanted, joined, None)
+    seconds = order.samples(wanted) / order.voice.codec.sample_rate
+    made[number] = _described(order, wanted, joined, seconds, None)
 
 
 async def _whole_clip(
-    service: Service, order: Order, number: int, described: dict[int, GeneratedClip]
+    service: Service, order: Order, number: int, made: dict[int, GeneratedClip]
 ) -> AsyncGenerator[bytes, None]:
     wanted = order.clips[number]
     async with aclosing(service.pipeline.generate(order.voice.model, wanted)) as answers:
@@ -143,8 +162,8 @@ async def _whole_clip(
                 yield event("progress", told)
     assert isinstance(answer, Clip)
     file = await asyncio.to_thread(whole, answer.audio, order.output, order.tags(wanted))
-    yield _audio_event(number, file)
-    described[number] = _described(order, wanted, answer.codes, None)
+    yield await asyncio.to_thread(_audio_event, number, file.data)
+    made[number] = _described(order, wanted, answer.codes, file.seconds, None)
 
 
 async def file_parts(
@@ -173,12 +192,14 @@ def _answer(order: Order, clips: list[GeneratedClip]) -> GenerationsAnswer:
     )
 
 
-def _described(order: Order, wanted: ClipRequest, codes: Codes, audio: str | None) -> GeneratedClip:
+def _described(
+    order: Order, wanted: ClipRequest, codes: Codes, seconds: float, audio: str | None
+) -> GeneratedClip:
     codec = order.voice.codec
     return GeneratedClip(
         prompt=wanted.params.text,
         variation=wanted.params.variation,
-        duration=order.samples(wanted) / codec.sample_rate,
+        duration=seconds,
         sample_rate=order.output.rate_for(codec.sample_rate),
         channels=codec.channels,
         audio=audio,

@@ -167,7 +167,7 @@ async def decode(request: Request, service: Served) -> Response:
     if samples is not None:
         audio = Waveform.pack(audio.array()[:, :samples], audio.sample_rate)
     file = await asyncio.to_thread(whole, audio, Output())
-    return Response(file, media_type="audio/wav", headers={"x-model": chosen.name})
+    return Response(file.data, media_type="audio/wav", headers={"x-model": chosen.name})
 
 
 async def _json(request: Request) -> tuple[Codes, int | None, str | None]:

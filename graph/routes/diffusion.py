@@ -76,4 +76,4 @@ def _drawn(seed: int | None) -> int:
 async def _answer(model: DiffusionSettings, params: DiffusionParams, audio: Waveform) -> Response:
     file = await asyncio.to_thread(whole, audio, Output())
     headers = {"x-seed": str(params.seed), "x-model": model.name}
-    return Response(file, media_type="audio/wav", headers=headers)
+    return Response(file.data, media_type="audio/wav", headers=headers)

@@ -9,7 +9,7 @@ from graph.audio.output import Output
 from graph.guards import JsonRoute
 from graph.order import Order
 from graph.pipeline import ClipRequest
-from graph.routes.answers import ERRORS, HEADERS, WAV
+from graph.routes.answers import ERRORS, HEADERS, TIMING, WAV
 from graph.routes.clips import file_answer
 from graph.schemas.generation import GenerateBody
 from graph.service import Served, Service
@@ -18,7 +18,7 @@ router = APIRouter(
     tags=["generate"],
     route_class=JsonRoute,
     default_response_class=Response,
-    responses={200: WAV | {"headers": HEADERS}, **ERRORS},
+    responses={200: WAV | {"headers": HEADERS | TIMING}, **ERRORS},
 )
 
 

@@ -16,7 +16,7 @@ from graph.guards import MULTIPART, TypedRoute
 from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.registry import Voice
-from graph.routes.answers import FILES, HEADERS, UPLOAD_ERRORS
+from graph.routes.answers import FILES, HEADERS, TIMING, UPLOAD_ERRORS
 from graph.routes.clips import (
     GenerationsAnswer,
     event_answer,
@@ -66,9 +66,10 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "content": {
             **FILES,
             EVENTS: {"schema": {"type": "string"}},
-            "application/json": {"schema": GenerationsAnswer.model_json_schema()},
         },
+        "model": GenerationsAnswer,
         "headers": HEADERS
+        | TIMING
         | {
             MELODY_STEMS: {
                 "description": "With a melody: `separated` where drums and bass were taken out of "
@@ -88,12 +89,12 @@ async def generations(request: Request, service: Served) -> Response:
     """Generate music or sounds from texts, a melody, or the beginning of a clip."""
     begun = time.perf_counter()
     body, files = await _read(request)
-    order = await _order(body, files, service)
     events = EVENTS in request.headers.get("accept", "")
     if body.stream:
-        _check_stream(order, events)
+        _check_stream(body, events)
+    order = await _order(body, files, service)
     if events:
-        return event_answer(request, service, order, stream=body.stream)
+        return await event_answer(request, service, order, stream=body.stream)
     if body.stream:
         return await growing_answer(service, order)
     if len(order.clips) == 1 and not body.return_codes:
@@ -101,15 +102,15 @@ async def generations(request: Request, service: Served) -> Response:
     return await json_answer(service, order)
 
 
-def _check_stream(order: Order, events: bool) -> None:
+def _check_stream(body: GenerationsBody, events: bool) -> None:
     """Raise ApiError 422 where what is asked for cannot be had while it is made."""
-    whole_for = "decoder" if order.clips[0].diffusion else order.output.needs_whole_clip
+    whole_for = "decoder" if body.decoder == "mbd" else body.output().whole_clip_for
     if whole_for:
         message = (
             f"{whole_for}: what is asked for needs the whole clip; leave out {whole_for} or stream"
         )
         raise ApiError(422, "cannot_stream", message, whole_for)
-    if not events and (len(order.clips) > 1 or order.return_codes):
+    if not events and (len(body.texts) * body.n > 1 or body.return_codes):
         message = f"stream: a file is of one clip, without codes; for more, accept {EVENTS}"
         raise ApiError(422, "cannot_stream", message, "stream")
 
@@ -118,6 +119,7 @@ async def _order(body: GenerationsBody, files: dict[str, bytes], service: Servic
     output = body.output()
     model = service.registry.pick(TokenModelSettings, body.model)
     voice = await service.registry.voice(model)
+    body.check(voice, service.limits)
     melody = await _melody(files.get("melody"), voice, service)
     prompt = await _prompt(files.get("continue_from"), body, voice, service)
     wanted = body.params(voice, service.limits, prompt, melody)

@@ -14,7 +14,7 @@ from graph.guards import JsonRoute
 from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, FILES, HEADERS
-from graph.routes.clips import file_parts, growing_answer
+from graph.routes.clips import file_parts, growing_answer, told_errors
 from graph.schemas.familiar import SpeechBody
 from graph.service import Served, Service
 from graph.streams import Streamed
@@ -63,23 +63,18 @@ async def speech(request: Request, body: SpeechBody, service: Served) -> Respons
     order = Order(voice, [clip], body.output())
     if body.stream_format == "audio":
         return await growing_answer(service, order)
-    events = _events(request, service, order)
-    return Streamed(events, media_type="text/event-stream", headers=order.all_headers())
+    events = told_errors(_events(service, order), lambda error: _data(body_of(request, error)))
+    headers = order.all_headers() | {"cache-control": "no-store"}
+    return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
 
 
-async def _events(request: Request, service: Service, order: Order) -> AsyncGenerator[bytes, None]:
+async def _events(service: Service, order: Order) -> AsyncGenerator[bytes, None]:
     (clip,) = order.clips
-    try:
-        async with aclosing(file_parts(service, order, clip, [])) as parts:
-            async for part in parts:
-                yield _data(Delta(audio=base64.b64encode(part).decode()))
-    except Exception as error:  # noqa: BLE001 - a stream that has begun can only tell what failed
-        yield _data(body_of(request, error))
-    else:
-        read, made = len(clip.params.text), clip.params.frames
-        yield _data(
-            Done(usage=Usage(input_tokens=read, output_tokens=made, total_tokens=read + made))
-        )
+    async with aclosing(file_parts(service, order, clip, [])) as parts:
+        async for part in parts:
+            yield _data(Delta(audio=base64.b64encode(part).decode()))
+    read, made = len(clip.params.text), clip.params.frames
+    yield _data(Done(usage=Usage(input_tokens=read, output_tokens=made, total_tokens=read + made)))
 
 
 def _data(model: BaseModel) -> bytes:

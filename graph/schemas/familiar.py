@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from engine.errors import InvalidRequest
 from engine.params import GenerationParams
-from graph.audio.output import FORMATS, Name, Output
+from graph.audio.output import FORMATS, FormatName, Output
 from graph.registry import Voice
 from graph.schemas.base import RequestModel
 from graph.schemas.generation import SamplingBody, check_length, spoken
@@ -17,7 +17,7 @@ SPEECH_PCM_RATE = 24000
 """OpenAI's `pcm` has no header, and this rate."""
 GUIDANCE_OF_INFLUENCE = 10.0
 """ElevenLabs' default influence, 0.3, becomes AudioCraft's default guidance scale, 3."""
-DEFAULT_SECONDS = 10.0
+DEFAULT_SECONDS, DEFAULT_INFLUENCE = 10.0, 0.3
 
 
 class SpeechBody(SamplingBody):
@@ -31,6 +31,7 @@ class SpeechBody(SamplingBody):
     stream_format: Annotated[
         Literal["audio", "sse"], Field(description="`sse`: events with audio in base64.")
     ] = "audio"
+    instructions: Annotated[str | None, Field(description="Taken and ignored, likewise.")] = None
     speed: Annotated[float, Field(ge=1, le=1, description="Tempo is up to the text.")] = 1.0
 
     _spoken = field_validator("input")(spoken)
@@ -61,8 +62,8 @@ class SoundBody(RequestModel):
         float | None, Field(gt=0, le=3600, description="By default 10.")
     ] = None
     prompt_influence: Annotated[
-        float, Field(ge=0, le=1, description="A tenth of the guidance scale.")
-    ] = 0.3
+        float | None, Field(ge=0, le=1, description="A tenth of the guidance scale; 0.3.")
+    ] = None
     loop: Annotated[Literal[False] | None, Field(description="Loops are not served.")] = None
     model_id: Annotated[str | None, Field(description="A name from /v1/models.")] = None
 
@@ -71,12 +72,13 @@ class SoundBody(RequestModel):
     def params(self, voice: Voice, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
         check_length(self.text, limits, "text")
+        influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
         clip = SamplingBody(duration=self.duration_seconds or DEFAULT_SECONDS)
         return GenerationParams(
             text=self.text,
             frames=clip.frames(voice, limits, "duration_seconds"),
             seed=clip.drawn_seed(),
-            guidance_scale=GUIDANCE_OF_INFLUENCE * self.prompt_influence,
+            guidance_scale=GUIDANCE_OF_INFLUENCE * influence,
         )
 
 
@@ -85,8 +87,8 @@ def output_named(name: str) -> Output:
 
     Raises InvalidRequest.
     """
-    found = re.fullmatch(r"([a-z0-9]+)_(\d+)(?:_(\d+))?", name)
-    kind = next((one for one in get_args(Name) if found and one == found[1]), None)
+    found = re.fullmatch(r"([a-z0-9]+)_([0-9]{1,6})(?:_([0-9]{1,6}))?", name)
+    kind = next((one for one in get_args(FormatName) if found and one == found[1]), None)
     if not found or kind is None:
         valid = ", ".join(FORMATS)
         problem = f"no {name!r}; write a format ({valid}), its rate and, for some, kbit/s"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from engine.params import Codes, GenerationParams, Waveform
+from graph.audio.finishing import LOUDNESS_BLOCK_S
 from graph.errors import ApiError
 from graph.registry import Voice
 from graph.schemas.base import RequestModel
@@ -147,18 +148,29 @@ class GenerationsBody(SamplingBody, OutputBody):
         """The prompts."""
         return self.prompts or [self.prompt or ""]
 
-    def params(
-        self, voice: Voice, limits: Limits, prompt: Codes | None, melody: Waveform | None
-    ) -> list[GenerationParams]:
-        """Return the engine's parameters, a clip's each: every prompt, and every variation of it.
-
-        Raises ApiError where model or limits allow less.
-        """
+    def check(self, voice: Voice, limits: Limits) -> None:
+        """Raise ApiError where model or limits allow less; to be asked before files are read."""
+        self.frames(voice, limits)
+        if self.normalize == "loudness" and self.duration < LOUDNESS_BLOCK_S:
+            reason = f"a clip below {LOUDNESS_BLOCK_S:g} s has no loudness; use peak or rms"
+            raise ApiError(422, "invalid_value", f"normalize: {reason}", "normalize")
         for text in self.texts:
             check_length(text, limits, "prompt" if self.prompts is None else "prompts")
         if (clips := len(self.texts) * self.n) > limits.max_clips:
             message = f"n: {clips} clips in one request; allowed: up to {limits.max_clips}"
             raise ApiError(422, "invalid_value", message, "n")
+
+    def params(
+        self, voice: Voice, limits: Limits, prompt: Codes | None, melody: Waveform | None
+    ) -> list[GenerationParams]:
+        """Return the engine's parameters, a clip's each: every prompt, and every variation of it.
+
+        Raises ApiError where there is nothing to go on to after `prompt`.
+        """
+        if prompt and prompt.frames >= self.frames(voice, limits):
+            seconds = prompt.frames / voice.codec.frame_rate
+            message = f"duration: {self.duration:g} s; what is continued has {seconds:g} s already"
+            raise ApiError(422, "invalid_value", message, "duration")
         of_each = GenerationParams(
             text="",
             frames=self.frames(voice, limits),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from graph.audio.output import Name, Normalize, Output, SampleFormat
+from graph.audio.output import FormatName, Normalize, Output, SampleFormat
 from graph.schemas.base import RequestModel
 
 
@@ -12,7 +12,8 @@ class OutputBody(RequestModel):
     """What is wanted of the files."""
 
     format: Annotated[
-        Name, Field(description="`opus` and `ogg` (Vorbis) are Ogg files, `aac` has ADTS frames.")
+        FormatName,
+        Field(description="`opus` and `ogg` (Vorbis) are Ogg files, `aac` has ADTS frames."),
     ] = "wav"
     sample_format: Annotated[
         SampleFormat, Field(description="Of wav, pcm (both any) and flac (s16, s24).")

@@ -37,15 +37,17 @@ def test_openais_client_gets_a_file(client: openai.OpenAI, name: str, tmp_path: 
     assert made.samples / made.sample_rate == pytest.approx(2, abs=0.15)
 
 
-def test_openais_client_streams(client: openai.OpenAI, tmp_path: Path):
+def test_openais_client_streams(deployed: Deployed, client: openai.OpenAI, tmp_path: Path):
     with client.audio.speech.with_streaming_response.create(
         model="music", voice="alloy", input="calm piano", response_format="wav",
-        extra_body={"duration": 10},
+        extra_body={"duration": 30},
     ) as response:  # fmt: skip
-        parts = list(response.iter_bytes(4096))
-    assert len(parts) > 10
+        read = response.iter_bytes(4096)
+        parts = [next(read)]
+        assert deployed.load().running == 1, "the rest is still being made"
+        parts += read
     (tmp_path / "clip.wav").write_bytes(b"".join(parts))
-    assert soundfile.info(tmp_path / "clip.wav").duration == 10
+    assert soundfile.info(tmp_path / "clip.wav").duration == 30
 
 
 def test_openais_client_understands_errors(client: openai.OpenAI):

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from fastapi import FastAPI
 
 from deployments.settings import (
     AudioGenSettings,
@@ -227,6 +228,7 @@ class Served:
     music: FakeLanguageModel
     hum: FakeLanguageModel
     diffusion: FakeDiffusion
+    app: FastAPI
 
 
 @pytest.fixture
@@ -250,6 +252,7 @@ async def served(codec: Codec) -> AsyncIterator[Served]:
 
     limits = Limits(max_clips=6, max_text_chars=100)
     service = Service(Registry(models, handles), statuses, limits, started_at=1)
-    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    app = create_app(service)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-        yield Served(http, music, hum, diffusion)
+        yield Served(http, music, hum, diffusion, app)

@@ -202,6 +202,22 @@ def form(files: dict[str, bytes], **data: str) -> dict[str, object]:
                 ({"return_codes": True}, "accept text/event-stream"),
             ]
         ),
+        (
+            {"json": {"prompt": "a", "normalize": "loudness", "duration": 0.3}},
+            422,
+            "invalid_value",
+            "below 0.4 s has no loudness",
+        ),
+        *(
+            (
+                form({"continue_from": wav(12)}, stream=stream, include_prompt=include),
+                422,
+                "invalid_value",
+                "has 12 s already",
+            )
+            for stream in ("true", "false")
+            for include in ("true", "false")
+        ),
         (form({"other": b"x"}), 422, "unknown_field", "continue_from, melody"),
         (form({"melody": wav(1)}, n="x"), 422, "invalid_value", "n: "),
         (form({"melody": wav(1)}, size="x"), 422, "unknown_field", "size"),

@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
+import io
 import json
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+import soundfile
 
 from engine.codec import Codec
 from engine.errors import GenerationFailed, InvalidRequest
@@ -15,11 +18,16 @@ from graph import codes_file
 from graph.streams import merged
 from tests.graph.conftest import Served
 from tests.graph.test_generations import samples
-from tests.graph.test_uploads import RATE, wav
+from tests.graph.test_uploads import RATE
 
 PATH = "/v1/generations"
 BODY = {"prompt": "a", "duration": 3.3, "seed": 5}
 EVENTS = {"accept": "text/event-stream"}
+
+
+def read(file: bytes) -> tuple[np.ndarray, int]:
+    audio, rate = soundfile.read(io.BytesIO(file), dtype="float32")
+    return audio, rate
 
 
 def events(text: str) -> list[tuple[str, Any]]:
@@ -58,25 +66,53 @@ async def test_every_format_streams(served: Served, name: str):
 
 
 @pytest.mark.parametrize("include", [True, False])
-async def test_a_continuation_streams(served: Served, codec: Codec, include: bool):
-    prompt = np.full((4, 60), 3)
-    file = codes_file.write(Codes.pack(prompt), codec.info, 60 * 320, "codec")
+@pytest.mark.parametrize("frames", [2, 60])
+@pytest.mark.parametrize("rate", [RATE, 24000])
+async def test_a_continuation_streams(
+    served: Served, codec: Codec, include: bool, frames: int, rate: int
+):
+    """Also where the codec gives nothing for so few frames, or all that it gives is left out."""
+    prompt = np.full((4, frames), 3)
+    file = codes_file.write(Codes.pack(prompt), codec.info, frames * 320, "codec")
     data = {"prompt": "a", "duration": "2", "seed": "5", "include_prompt": str(include).lower()}
+    data["sample_rate"] = str(rate)
     whole, growing = [
         await served.http.post(PATH, data=data | more, files={"continue_from": file})
         for more in ({}, {"stream": "true"})
     ]
     assert growing.status_code == 200, growing.text
-    wanted, made = samples(whole.content), samples(growing.content)
-    assert made.shape == wanted.shape == (1, RATE * 2 if include else RATE * 2 - 60 * 320)
+    (wanted, _), (made, given) = (read(one.content) for one in (whole, growing))
+    assert given == rate
+    left = RATE * 2 if include else RATE * 2 - frames * 320
+    assert made.shape == wanted.shape == (left * rate // RATE,)
     assert np.abs(made - wanted).max() <= 1 / 32768
 
 
-async def test_what_fails_before_the_first_sample_is_an_error_answer(served: Served):
+@pytest.mark.parametrize("headers", [{}, EVENTS])
+async def test_what_fails_before_the_first_sample_is_an_error_answer(
+    served: Served, codec: Codec, headers: dict[str, str]
+):
+    """Also where the sound of a prompt could have been sent before."""
     served.music.error = InvalidRequest("the text has 300 tokens", "text")
-    response = await served.http.post(PATH, json=BODY | {"stream": True})
+    prompt = codes_file.write(Codes.pack(np.zeros((4, 60), int)), codec.info, 1, "codec")
+    sent = {"data": {"prompt": "a", "stream": "true"}, "files": {"continue_from": prompt}}
+    response = await served.http.post(PATH, headers=headers, **sent)
     assert response.status_code == 422
     assert response.json()["error"]["message"] == "the text has 300 tokens"
+
+
+async def test_what_fails_later_ends_a_file_before_its_length(served: Served):
+    served.music.error, served.music.fails_at = GenerationFailed("broken"), 1
+    with pytest.raises(RuntimeError, match="already started") as raised:
+        await cut(served, BODY | {"stream": True})
+    assert isinstance(raised.value.__cause__, GenerationFailed)
+
+
+async def cut(served: Served, body: dict[str, Any]) -> None:
+    """Send a body to the application itself, which raises what a server would cut a stream for."""
+    transport = httpx.ASGITransport(served.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        await http.post(PATH, json=body)
 
 
 async def test_events_tell_how_far_clips_are(served: Served, codec: Codec):
@@ -134,6 +170,8 @@ async def numbers(count: int, ended: list[int], error: Exception | None = None):
 
 
 async def test_merging_ends_every_source():
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
     ended: list[int] = []
     assert sorted([n async for n in merged([numbers(2, ended), numbers(3, ended)])]) == [
         0, 0, 1, 1, 2,
@@ -149,10 +187,11 @@ async def test_merging_ends_every_source():
     await anext(source)
     await source.aclose()
     assert sorted(ended) == [100, 101]
+    assert not complaints
 
 
 async def test_uploads_are_read_before_events_begin(served: Served):
-    response = await served.http.post(
-        PATH, data={"prompt": "a"}, files={"melody": wav(0.1)}, headers=EVENTS
-    )
+    data = {"prompt": "a", "model": "hum"}
+    response = await served.http.post(PATH, data=data, files={"melody": b"x"}, headers=EVENTS)
     assert response.status_code == 422
+    assert response.json()["error"]["code"] == "invalid_audio"

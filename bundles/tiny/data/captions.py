@@ -18,10 +18,10 @@ INSTRUMENTS = {
     "synth": ("synth", "synthesizer", "electronic lead", "a synth lead", "analog synth"),
 }
 TEMPO_WORDS = {
-    "slow": ("slow", "slowly", "at a slow tempo", "70 bpm", "unhurried", "relaxed tempo"),
-    "medium": ("medium tempo", "mid-tempo", "at a moderate pace", "95 bpm", "walking pace"),
+    "slow": ("slow", "slowly", "at a slow tempo", "68 bpm", "unhurried", "relaxed tempo"),
+    "medium": ("medium tempo", "mid-tempo", "at a moderate pace", "94 bpm", "walking pace"),
     "fast": ("fast", "quick", "upbeat tempo", "125 bpm", "lively", "at a fast tempo"),
-    "very fast": ("very fast", "rapid", "racing", "165 bpm", "breakneck speed", "frantic tempo"),
+    "very fast": ("very fast", "rapid", "racing", "150 bpm", "breakneck speed", "frantic tempo"),
 }
 GENRE_WORDS = {
     "ambient": ("ambient", "atmospheric", "ambient soundscape"),

@@ -36,7 +36,7 @@ from bundles.tiny.train.progress import Average, Progress
 from engine.checkpoints import without_stem_separator
 from engine.conditioning import use_text_encoder
 
-CLIPS = {"music": 9000, "sound": 3000}
+CLIPS = {"music": 6000, "sound": 3000}
 DATA = {"music": "music", "melody": "music", "sound": "sound"}
 """Which clips a model learns from."""
 SECONDS = 10.0
@@ -54,7 +54,7 @@ def encode(codec: EncodecModel, work: Path, rendered: Clips, kind: str) -> NDArr
     if not path.exists():
         parts = []
         with torch.inference_mode():
-            for audio in np.array_split(rendered.audio, len(rendered.audio) // 8):
+            for audio in np.array_split(rendered.audio, len(rendered.audio) // 2):
                 batch = torch.from_numpy(audio.astype(np.float32) / 32768)[:, None]
                 parts.append(codec.encode(batch)[0].numpy().astype(np.int16))
         np.save(path, np.concatenate(parts))

@@ -3,8 +3,10 @@
 import io
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import av
 import numpy as np
@@ -38,10 +40,9 @@ def tone(seconds: float = 1.0, channels: int = 1, rate: int = RATE) -> np.ndarra
     return (0.5 * np.sin(2 * np.pi * pitches * time) * np.sin(np.pi * time / seconds)).astype("f4")
 
 
-def streamed(samples: np.ndarray, output: Output, *, known: bool = True) -> list[bytes]:
-    total = samples.shape[1] if known else None
-    encoder = Encoder(output, RATE, len(samples), total, TAGS, streamed=True)
-    cuts = [0, 1, 700, 4801, 8000, samples.shape[1]]
+def streamed(samples: np.ndarray, output: Output) -> list[bytes]:
+    encoder = Encoder(output, RATE, *samples.shape, TAGS, streamed=True)
+    cuts = [0, 0, 1, 700, 4801, 4801, 8000, samples.shape[1]]
     parts = [encoder.add(samples[:, a:b]) for a, b in pairwise(cuts)]
     return [*parts, encoder.end()]
 
@@ -112,16 +113,6 @@ def test_a_stream_is_the_whole_file_as_it_grows(output: Output):
     assert sum(map(len, parts[:-1])) > 0.4 * len(joined), "it grows before its end"
 
 
-@pytest.mark.parametrize("output", [*LOSSLESS, *LOSSY], ids=str)
-def test_streams_of_unknown_length_can_be_read(output: Output):
-    samples = tone()
-    file = b"".join(streamed(samples, output, known=False))
-    audio, rate = read(file)
-    assert abs(audio.shape[1] / rate - 1) < 0.15
-    if output.format == "wav":
-        assert file[4:8] == b"\xff\xff\xff\xff"
-
-
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_another_rate_keeps_the_length_and_the_sound(rate: int, streaming: bool):
@@ -151,21 +142,22 @@ def test_what_is_shorter_than_it_said_is_filled_up():
     assert not audio[400:].any()
 
 
-def told(file: bytes, output: Output) -> dict[str, str]:
+def told(file: bytes) -> dict[str, str]:
     """The tags that FFmpeg reads, names in lower case."""
     with av.open(io.BytesIO(file)) as container:
         metadata = container.metadata | container.streams.audio[0].metadata
     return {name.lower(): value for name, value in metadata.items()}
 
 
-@pytest.mark.parametrize("output", [*LOSSLESS[:1], LOSSLESS[3], *LOSSY[:3]], ids=str)
+@pytest.mark.parametrize("output", [LOSSLESS[0], LOSSLESS[3], *LOSSY], ids=str)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_files_tell_how_they_were_made(output: Output, streaming: bool):
     file = b"".join(streamed(tone(), output)) if streaming else encode(tone(), RATE, output, TAGS)
-    found = told(file, output)
+    found = told(file)
     made = json.loads(found["comment"])
     assert made == {
-        "ai_generated": True, "prompt": TAGS.prompt, "model": "music", "seed": 7, "top_k": 250,
+        "digital_source_type": AI_GENERATED, "prompt": TAGS.prompt,
+        "model": "music", "seed": 7, "top_k": 250,
     }  # fmt: skip
     assert found["title"] == TAGS.prompt
     if output.format == "wav":
@@ -196,6 +188,35 @@ def test_odd_sizes_are_padded():
     file = encode(tone()[:, :3], RATE, Output("wav", "s24"), TAGS)
     assert len(chunks(file)[b"data"]) == 9
     assert b"".join(streamed(tone()[:, :3], Output("wav", "s24"))) == file
+    assert len(encode(tone()[:, :3], RATE, Output("pcm", "s24"), None)) == 9
+
+
+def test_a_long_vorbis_file_leaves_its_thread_alive():
+    """libvorbis keeps on its stack what it is given at once: 3 million samples were a crash."""
+    silence = np.zeros((1, 3_000_000), np.float32)
+    file = encode_in_a_thread(silence, Output("ogg"))
+    assert soundfile.info(io.BytesIO(file)).frames == 3_000_000
+
+
+def encode_in_a_thread(samples: np.ndarray, output: Output) -> bytes:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(encode, samples, RATE, output, TAGS).result()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_any_prompt_can_be_told(name: str):
+    prompt = "\0rain\x07 \ufffe\uffff\ttab & \U0001f3b9"
+    file = encode(tone(), RATE, Output(name), replace(TAGS, prompt=prompt))
+    if name == "wav":
+        ElementTree.fromstring(chunks(file)[b"_PMX"])
+    if name != "pcm":
+        assert json.loads(told(file)["comment"])["prompt"] == " rain    \ttab & \U0001f3b9"
+
+
+@pytest.mark.parametrize("name", ["wav", "pcm", "flac", "mp3", "aac", "opus"])
+def test_the_same_samples_give_the_same_bytes(name: str):
+    first, second = (encode(tone(), RATE, Output(name), TAGS) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize(
