@@ -5,12 +5,13 @@ from ray.serve import Application, Deployment
 from deployments.audiogen import AudioGen
 from deployments.discriminators import Discriminators
 from deployments.encodec import EnCodec
+from deployments.ledger import Ledger
 from deployments.mbd import MultiBandDiffusion
 from deployments.media import Media
 from deployments.musicgen import MusicGen
 from deployments.settings import AnyModelSettings, DiffusionSettings
 from graph.ingress import Ingress
-from graph.settings import INGRESS, MEDIA, AppArgs
+from graph.settings import INGRESS, LEDGER, MEDIA, AppArgs
 
 DEPLOYMENTS: dict[str, Deployment] = {
     "musicgen": MusicGen,
@@ -19,8 +20,12 @@ DEPLOYMENTS: dict[str, Deployment] = {
     "mbd": MultiBandDiffusion,
     "discriminators": Discriminators,
     MEDIA: Media,
+    LEDGER: Ledger,
     INGRESS: Ingress,
 }
+
+
+LEDGER_OPTIONS = {"ray_actor_options": {"num_cpus": 0.05}}
 
 
 def build(args: AppArgs) -> Application:
@@ -35,4 +40,6 @@ def build(args: AppArgs) -> Application:
 
     handles = {model.name: bound(model) for model in args.models}
     handles[MEDIA] = DEPLOYMENTS[MEDIA].options(name=MEDIA, **args.media.options()).bind()
-    return DEPLOYMENTS[INGRESS].options(**args.ingress.options()).bind(args.models, handles)
+    handles[LEDGER] = DEPLOYMENTS[LEDGER].options(name=LEDGER, **LEDGER_OPTIONS).bind()
+    ingress = DEPLOYMENTS[INGRESS].options(**args.ingress.options())
+    return ingress.bind(args.models, handles, args.ingress.cors_origins)

@@ -27,6 +27,7 @@ class ApiError(Exception):
     code: str
     message: str
     param: str | None = None
+    headers: dict[str, str] | None = None
 
     def __str__(self) -> str:
         return self.message
@@ -126,7 +127,7 @@ def body_of(request: Request, error: Exception) -> ErrorBody:
 
 def answer(request: Request, error: Exception) -> JSONResponse:
     """Build the error answer."""
-    headers = error.headers if isinstance(error, HTTPException) else None
+    headers = error.headers if isinstance(error, ApiError | HTTPException) else None
     body = body_of(request, error)
     return JSONResponse(body.model_dump(), described(error).status, headers=headers)
 

@@ -1,4 +1,4 @@
-"""Guards before the routes: bodies of the wanted type and size, no header that steers Serve."""
+"""Guards before the routes: known keys, bodies of the wanted type and size, no steering headers."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.errors import ApiError, answer
+from graph.keys import share_of
 from graph.service import Service
 
 MULTIPART = "multipart/form-data"
@@ -52,7 +53,7 @@ STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds"
 
 
 class Guard:
-    """ASGI middleware: refuses Serve's steering headers, and bodies above the limit.
+    """ASGI middleware: refuses Serve's steering headers, unknown keys, and bodies above the limit.
 
     A body above `limits.max_body_bytes`, or with files above `limits.max_upload_bytes` more, is
     refused while it is read.
@@ -75,6 +76,11 @@ class Guard:
             )
             return
         limits = self._service.limits
+        try:
+            request.state.share = share_of(request, limits.keys)
+        except ApiError as error:
+            await answer(request, error)(scope, receive, send)
+            return
         limit = limits.max_body_bytes
         if request.headers.get("content-type", "").startswith(MULTIPART):
             limit += limits.max_upload_bytes

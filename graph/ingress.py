@@ -2,15 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.settings import AnyModelSettings
 from graph import errors
+from graph.admission import Admission
 from graph.guards import Guard
 from graph.registry import Registry
 from graph.routes import (
@@ -21,18 +24,33 @@ from graph.routes import (
     generate,
     generations,
     health,
+    limits,
     models,
     openai,
 )
 from graph.service import Service
-from graph.settings import INGRESS, Limits
+from graph.settings import INGRESS, LEDGER, Limits
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service, cors_origins: Sequence[str] = ()) -> FastAPI:
     """Build the HTTP application."""
-    app = FastAPIOffline(title="audiocraft-serve", version="0.1.0", summary="AudioCraft over HTTP")
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.admission.close()
+
+    summary = "AudioCraft over HTTP"
+    app = FastAPIOffline(
+        title="audiocraft-serve", version="0.1.0", summary=summary, lifespan=lifespan
+    )
     app.state.service = service
     app.add_middleware(Guard, service=service)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"],
+            expose_headers=["*"],
+        )  # fmt: skip
     errors.install(app)
     for router in (
         generate.router,
@@ -44,6 +62,7 @@ def create_app(service: Service) -> FastAPI:
         diffusion.router,
         analyze.router,
         models.router,
+        limits.router,
         health.router,
     ):
         app.include_router(router)
@@ -61,7 +80,10 @@ class Ingress:
     """Takes requests, checks them and composes the models."""
 
     def __init__(
-        self, models: Sequence[AnyModelSettings], handles: Mapping[str, DeploymentHandle]
+        self,
+        models: Sequence[AnyModelSettings],
+        handles: Mapping[str, DeploymentHandle],
+        cors_origins: Sequence[str],
     ) -> None:
         application = serve.get_replica_context().app_name
         self._service = Service(
@@ -69,11 +91,13 @@ class Ingress:
             statuses=lambda: asyncio.to_thread(_statuses, application),
             limits=Limits(),
             started_at=int(time.time()),
+            admission=Admission(handles[LEDGER], lambda: self._service.limits),
         )
+        self._cors_origins = cors_origins
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new limits. Raises ValidationError on an unknown key."""
         self._service.limits = Limits.model_validate(user_config)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service)
+        return create_app(self._service, self._cors_origins)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from deployments.accounts import Share
+from engine.params import GenerationParams
 from graph.audio.output import Output
 from graph.audio.tags import Tags
 from graph.pipeline import ClipRequest
@@ -12,6 +14,8 @@ from graph.registry import Voice
 class Order:
     """Clips to make by one model, and the files that they become."""
 
+    share: Share
+    """Whose it is."""
     voice: Voice
     clips: list[ClipRequest]
     output: Output
@@ -22,6 +26,12 @@ class Order:
     def seed(self) -> int:
         """The seed of all clips; their texts and variations tell them apart."""
         return self.clips[0].params.seed
+
+    @property
+    def row_seconds(self) -> float:
+        """Its price: seconds of audio to make, by the rows that each step takes."""
+        rate = self.voice.codec.frame_rate
+        return sum(_rows(c.params) * c.params.frames / rate for c in self.clips)
 
     def all_headers(self) -> dict[str, str]:
         """Return what the answer says of itself."""
@@ -47,3 +57,8 @@ class Order:
         codec = self.voice.codec
         frames = clip.params.frames - clip.skipped_frames
         return int(frames * codec.sample_rate / codec.frame_rate)
+
+
+def _rows(params: GenerationParams) -> int:
+    """Return 2 under guidance, a conditional and a null row; else 1."""
+    return 1 if params.guidance_scale == 1 else 2

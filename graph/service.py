@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from graph.admission import Admission
 from graph.pipeline import Pipeline
 from graph.registry import Registry
 from graph.settings import Limits
@@ -21,6 +22,7 @@ class Service:
     limits: Limits
     started_at: int
     """Unix seconds."""
+    admission: Admission
 
     @property
     def pipeline(self) -> Pipeline:

@@ -14,8 +14,10 @@ from deployments.settings import (
     TokenModelSettings,
 )
 from engine.params import MediaLimits
+from graph.keys import KeySettings
 
-INGRESS, MEDIA = "ingress", "media"
+INGRESS, MEDIA, LEDGER = "ingress", "media", "ledger"
+OURS = (INGRESS, MEDIA, LEDGER)
 BATCHED = ("encodec", "mbd", "discriminators")
 DECODED_BY_A_CODEC = (TokenModelSettings, DiffusionSettings)
 
@@ -33,6 +35,12 @@ class Limits(StrictModel):
     max_upload_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds of audio in an uploaded file, once decoded."""
     max_upload_channels: Annotated[int, Field(ge=1)] = 2
+    keys: tuple[KeySettings, ...] = ()
+    """Of the API; without any, everyone may ask."""
+    max_wait_s: Annotated[float, Field(gt=0)] = 60.0
+    """Who would wait longer for a model is refused, unless it has less than its share of it."""
+    local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """What one ingress lets in at once while it cannot reach the ledger."""
 
     def media(self) -> MediaLimits:
         """Return what an uploaded file may be."""
@@ -43,6 +51,8 @@ class IngressSettings(Placement):
     """Where the HTTP application runs."""
 
     num_cpus: Annotated[float, Field(ge=0)] = 0.1
+    cors_origins: tuple[str, ...] = ()
+    """Whose pages may call the API from a browser, such as `https://example.com`."""
 
 
 class MediaSettings(Placement):
@@ -62,8 +72,8 @@ class AppArgs(StrictModel):
     def _names_fit(self) -> Self:
         names = [model.name for model in self.models]
         for name in names:
-            if names.count(name) > 1 or name in (INGRESS, MEDIA):
-                reserved = f"'{INGRESS}' and '{MEDIA}' are reserved"
+            if names.count(name) > 1 or name in OURS:
+                reserved = f"reserved are {', '.join(OURS)}"
                 raise ValueError(f"the name {name!r} is taken twice; {reserved}")
         codecs = [model.name for model in self.models if model.kind == "encodec"]
         for model in self.models:
@@ -78,4 +88,4 @@ class AppArgs(StrictModel):
         """Return, for each deployment, the model of its `user_config`."""
         kinds: dict[str, type[StrictModel]] = dict.fromkeys(BATCHED, BatchTunables)
         named = {model.name: kinds.get(model.kind, NoTunables) for model in self.models}
-        return {INGRESS: Limits, MEDIA: NoTunables, **named}
+        return {INGRESS: Limits, MEDIA: NoTunables, LEDGER: NoTunables, **named}

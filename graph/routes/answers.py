@@ -11,10 +11,12 @@ Answers = dict[int | str, dict[str, Any]]
 
 _REASONS = {
     400: "The body is not what its content type says.",
+    401: "The API key is missing, or not known.",
     404: "No such model.",
     413: "The body is too large.",
     415: "The body's content type is another.",
     422: "A field is missing, unknown or out of range.",
+    429: "Too much is outstanding, of this key or of all; `retry-after` says when to come again.",
     503: "A model cannot be reached.",
 }
 ERRORS: Answers = {

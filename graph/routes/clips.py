@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Annotated
 
 from fastapi import Request, Response
@@ -66,7 +66,8 @@ class AudioEvent(BaseModel):
 async def file_answer(service: Service, order: Order, began: float) -> Response:
     """Answer with the file of the only clip."""
     (wanted,) = order.clips
-    clip = await service.pipeline.clip(order.voice.model, wanted)
+    async with _charged(service, order):
+        clip = await service.pipeline.clip(order.voice.model, wanted)
     file = await asyncio.to_thread(whole, clip.audio, order.output, order.tags(wanted))
     headers = order.all_headers() | {"server-timing": timing(clip.seconds, began)}
     return Response(file.data, media_type=order.output.kind.media_type, headers=headers)
@@ -75,7 +76,8 @@ async def file_answer(service: Service, order: Order, began: float) -> Response:
 async def json_answer(service: Service, order: Order) -> Response:
     """Answer with every clip, in JSON."""
     model, wanted = order.voice.model, order.clips
-    clips = await together(service.pipeline.clip(model, one) for one in wanted)
+    async with _charged(service, order):
+        clips = await together(service.pipeline.clip(model, one) for one in wanted)
 
     def body() -> str:
         all_of_them = []
@@ -94,7 +96,7 @@ async def growing_answer(service: Service, order: Order) -> Response:
     """Answer with the file of the only clip while it is made."""
     (wanted,) = order.clips
     media_type, headers = order.output.kind.media_type, order.all_headers()
-    parts = file_parts(service, order, wanted, [])
+    parts = charged_parts(service, order, file_parts(service, order, wanted, []))
     return await Streamed.begin(parts, media_type=media_type, headers=headers)
 
 
@@ -102,11 +104,23 @@ async def event_answer(
     request: Request, service: Service, order: Order, *, stream: bool
 ) -> Response:
     """Answer with events: `progress`, or `audio` as it is made; at last `done` or `error`."""
-    events = told_errors(
-        _all_events(service, order, stream), lambda e: event("error", body_of(request, e))
-    )
+    made = charged_parts(service, order, _all_events(service, order, stream))
+    events = told_errors(made, lambda error: event("error", body_of(request, error)))
     headers = order.all_headers() | {"cache-control": "no-store"}
     return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
+
+
+def _charged(service: Service, order: Order) -> AbstractAsyncContextManager[None]:
+    return service.admission.charged(order.share, order.voice.model.name, order.row_seconds)
+
+
+async def charged_parts(
+    service: Service, order: Order, parts: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """Yield parts, once the order is let in, and hold its charge until they end."""
+    async with aclosing(parts), _charged(service, order):
+        async for part in parts:
+            yield part
 
 
 async def told_errors(

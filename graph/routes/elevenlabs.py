@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from deployments.settings import AudioGenSettings, TokenModelSettings
 from graph.guards import JsonRoute
@@ -30,11 +30,14 @@ router = APIRouter(tags=["familiar"], route_class=JsonRoute)
 
 @router.post("/v1/sound-generation", response_class=Response, responses=ANSWERS)
 async def sound_generation(
-    body: SoundBody, service: Served, output_format: OutputFormat = "mp3_44100_128"
+    request: Request,
+    body: SoundBody,
+    service: Served,
+    output_format: OutputFormat = "mp3_44100_128",
 ) -> Response:
     """Generate a sound effect; with `model_id`, by any language model."""
     output = output_named(output_format)
     kind = TokenModelSettings if body.model_id else AudioGenSettings
     voice = await service.registry.voice(service.registry.pick(kind, body.model_id))
     clip = ClipRequest(body.params(voice, service.limits))
-    return await growing_answer(service, Order(voice, [clip], output))
+    return await growing_answer(service, Order(request.state.share, voice, [clip], output))

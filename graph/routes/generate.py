@@ -2,7 +2,7 @@
 
 import time
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from deployments.settings import AudioGenSettings, MusicGenSettings, TokenModelSettings
 from graph.audio.output import Output
@@ -23,21 +23,22 @@ router = APIRouter(
 
 
 @router.post("/generate/music")
-async def generate_music(body: GenerateBody, service: Served) -> Response:
+async def generate_music(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate music from a text."""
-    return await _generate(MusicGenSettings, body, service)
+    return await _generate(MusicGenSettings, request, body, service)
 
 
 @router.post("/generate/audio")
-async def generate_audio(body: GenerateBody, service: Served) -> Response:
+async def generate_audio(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate a sound effect or an ambience from a text."""
-    return await _generate(AudioGenSettings, body, service)
+    return await _generate(AudioGenSettings, request, body, service)
 
 
 async def _generate(
-    kind: type[TokenModelSettings], body: GenerateBody, service: Service
+    kind: type[TokenModelSettings], request: Request, body: GenerateBody, service: Service
 ) -> Response:
     begun = time.perf_counter()
     voice = await service.registry.voice(service.registry.pick(kind, body.model))
     params = body.params(voice, service.limits)
-    return await file_answer(service, Order(voice, [ClipRequest(params)], Output()), begun)
+    order = Order(request.state.share, voice, [ClipRequest(params)], Output())
+    return await file_answer(service, order, begun)

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
+from deployments.accounts import Share
 from deployments.settings import MusicGenSettings, TokenModelSettings
 from engine.params import Codes, Waveform
 from graph import codes_file
@@ -92,7 +93,7 @@ async def generations(request: Request, service: Served) -> Response:
     events = EVENTS in request.headers.get("accept", "")
     if body.stream:
         _check_stream(body, events)
-    order = await _order(body, files, service)
+    order = await _order(request.state.share, body, files, service)
     if events:
         return await event_answer(request, service, order, stream=body.stream)
     if body.stream:
@@ -115,7 +116,9 @@ def _check_stream(body: GenerationsBody, events: bool) -> None:
         raise ApiError(422, "cannot_stream", message, "stream")
 
 
-async def _order(body: GenerationsBody, files: dict[str, bytes], service: Service) -> Order:
+async def _order(
+    share: Share, body: GenerationsBody, files: dict[str, bytes], service: Service
+) -> Order:
     output = body.output()
     model = service.registry.pick(TokenModelSettings, body.model)
     voice = await service.registry.voice(model)
@@ -129,7 +132,7 @@ async def _order(body: GenerationsBody, files: dict[str, bytes], service: Servic
         assert isinstance(model, MusicGenSettings)
         headers[MELODY_STEMS] = "separated" if model.stem_separation else "whole"
     clips = [ClipRequest(params, diffusion, body.include_prompt) for params in wanted]
-    return Order(voice, clips, output, body.return_codes, headers)
+    return Order(share, voice, clips, output, body.return_codes, headers)
 
 
 async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:

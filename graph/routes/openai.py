@@ -14,7 +14,7 @@ from graph.guards import JsonRoute
 from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, FILES, HEADERS
-from graph.routes.clips import file_parts, growing_answer, told_errors
+from graph.routes.clips import charged_parts, file_parts, growing_answer, told_errors
 from graph.schemas.familiar import SpeechBody
 from graph.service import Served, Service
 from graph.streams import Streamed
@@ -60,10 +60,11 @@ async def speech(request: Request, body: SpeechBody, service: Served) -> Respons
     model = service.registry.pick(TokenModelSettings, body.model)
     voice = await service.registry.voice(model)
     clip = ClipRequest(body.params(voice, service.limits))
-    order = Order(voice, [clip], body.output())
+    order = Order(request.state.share, voice, [clip], body.output())
     if body.stream_format == "audio":
         return await growing_answer(service, order)
-    events = told_errors(_events(service, order), lambda error: _data(body_of(request, error)))
+    made = charged_parts(service, order, _events(service, order))
+    events = told_errors(made, lambda error: _data(body_of(request, error)))
     headers = order.all_headers() | {"cache-control": "no-store"}
     return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
 

@@ -147,7 +147,7 @@ def test_a_client_that_hangs_up_while_it_waits_costs_nothing(deployed: Deployed)
 def test_everything_is_ready(deployed: Deployed):
     ready = deployed.http.get("/readyz")
     assert ready.status_code == 200
-    assert set(ready.json()["deployments"]) == {*FRACTIONS, "media", "ingress"}
+    assert set(ready.json()["deployments"]) == {*FRACTIONS, "media", "ledger", "ingress"}
     assert deployed.http.get("/healthz").status_code == 200
 
 

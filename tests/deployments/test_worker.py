@@ -43,6 +43,7 @@ async def test_a_cancelled_call_in_the_queue_never_begins():
     queued = asyncio.create_task(worker.run(begun.append, 1))
     await asyncio.sleep(0)
     queued.cancel()
+    await asyncio.gather(queued, return_exceptions=True)
     release.set()
     await blocker
     await worker.run(lambda: None)

@@ -1,7 +1,7 @@
 """The HTTP application over handles that answer at once, without Ray."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 from fastapi import FastAPI
+from ray.serve.exceptions import DeploymentUnavailableError
 
+from deployments.accounts import Accounts
 from deployments.settings import (
+    AnyModelSettings,
     AudioGenSettings,
     DiffusionSettings,
     EnCodecSettings,
@@ -31,6 +34,7 @@ from engine.params import (
     LanguageModelInfo,
     Waveform,
 )
+from graph.admission import Admission
 from graph.ingress import create_app
 from graph.registry import Registry
 from graph.service import Service
@@ -171,6 +175,42 @@ class FakeDiffusion:
         yield Diffusing(2, 2, Waveform.pack(np.ones((1, samples)), 16000))
 
 
+class LocalLedger:
+    """The ledger's accounts, in this process."""
+
+    def __init__(self) -> None:
+        self.accounts = Accounts()
+        self.reached = True
+
+    def __getattr__(self, name: str) -> Method:
+        return Method(lambda *args: self._call(name, *args))
+
+    def _call(self, name: str, *args: Any) -> Any:
+        if not self.reached:
+            raise DeploymentUnavailableError("ledger")
+        if name == "settle":
+            *rest, done = args
+            return self.accounts.settle(*rest, done=done)
+        return getattr(self.accounts, name)(*args)
+
+
+async def nothing_to_report() -> dict[str, str]:
+    return {}
+
+
+def serving(
+    models: Sequence[AnyModelSettings],
+    handles: Mapping[str, Any],
+    limits: Limits,
+    statuses: Callable[[], Awaitable[Mapping[str, str]]] = nothing_to_report,
+    ledger: LocalLedger | None = None,
+) -> Service:
+    """What an ingress has, over handles that need no cluster."""
+    admission = Admission(ledger or LocalLedger(), lambda: service.limits)
+    service = Service(Registry(models, handles), statuses, limits, 1, admission)
+    return service
+
+
 @dataclass
 class Media:
     """The media deployment's work, in this process."""
@@ -210,10 +250,11 @@ async def server() -> AsyncIterator[Server]:
         return statuses
 
     handles = {"music": music, "sound": sound, "codec": codec, "media": Media()}
-    service = Service(Registry(models, handles), report, Limits(max_body_bytes=2000), started_at=1)
+    service = serving(models, handles, Limits(max_body_bytes=2000), report)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield Server(service, music, codec, statuses, http)
+    await service.admission.close()
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +270,7 @@ class Served:
     hum: FakeLanguageModel
     diffusion: FakeDiffusion
     app: FastAPI
+    service: Service
 
 
 @pytest.fixture
@@ -247,12 +289,9 @@ async def served(codec: Codec) -> AsyncIterator[Served]:
         "other": Real(codec), "diffusion": diffusion, "media": Media(),
     }  # fmt: skip
 
-    async def statuses() -> dict[str, str]:
-        return {}
-
-    limits = Limits(max_clips=6, max_text_chars=100)
-    service = Service(Registry(models, handles), statuses, limits, started_at=1)
+    service = serving(models, handles, Limits(max_clips=6, max_text_chars=100))
     app = create_app(service)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-        yield Served(http, music, hum, diffusion, app)
+        yield Served(http, music, hum, diffusion, app, service)
+    await service.admission.close()

@@ -77,7 +77,7 @@ def deployment(config: Config, name: str) -> Config:
         (lambda c: model(c, "music").update(name="sound"), "'sound' is taken twice"),
         (
             lambda c: model(c, "music").update(name="ingress"),
-            "'ingress' and 'media' are reserved",
+            "reserved are ingress, media, ledger",
         ),
         (lambda c: model(c, "music").update(dtype="float16"), "needs a GPU"),
         (

@@ -20,12 +20,10 @@ from engine.engine import EngineSettings
 from engine.language_model import LanguageModel
 from engine.params import Codes, Generated, GenerationParams
 from graph.ingress import create_app
-from graph.registry import Registry
-from graph.service import Service
 from graph.settings import Limits
 from tests.conftest import Checkpoints
 from tests.families import FAMILIES, Family, write_family
-from tests.graph.conftest import Media, Method, Real
+from tests.graph.conftest import Media, Method, Real, serving
 from tests.graph.test_uploads import wav
 from tests.parity import Parity
 
@@ -71,10 +69,7 @@ async def served(folder: Path, family: Family) -> AsyncIterator[httpx.AsyncClien
     codec = Codec.load(str(folder), device="cpu", stereo=family.stereo)
     handles = {"model": local, "codec": Real(codec), "media": Media()}
 
-    async def statuses() -> dict[str, str]:
-        return {}
-
-    service = Service(Registry(models, handles), statuses, Limits(), started_at=1)
+    service = serving(models, handles, Limits())
     transport = httpx.ASGITransport(create_app(service))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -18,11 +18,9 @@ from engine.params import AudioPiece, Codes, CodesPiece, Waveform
 from graph import pipeline
 from graph.ingress import create_app
 from graph.pipeline import spans
-from graph.registry import Registry
-from graph.service import Service
 from graph.settings import Limits
 from tests import checkpoints as write
-from tests.graph.conftest import Media, Real
+from tests.graph.conftest import Media, Real, serving
 
 RATE = 16000
 
@@ -46,11 +44,8 @@ async def http(parts: dict[str, object]) -> AsyncIterator[httpx.AsyncClient]:
     ]
     handles = {name: Real(part) for name, part in parts.items()} | {"media": Media()}
 
-    async def statuses() -> dict[str, str]:
-        return {}
-
     limits = Limits(max_body_bytes=60_000, max_upload_bytes=4_000_000, max_upload_s=60)
-    service = Service(Registry(models, handles), statuses, limits, started_at=1)
+    service = serving(models, handles, limits)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client

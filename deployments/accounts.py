@@ -1,0 +1,194 @@
+"""Who has how much of each model outstanding, how fast models work, and who may have more.
+
+Kept in row-seconds: seconds of audio by the rows that each of its steps takes. All of it is soft:
+charges live by their ingress's beats and come back with them, so nothing is stored.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+LEASE_S = 15.0
+"""An ingress that was silent for so long is gone, and its charges with it."""
+HALF_LIFE_S = 60.0
+"""Of what is known of a model's speed, in seconds of work."""
+ASSUMED_SPEED, ASSUMED_FOR_S = 2.0, 5.0
+"""Row-seconds a second, for so many seconds of work, until more is known: real time."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What the requests of one API key may have."""
+
+    name: str
+    weight: float = 1.0
+    """Its part of a busy model, beside the weights of others that ask."""
+    requests_per_minute: float | None = None
+    row_seconds: float | None = None
+    """Outstanding at once."""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A request that was let in and has not ended."""
+
+    key: str
+    weight: float
+    model: str
+    row_seconds: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a request is let in."""
+
+    refused_for: Literal["rate", "key", "busy"] | None
+    wait_s: float
+    """Until it may start, if let in; else until it may be let in."""
+
+    @property
+    def admitted(self) -> bool:
+        """Whether it is."""
+        return self.refused_for is None
+
+
+@dataclass
+class Speed:
+    """Row-seconds that a model finishes in a second of work; older work counts less."""
+
+    done: float = ASSUMED_SPEED * ASSUMED_FOR_S
+    busy: float = ASSUMED_FOR_S
+
+    def worked(self, seconds: float) -> None:
+        """Take in that the model had work for so long."""
+        kept = 0.5 ** (seconds / HALF_LIFE_S)
+        self.done *= kept
+        self.busy = self.busy * kept + seconds
+
+    @property
+    def value(self) -> float:
+        """Row-seconds a second."""
+        return self.done / self.busy
+
+
+@dataclass
+class Bucket:
+    """A key's requests: a minute's worth at once, then as they come back."""
+
+    left: float
+    at: float
+
+
+@dataclass
+class Ingress:
+    """What one ingress replica has let in."""
+
+    beat: float
+    charges: dict[str, Charge] = field(default_factory=dict)
+
+
+class Accounts:
+    """Decides who is let in. A system with nothing to do refuses nobody."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ingresses: dict[str, Ingress] = {}
+        self._speeds: dict[str, Speed] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._seen = clock()
+
+    def admit(
+        self, ingress: str, number: str, charge: Charge, share: Share, max_wait_s: float
+    ) -> Verdict:
+        """Let a request in and charge it, or say why not and how long to wait."""
+        now = self._advance()
+        charges = self._of(ingress, now).charges
+        charges.pop(number, None)  # a beat may have brought it before it was let in
+        verdict = self._by_key(charge, share) or self._by_backlog(charge, max_wait_s)
+        if verdict.admitted and (missing := self._take(share, now)):
+            verdict = Verdict("rate", missing)
+        if verdict.admitted:
+            charges[number] = charge
+        return verdict
+
+    def settle(self, ingress: str, number: str, *, done: bool) -> None:
+        """End a charge; `done` where its work was finished and not left."""
+        now = self._advance()
+        charge = self._of(ingress, now).charges.pop(number, None)
+        if charge and done:
+            self._speeds.setdefault(charge.model, Speed()).done += charge.row_seconds
+
+    def beat(self, ingress: str, charges: Mapping[str, Charge]) -> None:
+        """Keep an ingress's charges; after a restart, have them again."""
+        now = self._advance()
+        known = self._of(ingress, now)
+        known.beat = now
+        known.charges = dict(charges)
+
+    def backlog(self) -> dict[str, float]:
+        """Return row-seconds outstanding, by model."""
+        self._advance()
+        sums: dict[str, float] = {}
+        for charge in self._charges():
+            sums[charge.model] = sums.get(charge.model, 0.0) + charge.row_seconds
+        return sums
+
+    def speeds(self) -> dict[str, float]:
+        """Return row-seconds a second, by model, of those that have worked."""
+        return {model: speed.value for model, speed in self._speeds.items()}
+
+    def _by_key(self, charge: Charge, share: Share) -> Verdict | None:
+        """Refuse what goes beyond what a key may have outstanding; one request it always may."""
+        own = sum(c.row_seconds for c in self._charges() if c.key == charge.key)
+        if share.row_seconds is None or not own:
+            return None
+        over = own + charge.row_seconds - share.row_seconds
+        return Verdict("key", over / self._speed(charge.model)) if over > 0 else None
+
+    def _by_backlog(self, charge: Charge, max_wait_s: float) -> Verdict:
+        """Let in what starts within `max_wait_s`; beyond that, who has less than its share."""
+        of_model = [c for c in self._charges() if c.model == charge.model]
+        total = sum(c.row_seconds for c in of_model)
+        own = sum(c.row_seconds for c in of_model if c.key == charge.key)
+        weights = {c.key: c.weight for c in (*of_model, charge)}
+        speed = self._speed(charge.model)
+        limit = speed * max_wait_s
+        fair = limit * charge.weight / sum(weights.values())
+        if not own or total + charge.row_seconds <= limit or own + charge.row_seconds <= fair:
+            return Verdict(None, total / speed)
+        until_room = (total + charge.row_seconds - limit) / speed
+        until_share = (own + charge.row_seconds - fair) / (speed * own / total)
+        return Verdict("busy", min(until_room, until_share, total / speed))
+
+    def _take(self, share: Share, now: float) -> float:
+        """Take a request out of a key's rate; return the seconds until there is one, or 0."""
+        rate = share.requests_per_minute
+        if rate is None:
+            return 0.0
+        bucket = self._buckets.setdefault(share.name, Bucket(rate, now))
+        bucket.left = min(rate, bucket.left + (now - bucket.at) * rate / 60)
+        bucket.at = now
+        if bucket.left < 1:
+            return (1 - bucket.left) * 60 / rate
+        bucket.left -= 1
+        return 0.0
+
+    def _advance(self) -> float:
+        """Let time pass: for models at work, and for ingresses that are gone."""
+        now = self._clock()
+        for model in {charge.model for charge in self._charges()}:
+            self._speeds.setdefault(model, Speed()).worked(now - self._seen)
+        self._seen = now
+        for name in [n for n, one in self._ingresses.items() if now - one.beat > LEASE_S]:
+            del self._ingresses[name]
+        return now
+
+    def _of(self, ingress: str, now: float) -> Ingress:
+        return self._ingresses.setdefault(ingress, Ingress(now))
+
+    def _charges(self) -> list[Charge]:
+        return [charge for one in self._ingresses.values() for charge in one.charges.values()]
+
+    def _speed(self, model: str) -> float:
+        return self._speeds.setdefault(model, Speed()).value

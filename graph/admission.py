@@ -1,0 +1,100 @@
+"""Whether a request is let in: asked of the ledger, whose word is kept alive by beats."""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+from deployments.accounts import LEASE_S, Charge, Share, Verdict
+from graph.calls import call
+from graph.errors import ApiError
+from graph.settings import Limits
+
+LEDGER_TIMEOUT_S = 1.0
+BEAT_S = LEASE_S / 3
+REASONS = {
+    "rate": ("rate_limited", "this key's requests a minute are spent"),
+    "key": ("key_limit", "this key has as much outstanding as it may"),
+    "busy": ("overloaded", "more is waiting than can start soon"),
+}
+logger = logging.getLogger("ray.serve")
+
+
+class Admission:
+    """Charges requests for as long as they last; one for each ingress replica."""
+
+    def __init__(self, ledger: Any, limits: Callable[[], Limits]) -> None:
+        self._ledger, self._limits = ledger, limits
+        self._name = uuid4().hex
+        self._open: dict[str, Charge] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._beating: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def charged(self, share: Share, model: str, row_seconds: float) -> AsyncIterator[None]:
+        """Hold a charge. Raises ApiError 429 where the request is not let in."""
+        self._beating = self._beating or asyncio.create_task(self._beat())
+        charge = Charge(share.name, share.weight, model, row_seconds)
+        number, done = uuid4().hex, False
+        self._open[number] = charge
+        try:
+            verdict = await self._ask(number, charge, share)
+            if verdict.refused_for:
+                code, reason = REASONS[verdict.refused_for]
+                wait = max(1, math.ceil(verdict.wait_s))
+                message = f"{reason}; try again in {wait} s"
+                raise ApiError(429, code, message, headers={"retry-after": str(wait)})
+            yield
+            done = True
+        finally:
+            del self._open[number]
+            self._settle(number, done)
+
+    async def _ask(self, number: str, charge: Charge, share: Share) -> Verdict:
+        """Ask the ledger; where it is out of reach, hold to this replica's own cap."""
+        limits = self._limits()
+        try:
+            async with asyncio.timeout(LEDGER_TIMEOUT_S):
+                verdict: Verdict = await call(
+                    self._ledger.admit, self._name, number, charge, share, limits.max_wait_s
+                )
+            return verdict
+        except (TimeoutError, ApiError) as error:
+            logger.warning("the ledger is out of reach (%r); the local cap holds", error)
+        total = sum(one.row_seconds for one in self._open.values())
+        alone = len(self._open) == 1
+        full = total > limits.local_row_seconds and not alone
+        return Verdict("busy" if full else None, BEAT_S)
+
+    def _settle(self, number: str, done: bool) -> None:
+        """Tell the ledger without waiting: this runs while a request is being cancelled."""
+
+        async def tell() -> None:
+            try:
+                async with asyncio.timeout(LEDGER_TIMEOUT_S):
+                    await call(self._ledger.settle, self._name, number, done)
+            except (TimeoutError, ApiError) as error:
+                logger.warning("the ledger was not told (%r); the next beat tells it", error)
+
+        task = asyncio.create_task(tell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                async with asyncio.timeout(LEDGER_TIMEOUT_S):
+                    await call(self._ledger.beat, self._name, dict(self._open))
+            except (TimeoutError, ApiError) as error:
+                logger.warning("the ledger did not hear this beat: %r", error)
+
+    async def close(self) -> None:
+        """End what runs beside requests."""
+        tasks = [task for task in (self._beating, *self._tasks) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,55 @@
+"""API keys: who asks, told by a hash of what they send."""
+
+import hmac
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import Request
+from pydantic import Field
+
+from deployments.accounts import Share
+from deployments.settings import StrictModel
+from graph.errors import ApiError
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+EVERYONE = Share("everyone")
+OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")
+
+
+class KeySettings(StrictModel):
+    """One user of the API."""
+
+    name: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[list[Hash], Field(min_length=1)]
+    """Of the key, in hexadecimal; several while keys are changed."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    requests_per_minute: Annotated[float | None, Field(ge=1)] = None
+    row_seconds: Annotated[float | None, Field(gt=0)] = None
+    """Outstanding at once: seconds of audio, twice under guidance."""
+
+    def share(self) -> Share:
+        """Return what its requests may have."""
+        return Share(self.name, self.weight, self.requests_per_minute, self.row_seconds)
+
+
+def share_of(request: Request, keys: Sequence[KeySettings]) -> Share:
+    """Return whose request it is: everyone's where no keys are configured.
+
+    Keys come as OpenAI's clients send them, `Authorization: Bearer`, or as ElevenLabs' do,
+    `xi-api-key`. Raises ApiError 401.
+    """
+    if not keys or request.url.path.startswith(OPEN_PATHS):
+        return EVERYONE
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    sent = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("xi-api-key", "")
+    found = sha256(sent.encode()).hexdigest()
+    # Every hash is compared, in constant time: how long it takes tells nothing of the keys.
+    known = [(hmac.compare_digest(found, one), key) for key in keys for one in key.sha256]
+    fitting = [key for fits, key in known if fits]
+    if sent and fitting:
+        return fitting[0].share()
+    message = "send your API key as 'Authorization: Bearer ...' or 'xi-api-key: ...'"
+    problem = "the API key is not known" if sent else "no API key"
+    headers = {"www-authenticate": "Bearer"}
+    raise ApiError(401, "invalid_api_key", f"{problem}; {message}", headers=headers)

@@ -1,0 +1,49 @@
+"""GET /v1/limits: what one may ask for."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+
+from graph.errors import ErrorBody
+from graph.service import Served
+
+
+class KeyLimits(BaseModel):
+    """What the requests of this key may have."""
+
+    name: str
+    weight: float
+    """Its part of a busy model, beside the weights of others."""
+    requests_per_minute: float | None
+    row_seconds: float | None
+    """Outstanding at once: seconds of audio, twice under guidance. Null: no bound of its own."""
+
+
+class LimitsAnswer(BaseModel):
+    """Every limit that applies to this key's requests."""
+
+    max_body_bytes: int
+    max_text_chars: int
+    max_duration_s: float
+    max_clips: int
+    max_upload_bytes: int
+    max_upload_s: float
+    max_upload_channels: int
+    max_wait_s: float
+    local_row_seconds: float
+    key: KeyLimits
+
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/limits", responses={401: {"model": ErrorBody}})
+async def get_limits(request: Request, service: Served) -> LimitsAnswer:
+    """Say every limit, and what this key may have."""
+    share = request.state.share
+    key = KeyLimits(
+        name=share.name,
+        weight=share.weight,
+        requests_per_minute=share.requests_per_minute,
+        row_seconds=share.row_seconds,
+    )
+    return LimitsAnswer(key=key, **service.limits.model_dump(exclude={"keys"}))

@@ -1,0 +1,33 @@
+"""The ledger on a real cluster: it may die, and comes back with what ingresses have let in."""
+
+from ray import serve
+from ray.exceptions import RayActorError
+
+from tests.cluster.conftest import APPLICATION, Deployed, until
+
+CLIPS = {"prompt": "calm piano", "duration": 30, "seed": 3, "stream": True, "n": 8}
+EVENTS = {"accept": "text/event-stream"}
+PRICE = 8 * 30.0 * 2
+
+
+def backlog() -> dict[str, float] | None:
+    """Row-seconds outstanding, by model; None where the ledger does not answer."""
+    ledger = serve.get_deployment_handle("ledger", APPLICATION)
+    try:
+        found: dict[str, float] = ledger.snapshot.remote().result(timeout_s=30)["backlog"]
+    except RayActorError:
+        return None
+    return found
+
+
+def test_a_ledger_that_dies_has_its_charges_back(deployed: Deployed):
+    """Meanwhile requests are let in under the local cap."""
+    with deployed.http.stream("POST", "/v1/generations", json=CLIPS, headers=EVENTS) as response:
+        parts = response.iter_bytes()
+        next(parts)
+        assert backlog() == {"music": PRICE}
+        deployed.replica("ledger").kill()
+        assert deployed.generate(duration=1).status_code == 200
+        until(lambda: backlog() == {"music": PRICE})
+        next(parts)
+    until(lambda: backlog() == {})

@@ -1,0 +1,123 @@
+"""Who is let in: fair between keys, honest about waiting, and never a refusal without work."""
+
+import pytest
+
+from deployments.accounts import ASSUMED_SPEED, LEASE_S, Accounts, Charge, Share
+
+MAX_WAIT_S = 10.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Desk:
+    """Asks for one ingress, and counts."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.accounts = Accounts(self.clock)
+        self.asked = 0
+
+    def ask(self, key: str | Share = "a", price: float = 4.0, ingress: str = "i"):
+        share = key if isinstance(key, Share) else Share(key)
+        self.asked += 1
+        charge = Charge(share.name, share.weight, "music", price)
+        return self.accounts.admit(ingress, str(self.asked), charge, share, MAX_WAIT_S)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.mark.parametrize("price", [1, 1e6])
+def test_an_idle_system_never_refuses(desk: Desk, price: float):
+    for key in "abc":
+        assert desk.ask(key, price).admitted, "its first, whatever it asks"
+
+
+def test_a_busy_model_refuses_and_says_when_to_come_again(desk: Desk):
+    limit = ASSUMED_SPEED * MAX_WAIT_S
+    admitted = [desk.ask().admitted for _ in range(8)]
+    assert admitted == [True] * int(limit / 4) + [False] * 3
+    verdict = desk.ask()
+    assert verdict.refused_for == "busy"
+    assert verdict.wait_s == pytest.approx(4 / ASSUMED_SPEED)
+    desk.clock.now += verdict.wait_s
+    desk.accounts.settle("i", "1", done=True)
+    assert desk.ask().admitted
+
+
+def test_who_asks_late_gets_a_share_of_its_weight(desk: Desk):
+    heavy = Share("heavy", weight=3)
+    while desk.ask("greedy", 1).admitted:
+        pass
+    mine = sum(desk.ask(heavy, 1).admitted for _ in range(100))
+    assert mine == pytest.approx(0.75 * ASSUMED_SPEED * MAX_WAIT_S, abs=1)
+    assert not desk.ask("greedy", 1).admitted
+    assert desk.ask("third", 1).admitted
+
+
+def test_a_key_has_no_more_outstanding_than_it_may(desk: Desk):
+    share = Share("a", row_seconds=10)
+    assert [desk.ask(share).admitted for _ in range(3)] == [True, True, False]
+    verdict = desk.ask(share)
+    assert verdict.refused_for == "key"
+    assert verdict.wait_s == pytest.approx(2 / ASSUMED_SPEED)
+    desk.accounts.settle("i", "1", done=False)
+    assert desk.ask(share).admitted
+    assert desk.ask(Share("b", row_seconds=1), 5).admitted, "one it always may"
+
+
+def test_a_keys_rate(desk: Desk):
+    share = Share("a", requests_per_minute=3)
+    assert [desk.ask(share, 0.1).admitted for _ in range(4)] == [True] * 3 + [False]
+    verdict = desk.ask(share, 0.1)
+    assert (verdict.refused_for, verdict.wait_s) == ("rate", pytest.approx(20))
+    desk.clock.now += 19
+    desk.accounts.beat("i", {})
+    assert not desk.ask(share, 0.1).admitted
+    desk.clock.now += 1.01
+    assert desk.ask(share, 0.1).admitted
+
+
+def test_speed_is_measured_while_there_is_work(desk: Desk):
+    for _ in range(30):
+        assert desk.ask("a", 10).admitted
+        desk.clock.now += 1
+        desk.accounts.settle("i", str(desk.asked), done=True)
+        desk.clock.now += 100  # idle: says nothing of the speed
+        desk.accounts.beat("i", {})
+    assert desk.accounts.speeds()["music"] == pytest.approx(10, rel=0.2)
+    for number in range(17):
+        assert desk.ask("a", 5).admitted, number
+
+
+def test_work_that_was_left_does_not_count_as_done(desk: Desk):
+    desk.ask("a", 1000)
+    desk.accounts.settle("i", "1", done=False)
+    assert desk.accounts.speeds()["music"] == pytest.approx(ASSUMED_SPEED)
+    assert desk.accounts.backlog() == {}
+
+
+def test_a_silent_ingress_loses_its_charges(desk: Desk):
+    desk.ask("a", 100, ingress="gone")
+    charge = Charge("a", 1.0, "music", 7)
+    for _ in range(4):
+        desk.clock.now += LEASE_S / 3
+        desk.accounts.beat("alive", {"x": charge})
+    assert desk.accounts.backlog() == {"music": 7}
+
+
+def test_a_restarted_ledger_has_its_charges_back_from_beats(desk: Desk):
+    desk.ask("a", 5)
+    fresh = Accounts(desk.clock)
+    fresh.beat("i", {"1": Charge("a", 1.0, "music", 5)})
+    assert fresh.backlog() == {"music": 5}
+    fresh.settle("i", "1", done=True)
+    assert fresh.backlog() == {}
