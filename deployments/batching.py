@@ -4,6 +4,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from deployments.metrics import BatchMetrics
 from deployments.settings import BatchTunables
 from deployments.worker import Worker
 
@@ -30,6 +31,7 @@ class Batches:
         self.busy = 0
         """Items that wait or are worked on."""
         self._items = self._batches = 0
+        self._metrics = BatchMetrics()
         self.tune({})
 
     def load(self) -> "BatchLoad":
@@ -66,6 +68,7 @@ class Batches:
         """Run a batch's items together on the thread."""
         self._batches += 1
         self._items += len(batch)
+        self._metrics.formed(len(batch), total_seconds(batch))
         return await self._worker.run(function, [item for _, item in batch])
 
     async def probe(self, function: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
+from deployments.metrics import EngineMetrics
 from deployments.settings import NoTunables, TokenModelSettings
 from deployments.worker import Health, Worker, prepare_hub
 
@@ -40,6 +41,7 @@ class TokenModel:
         )
         self._encoder = Worker()
         self._health = Health()
+        self._metrics = EngineMetrics()
         self._requests = self._completed = self._cancelled = 0
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
@@ -52,6 +54,9 @@ class TokenModel:
 
     async def load(self) -> "Load":
         """Return what this replica is doing."""
+        return self._load()
+
+    def _load(self) -> "Load":
         engine = self._model.loop.engine
         done, steps = engine.statistics, max(engine.statistics.steps, 1)
         return self._params.Load(
@@ -84,6 +89,7 @@ class TokenModel:
             chunks = self._model.loop.generate(request, chunk_frames, first_chunk_frames)
             async with aclosing(chunks):
                 async for chunk in chunks:
+                    self._metrics.update(self._load())
                     codes = self._params.Codes.pack(chunk)
                     yield self._params.Generated(codes, *request.seconds_waited_and_run())
 
@@ -101,6 +107,7 @@ class TokenModel:
             raise
         finally:
             self._requests -= 1
+            self._metrics.update(self._load())
         self._completed += 1
 
     async def check_health(self) -> None:

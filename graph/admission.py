@@ -11,6 +11,7 @@ from uuid import uuid4
 from deployments.accounts import LEASE_S, Charge, Share, Verdict
 from graph.calls import call
 from graph.errors import ApiError
+from graph.metrics import Metrics
 from graph.settings import Limits
 
 LEDGER_TIMEOUT_S = 1.0
@@ -26,8 +27,8 @@ logger = logging.getLogger("ray.serve")
 class Admission:
     """Charges requests for as long as they last; one for each ingress replica."""
 
-    def __init__(self, ledger: Any, limits: Callable[[], Limits]) -> None:
-        self._ledger, self._limits = ledger, limits
+    def __init__(self, ledger: Any, limits: Callable[[], Limits], metrics: Metrics) -> None:
+        self._ledger, self._limits, self._metrics = ledger, limits, metrics
         self._name = uuid4().hex
         self._open: dict[str, Charge] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -42,6 +43,7 @@ class Admission:
         self._open[number] = charge
         try:
             verdict = await self._ask(number, charge, share)
+            self._metrics.priced(model, verdict.refused_for or "admitted", row_seconds)
             if verdict.refused_for:
                 code, reason = REASONS[verdict.refused_for]
                 wait = max(1, math.ceil(verdict.wait_s))

@@ -15,6 +15,8 @@ from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.admission import Admission
 from graph.guards import Guard
+from graph.metrics import Metrics
+from graph.observed import Observed
 from graph.registry import Registry
 from graph.routes import (
     analyze,
@@ -46,6 +48,7 @@ def create_app(service: Service, cors_origins: Sequence[str] = ()) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(Guard, service=service)
+    app.add_middleware(Observed, metrics=service.metrics)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"],
@@ -86,12 +89,14 @@ class Ingress:
         cors_origins: Sequence[str],
     ) -> None:
         application = serve.get_replica_context().app_name
+        metrics = Metrics()
         self._service = Service(
             registry=Registry(models, handles),
             statuses=lambda: asyncio.to_thread(_statuses, application),
             limits=Limits(),
             started_at=int(time.time()),
-            admission=Admission(handles[LEDGER], lambda: self._service.limits),
+            admission=Admission(handles[LEDGER], lambda: self._service.limits, metrics),
+            metrics=metrics,
         )
         self._cors_origins = cors_origins
 

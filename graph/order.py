@@ -16,6 +16,8 @@ class Order:
 
     share: Share
     """Whose it is."""
+    began: float
+    """When it was asked for, of `time.perf_counter`."""
     voice: Voice
     clips: list[ClipRequest]
     output: Output

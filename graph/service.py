@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from graph.admission import Admission
+from graph.metrics import Metrics
 from graph.pipeline import Pipeline
 from graph.registry import Registry
 from graph.settings import Limits
@@ -23,6 +24,7 @@ class Service:
     started_at: int
     """Unix seconds."""
     admission: Admission
+    metrics: Metrics
 
     @property
     def pipeline(self) -> Pipeline:

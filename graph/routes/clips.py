@@ -11,10 +11,12 @@ from pydantic import BaseModel, Field
 
 from engine.params import Codes
 from graph.audio.file import Growing, whole
+from graph.audio.output import Output
 from graph.calls import together
 from graph.errors import UNFORESEEN, body_of, described
 from graph.order import Order
 from graph.pipeline import Clip, ClipRequest, Progress
+from graph.registry import Voice
 from graph.routes.answers import timing
 from graph.service import Service
 from graph.streams import Streamed, event, merged
@@ -63,21 +65,36 @@ class AudioEvent(BaseModel):
     """In base64; all of a clip's, joined, are its file."""
 
 
-async def file_answer(service: Service, order: Order, began: float) -> Response:
+def ordered(
+    request: Request,
+    voice: Voice,
+    clips: list[ClipRequest],
+    output: Output,
+    *,
+    return_codes: bool = False,
+    headers: dict[str, str] | None = None,
+) -> Order:
+    """Return what a request comes to, and note its model for what counts it."""
+    state = request.state
+    state.model = voice.model.name
+    return Order(state.share, state.began, voice, clips, output, return_codes, headers or {})
+
+
+async def file_answer(service: Service, order: Order) -> Response:
     """Answer with the file of the only clip."""
     (wanted,) = order.clips
     async with _charged(service, order):
-        clip = await service.pipeline.clip(order.voice.model, wanted)
+        clip = await _clip(service, order, wanted)
     file = await asyncio.to_thread(whole, clip.audio, order.output, order.tags(wanted))
-    headers = order.all_headers() | {"server-timing": timing(clip.seconds, began)}
+    headers = order.all_headers() | {"server-timing": timing(clip.seconds, order.began)}
     return Response(file.data, media_type=order.output.kind.media_type, headers=headers)
 
 
 async def json_answer(service: Service, order: Order) -> Response:
     """Answer with every clip, in JSON."""
-    model, wanted = order.voice.model, order.clips
+    wanted = order.clips
     async with _charged(service, order):
-        clips = await together(service.pipeline.clip(model, one) for one in wanted)
+        clips = await together(_clip(service, order, one) for one in wanted)
 
     def body() -> str:
         all_of_them = []
@@ -90,6 +107,18 @@ async def json_answer(service: Service, order: Order) -> Response:
     return Response(
         await asyncio.to_thread(body), media_type="application/json", headers=order.all_headers()
     )
+
+
+async def _clip(service: Service, order: Order, wanted: ClipRequest) -> Clip:
+    clip = await service.pipeline.clip(order.voice.model, wanted)
+    _count(service, order, clip)
+    return clip
+
+
+def _count(service: Service, order: Order, clip: Clip) -> None:
+    counted = service.metrics.clip(order.voice.model.name, order.began)
+    counted.came(clip.audio.samples / clip.audio.sample_rate)
+    counted.ended()
 
 
 async def growing_answer(service: Service, order: Order) -> Response:
@@ -175,6 +204,7 @@ async def _whole_clip(
                 )
                 yield event("progress", told)
     assert isinstance(answer, Clip)
+    _count(service, order, answer)
     file = await asyncio.to_thread(whole, answer.audio, order.output, order.tags(wanted))
     yield await asyncio.to_thread(_audio_event, number, file.data)
     made[number] = _described(order, wanted, answer.codes, file.seconds, None)
@@ -188,11 +218,16 @@ async def file_parts(
     file = Growing(
         order.output, codec.sample_rate, codec.channels, order.samples(wanted), order.tags(wanted)
     )
+    counted = service.metrics.clip(order.voice.model.name, order.began)
     async with aclosing(service.pipeline.stream(order.voice.model, wanted)) as parts:
         async for part in parts:
             codes.append(part.codes)
-            if data := await asyncio.to_thread(file.add, part.audio):
+            data = await asyncio.to_thread(file.add, part.audio)
+            if part.audio.samples:
+                counted.came(part.audio.samples / codec.sample_rate)
+            if data:
                 yield data
+    counted.ended()
     yield await asyncio.to_thread(file.end)
 
 

@@ -6,10 +6,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from deployments.settings import AudioGenSettings, TokenModelSettings
 from graph.guards import JsonRoute
-from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, FILES, HEADERS
-from graph.routes.clips import growing_answer
+from graph.routes.clips import growing_answer, ordered
 from graph.schemas.familiar import SoundBody, output_named
 from graph.service import Served
 
@@ -40,4 +39,4 @@ async def sound_generation(
     kind = TokenModelSettings if body.model_id else AudioGenSettings
     voice = await service.registry.voice(service.registry.pick(kind, body.model_id))
     clip = ClipRequest(body.params(voice, service.limits))
-    return await growing_answer(service, Order(request.state.share, voice, [clip], output))
+    return await growing_answer(service, ordered(request, voice, [clip], output))

@@ -1,16 +1,13 @@
 """POST /generate/music and /generate/audio: text in, a WAV file out."""
 
-import time
-
 from fastapi import APIRouter, Request, Response
 
 from deployments.settings import AudioGenSettings, MusicGenSettings, TokenModelSettings
 from graph.audio.output import Output
 from graph.guards import JsonRoute
-from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, HEADERS, TIMING, WAV
-from graph.routes.clips import file_answer
+from graph.routes.clips import file_answer, ordered
 from graph.schemas.generation import GenerateBody
 from graph.service import Served, Service
 
@@ -37,8 +34,7 @@ async def generate_audio(request: Request, body: GenerateBody, service: Served) 
 async def _generate(
     kind: type[TokenModelSettings], request: Request, body: GenerateBody, service: Service
 ) -> Response:
-    begun = time.perf_counter()
     voice = await service.registry.voice(service.registry.pick(kind, body.model))
     params = body.params(voice, service.limits)
-    order = Order(request.state.share, voice, [ClipRequest(params)], Output())
-    return await file_answer(service, order, begun)
+    order = ordered(request, voice, [ClipRequest(params)], Output())
+    return await file_answer(service, order)

@@ -1,6 +1,5 @@
 """POST /v1/generations: all that the language models can do, for one clip or several."""
 
-import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -8,7 +7,6 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from deployments.accounts import Share
 from deployments.settings import MusicGenSettings, TokenModelSettings
 from engine.params import Codes, Waveform
 from graph import codes_file
@@ -24,6 +22,7 @@ from graph.routes.clips import (
     file_answer,
     growing_answer,
     json_answer,
+    ordered,
 )
 from graph.schemas.generation import GenerationsBody
 from graph.service import Served, Service
@@ -88,18 +87,17 @@ router = APIRouter(tags=["generate"], route_class=GenerationsRoute)
 @router.post("/v1/generations", response_class=Response, responses=ANSWERS, openapi_extra=BODY)
 async def generations(request: Request, service: Served) -> Response:
     """Generate music or sounds from texts, a melody, or the beginning of a clip."""
-    begun = time.perf_counter()
     body, files = await _read(request)
     events = EVENTS in request.headers.get("accept", "")
     if body.stream:
         _check_stream(body, events)
-    order = await _order(request.state.share, body, files, service)
+    order = await _order(request, body, files, service)
     if events:
         return await event_answer(request, service, order, stream=body.stream)
     if body.stream:
         return await growing_answer(service, order)
     if len(order.clips) == 1 and not body.return_codes:
-        return await file_answer(service, order, begun)
+        return await file_answer(service, order)
     return await json_answer(service, order)
 
 
@@ -117,7 +115,7 @@ def _check_stream(body: GenerationsBody, events: bool) -> None:
 
 
 async def _order(
-    share: Share, body: GenerationsBody, files: dict[str, bytes], service: Service
+    request: Request, body: GenerationsBody, files: dict[str, bytes], service: Service
 ) -> Order:
     output = body.output()
     model = service.registry.pick(TokenModelSettings, body.model)
@@ -132,7 +130,7 @@ async def _order(
         assert isinstance(model, MusicGenSettings)
         headers[MELODY_STEMS] = "separated" if model.stem_separation else "whole"
     clips = [ClipRequest(params, diffusion, body.include_prompt) for params in wanted]
-    return Order(share, voice, clips, output, body.return_codes, headers)
+    return ordered(request, voice, clips, output, return_codes=body.return_codes, headers=headers)
 
 
 async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:

@@ -14,7 +14,7 @@ from graph.guards import JsonRoute
 from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, FILES, HEADERS
-from graph.routes.clips import charged_parts, file_parts, growing_answer, told_errors
+from graph.routes.clips import charged_parts, file_parts, growing_answer, ordered, told_errors
 from graph.schemas.familiar import SpeechBody
 from graph.service import Served, Service
 from graph.streams import Streamed
@@ -60,7 +60,7 @@ async def speech(request: Request, body: SpeechBody, service: Served) -> Respons
     model = service.registry.pick(TokenModelSettings, body.model)
     voice = await service.registry.voice(model)
     clip = ClipRequest(body.params(voice, service.limits))
-    order = Order(request.state.share, voice, [clip], body.output())
+    order = ordered(request, voice, [clip], body.output())
     if body.stream_format == "audio":
         return await growing_answer(service, order)
     made = charged_parts(service, order, _events(service, order))

@@ -36,6 +36,7 @@ from engine.params import (
 )
 from graph.admission import Admission
 from graph.ingress import create_app
+from graph.metrics import Metrics
 from graph.registry import Registry
 from graph.service import Service
 from graph.settings import Limits
@@ -206,8 +207,9 @@ def serving(
     ledger: LocalLedger | None = None,
 ) -> Service:
     """What an ingress has, over handles that need no cluster."""
-    admission = Admission(ledger or LocalLedger(), lambda: service.limits)
-    service = Service(Registry(models, handles), statuses, limits, 1, admission)
+    metrics = Metrics()
+    admission = Admission(ledger or LocalLedger(), lambda: service.limits, metrics)
+    service = Service(Registry(models, handles), statuses, limits, 1, admission, metrics)
     return service
 
 

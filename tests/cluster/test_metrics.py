@@ -1,0 +1,44 @@
+"""Metrics as Prometheus sees them, and a dashboard that asks for nothing else."""
+
+import json
+import re
+from contextlib import suppress
+
+import httpx
+import ray
+
+from tests.cluster.conftest import ROOT, Deployed, until
+
+
+def scraped() -> str:
+    """What every node exports, in Prometheus' text format."""
+    ports = [node["MetricsExportPort"] for node in ray.nodes() if node["Alive"]]
+    return "".join(httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in ports)
+
+
+def names(text: str) -> set[str]:
+    return set(re.findall(r"^(ray_\w+?)(?:_bucket|_count)?\{", text, re.MULTILINE))
+
+
+def test_what_the_dashboard_shows_is_measured(deployed: Deployed):
+    body = {"prompt": "calm piano", "duration": 2, "stream": True}
+    assert deployed.http.post("/v1/generations", json=body).status_code == 200
+    assert deployed.http.post("/v1/generations", json={}).status_code == 422
+    dashboard = json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"ray_\w+", query)}
+    wanted = {name.removesuffix("_bucket").removesuffix("_count") for name in asked}
+    assert len(wanted) > 10
+    missing: set[str] = set()
+
+    def all_there() -> bool:
+        nonlocal missing
+        missing = wanted - names(scraped())
+        return not missing
+
+    with suppress(AssertionError):
+        until(all_there)
+    assert not missing
+    text = scraped()
+    assert re.search(r'ray_audiocraft_requests_total\{[^}]*outcome="422"', text)
+    assert re.search(r'ray_audiocraft_slots\{[^}]*deployment="music"[^}]*\} 32', text)
