@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.admission import Admission
+from graph.cache import Cache
 from graph.guards import Guard
 from graph.metrics import Metrics
 from graph.observed import Observed
@@ -97,6 +98,7 @@ class Ingress:
             started_at=int(time.time()),
             admission=Admission(handles[LEDGER], lambda: self._service.limits, metrics),
             metrics=metrics,
+            cache=Cache(lambda: self._service.limits.cache_bytes),
         )
         self._cors_origins = cors_origins
 

@@ -52,6 +52,11 @@ class Metrics:
             description="Price of requests, by what admission said: `admitted`, or why not.",
             tag_keys=("model", "verdict"),
         )
+        self._cache = Counter(
+            "audiocraft_cache",
+            description="Repeatable requests: `hit`, `joined` one that was being made, or `miss`.",
+            tag_keys=("model", "found"),
+        )
 
     def answered(self, path: str, model: str, outcome: str, seconds: float) -> None:
         """Count an answer."""
@@ -61,6 +66,10 @@ class Metrics:
     def priced(self, model: str, verdict: str, row_seconds: float) -> None:
         """Count what admission said."""
         self._row_seconds.inc(row_seconds, {"model": model, "verdict": verdict})
+
+    def looked_up(self, model: str, found: str) -> None:
+        """Count what the cache had of a request."""
+        self._cache.inc(1, {"model": model, "found": found})
 
     def clip(self, model: str, began: float) -> "ClipMetrics":
         """Follow a clip that was asked for at `began`, of `time.perf_counter`."""

@@ -1,5 +1,6 @@
 """What a request to generate comes to, whichever way it is answered."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from deployments.accounts import Share
@@ -22,6 +23,8 @@ class Order:
     clips: list[ClipRequest]
     output: Output
     return_codes: bool = False
+    repeatable: bool = False
+    """Whether the same request would get the same again, and may be given what is kept."""
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -34,6 +37,12 @@ class Order:
         """Its price: seconds of audio to make, by the rows that each step takes."""
         rate = self.voice.codec.frame_rate
         return sum(_rows(c.params) * c.params.frames / rate for c in self.clips)
+
+    @property
+    def key(self) -> Hashable:
+        """What makes its answer, all of it."""
+        model = self.voice.model.name
+        return model, tuple(self.clips), self.output, self.return_codes
 
     def all_headers(self) -> dict[str, str]:
         """Return what the answer says of itself."""

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from graph.admission import Admission
+from graph.cache import Cache
 from graph.metrics import Metrics
 from graph.pipeline import Pipeline
 from graph.registry import Registry
@@ -25,6 +26,7 @@ class Service:
     """Unix seconds."""
     admission: Admission
     metrics: Metrics
+    cache: Cache
 
     @property
     def pipeline(self) -> Pipeline:

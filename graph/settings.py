@@ -37,6 +37,8 @@ class Limits(StrictModel):
     max_upload_channels: Annotated[int, Field(ge=1)] = 2
     keys: tuple[KeySettings, ...] = ()
     """Of the API; without any, everyone may ask."""
+    cache_bytes: Annotated[int, Field(ge=0)] = 64_000_000
+    """Of answers that an ingress keeps."""
     max_wait_s: Annotated[float, Field(gt=0)] = 60.0
     """Who would wait longer for a model is refused, unless it has less than its share of it."""
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0

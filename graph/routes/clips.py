@@ -1,4 +1,4 @@
-"""Four answers to a request to generate: a file, JSON, a file that grows, and events."""
+"""The answers to a request to generate: a file, JSON, a file that grows, or events."""
 
 import asyncio
 import base64
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from engine.params import Codes
 from graph.audio.file import Growing, whole
 from graph.audio.output import Output
+from graph.cache import Answer, Found
 from graph.calls import together
 from graph.errors import UNFORESEEN, body_of, described
 from graph.order import Order
@@ -72,41 +73,60 @@ def ordered(
     output: Output,
     *,
     return_codes: bool = False,
+    repeatable: bool = False,
     headers: dict[str, str] | None = None,
 ) -> Order:
     """Return what a request comes to, and note its model for what counts it."""
     state = request.state
     state.model = voice.model.name
-    return Order(state.share, state.began, voice, clips, output, return_codes, headers or {})
+    return Order(
+        state.share, state.began, voice, clips, output, return_codes, repeatable, headers or {}
+    )
 
 
-async def file_answer(service: Service, order: Order) -> Response:
-    """Answer with the file of the only clip."""
+async def whole_answer(service: Service, order: Order) -> Response:
+    """Answer with the file of the only clip, or with all and their codes in JSON.
+
+    What the same request would get again is kept; while it is made, others wait for it as well.
+    """
+    make = _file if len(order.clips) == 1 and not order.return_codes else _json
+    if order.repeatable and service.limits.cache_bytes:
+        answer, found = await service.cache.get(order.key, lambda: make(service, order))
+        service.metrics.looked_up(order.voice.model.name, found)
+        return _response(answer, found)
+    return _response(await make(service, order), None)
+
+
+def _response(answer: Answer, found: Found | None) -> Response:
+    headers = answer.headers | ({"x-cache": found} if found else {})
+    if found in ("hit", "joined"):
+        headers.pop("server-timing", None)  # it tells of another request
+    return Response(answer.body, media_type=answer.media_type, headers=headers)
+
+
+async def _file(service: Service, order: Order) -> Answer:
     (wanted,) = order.clips
     async with _charged(service, order):
         clip = await _clip(service, order, wanted)
     file = await asyncio.to_thread(whole, clip.audio, order.output, order.tags(wanted))
     headers = order.all_headers() | {"server-timing": timing(clip.seconds, order.began)}
-    return Response(file.data, media_type=order.output.kind.media_type, headers=headers)
+    return Answer(file.data, order.output.kind.media_type, headers)
 
 
-async def json_answer(service: Service, order: Order) -> Response:
-    """Answer with every clip, in JSON."""
+async def _json(service: Service, order: Order) -> Answer:
     wanted = order.clips
     async with _charged(service, order):
         clips = await together(_clip(service, order, one) for one in wanted)
 
-    def body() -> str:
+    def body() -> bytes:
         all_of_them = []
         for one, clip in zip(wanted, clips, strict=True):
             file = whole(clip.audio, order.output, order.tags(one))
             data = base64.b64encode(file.data).decode()
             all_of_them.append(_described(order, one, clip.codes, file.seconds, data))
-        return _answer(order, all_of_them).model_dump_json(exclude_none=True)
+        return _answer(order, all_of_them).model_dump_json(exclude_none=True).encode()
 
-    return Response(
-        await asyncio.to_thread(body), media_type="application/json", headers=order.all_headers()
-    )
+    return Answer(await asyncio.to_thread(body), "application/json", order.all_headers())
 
 
 async def _clip(service: Service, order: Order, wanted: ClipRequest) -> Clip:
@@ -122,7 +142,10 @@ def _count(service: Service, order: Order, clip: Clip) -> None:
 
 
 async def growing_answer(service: Service, order: Order) -> Response:
-    """Answer with the file of the only clip while it is made."""
+    """Answer with the file of the only clip while it is made, or at once where it is kept."""
+    if order.repeatable and (kept := service.cache.kept(order.key)):
+        service.metrics.looked_up(order.voice.model.name, "hit")
+        return _response(kept, "hit")
     (wanted,) = order.clips
     media_type, headers = order.output.kind.media_type, order.all_headers()
     parts = charged_parts(service, order, file_parts(service, order, wanted, []))

@@ -7,7 +7,7 @@ from graph.audio.output import Output
 from graph.guards import JsonRoute
 from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, HEADERS, TIMING, WAV
-from graph.routes.clips import file_answer, ordered
+from graph.routes.clips import ordered, whole_answer
 from graph.schemas.generation import GenerateBody
 from graph.service import Served, Service
 
@@ -36,5 +36,7 @@ async def _generate(
 ) -> Response:
     voice = await service.registry.voice(service.registry.pick(kind, body.model))
     params = body.params(voice, service.limits)
-    order = ordered(request, voice, [ClipRequest(params)], Output())
-    return await file_answer(service, order)
+    clips, repeatable = [ClipRequest(params)], body.seed is not None
+    return await whole_answer(
+        service, ordered(request, voice, clips, Output(), repeatable=repeatable)
+    )

@@ -19,10 +19,9 @@ from graph.routes.answers import FILES, HEADERS, TIMING, UPLOAD_ERRORS
 from graph.routes.clips import (
     GenerationsAnswer,
     event_answer,
-    file_answer,
     growing_answer,
-    json_answer,
     ordered,
+    whole_answer,
 )
 from graph.schemas.generation import GenerationsBody
 from graph.service import Served, Service
@@ -96,9 +95,7 @@ async def generations(request: Request, service: Served) -> Response:
         return await event_answer(request, service, order, stream=body.stream)
     if body.stream:
         return await growing_answer(service, order)
-    if len(order.clips) == 1 and not body.return_codes:
-        return await file_answer(service, order)
-    return await json_answer(service, order)
+    return await whole_answer(service, order)
 
 
 def _check_stream(body: GenerationsBody, events: bool) -> None:
@@ -130,7 +127,15 @@ async def _order(
         assert isinstance(model, MusicGenSettings)
         headers[MELODY_STEMS] = "separated" if model.stem_separation else "whole"
     clips = [ClipRequest(params, diffusion, body.include_prompt) for params in wanted]
-    return ordered(request, voice, clips, output, return_codes=body.return_codes, headers=headers)
+    return ordered(
+        request,
+        voice,
+        clips,
+        output,
+        return_codes=body.return_codes,
+        repeatable=body.cache and body.seed is not None,
+        headers=headers,
+    )
 
 
 async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:

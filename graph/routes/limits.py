@@ -28,6 +28,7 @@ class LimitsAnswer(BaseModel):
     max_upload_bytes: int
     max_upload_s: float
     max_upload_channels: int
+    cache_bytes: int
     max_wait_s: float
     local_row_seconds: float
     key: KeyLimits

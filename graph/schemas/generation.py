@@ -125,6 +125,9 @@ class GenerationsBody(SamplingBody, OutputBody):
     include_prompt: Annotated[
         bool, Field(description="Whether the answer begins with what is continued.")
     ] = True
+    cache: Annotated[
+        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
+    ] = True
     stream: Annotated[
         bool,
         Field(description="Send the clip while it is made, from its first fraction of a second."),

@@ -92,7 +92,12 @@ def add_small_models(models: list[dict[str, Any]], folder: Path) -> None:
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
     config["http_options"]["port"] = free_port()
-    models = config["applications"][0]["args"]["models"]
+    application = config["applications"][0]
+    models = application["args"]["models"]
+    for deployment in application["deployments"]:
+        if deployment["name"] == "ingress":
+            # The same request twice shall be made twice.
+            deployment["user_config"]["cache_bytes"] = 0
     add_small_models(models, tmp_path_factory.mktemp("models"))
     for model in models:
         model |= {"num_gpus": FRACTIONS[model["name"]], "device": "cpu"}

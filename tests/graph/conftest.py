@@ -35,6 +35,7 @@ from engine.params import (
     Waveform,
 )
 from graph.admission import Admission
+from graph.cache import Cache
 from graph.ingress import create_app
 from graph.metrics import Metrics
 from graph.registry import Registry
@@ -209,7 +210,8 @@ def serving(
     """What an ingress has, over handles that need no cluster."""
     metrics = Metrics()
     admission = Admission(ledger or LocalLedger(), lambda: service.limits, metrics)
-    service = Service(Registry(models, handles), statuses, limits, 1, admission, metrics)
+    cache = Cache(lambda: service.limits.cache_bytes)
+    service = Service(Registry(models, handles), statuses, limits, 1, admission, metrics, cache)
     return service
 
 

@@ -21,7 +21,7 @@ from tests.graph.test_generations import samples
 from tests.graph.test_uploads import RATE
 
 PATH = "/v1/generations"
-BODY = {"prompt": "a", "duration": 3.3, "seed": 5}
+BODY = {"prompt": "a", "duration": 3.3, "seed": 5, "cache": False}
 EVENTS = {"accept": "text/event-stream"}
 
 
