@@ -17,6 +17,10 @@ ASSUMED_SPEED, ASSUMED_FOR_S = 2.0, 5.0
 """Row-seconds a second, for so many seconds of work, until more is known: real time."""
 
 
+SLOWEST = 0.01
+"""No speed is taken to be below it, whatever was measured."""
+
+
 @dataclass(frozen=True)
 class Share:
     """What the requests of one API key may have."""
@@ -59,17 +63,24 @@ class Speed:
 
     done: float = ASSUMED_SPEED * ASSUMED_FOR_S
     busy: float = ASSUMED_FOR_S
+    pending: float = 0.0
+    """Seconds of work since something was finished: they say nothing until something is."""
 
-    def worked(self, seconds: float) -> None:
-        """Take in that the model had work for so long."""
-        kept = 0.5 ** (seconds / HALF_LIFE_S)
-        self.done *= kept
-        self.busy = self.busy * kept + seconds
+    def finished(self, row_seconds: float) -> None:
+        """Take in what was finished by the work since the last time."""
+        kept = 0.5 ** (self.pending / HALF_LIFE_S)
+        self.done = self.done * kept + row_seconds
+        self.busy = self.busy * kept + self.pending
+        self.pending = 0.0
+
+    def left(self, part: float) -> None:
+        """Take in that so much of the pending work came to nothing."""
+        self.pending *= 1 - part
 
     @property
     def value(self) -> float:
         """Row-seconds a second."""
-        return self.done / self.busy
+        return max(self.done / self.busy, SLOWEST)
 
 
 @dataclass
@@ -115,9 +126,14 @@ class Accounts:
     def settle(self, ingress: str, number: str, *, done: bool) -> None:
         """End a charge; `done` where its work was finished and not left."""
         now = self._advance()
+        total = self.backlog()
         charge = self._of(ingress, now).charges.pop(number, None)
-        if charge and done:
-            self._speeds.setdefault(charge.model, Speed()).done += charge.row_seconds
+        if charge:
+            speed = self._speeds.setdefault(charge.model, Speed())
+            if done:
+                speed.finished(charge.row_seconds)
+            else:
+                speed.left(charge.row_seconds / total[charge.model])
 
     def beat(self, ingress: str, charges: Mapping[str, Charge]) -> None:
         """Keep an ingress's charges; after a restart, have them again."""
@@ -143,7 +159,7 @@ class Accounts:
         own = sum(c.row_seconds for c in self._charges() if c.key == charge.key)
         if share.row_seconds is None or not own:
             return None
-        over = own + charge.row_seconds - share.row_seconds
+        over = min(own, own + charge.row_seconds - share.row_seconds)
         return Verdict("key", over / self._speed(charge.model)) if over > 0 else None
 
     def _by_backlog(self, charge: Charge, max_wait_s: float) -> Verdict:
@@ -155,11 +171,11 @@ class Accounts:
         speed = self._speed(charge.model)
         limit = speed * max_wait_s
         fair = limit * charge.weight / sum(weights.values())
-        if not own or total + charge.row_seconds <= limit or own + charge.row_seconds <= fair:
+        if total <= limit or own <= fair:
             return Verdict(None, total / speed)
-        until_room = (total + charge.row_seconds - limit) / speed
-        until_share = (own + charge.row_seconds - fair) / (speed * own / total)
-        return Verdict("busy", min(until_room, until_share, total / speed))
+        until_room = (total - limit) / speed
+        until_share = (own - fair) / (speed * own / total)
+        return Verdict("busy", min(until_room, until_share))
 
     def _take(self, share: Share, now: float) -> float:
         """Take a request out of a key's rate; return the seconds until there is one, or 0."""
@@ -177,11 +193,11 @@ class Accounts:
     def _advance(self) -> float:
         """Let time pass: for models at work, and for ingresses that are gone."""
         now = self._clock()
-        for model in {charge.model for charge in self._charges()}:
-            self._speeds.setdefault(model, Speed()).worked(now - self._seen)
-        self._seen = now
         for name in [n for n, one in self._ingresses.items() if now - one.beat > LEASE_S]:
             del self._ingresses[name]
+        for model in {charge.model for charge in self._charges()}:
+            self._speeds.setdefault(model, Speed()).pending += now - self._seen
+        self._seen = now
         return now
 
     def _of(self, ingress: str, now: float) -> Ingress:

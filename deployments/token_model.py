@@ -113,6 +113,7 @@ class TokenModel:
     async def check_health(self) -> None:
         """Raise if the model no longer answers."""
         self._model.loop.check_alive()
+        self._metrics.update(self._load())
         steps = self._model.loop.engine.statistics.steps
         if self._health.needs_probe(steps, busy=self._requests > 0):
             probe = self._params.GenerationParams(text="probe", frames=1, seed=0)

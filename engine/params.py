@@ -51,6 +51,11 @@ class Waveform:
         """Samples of a channel."""
         return len(self.data) // (4 * self.channels)
 
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return self.samples / self.sample_rate
+
     def array(self) -> NDArray[np.float32]:
         """Return a read-only view, float32 [channels, samples]."""
         return np.frombuffer(self.data, "<f4").reshape(self.channels, -1)

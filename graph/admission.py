@@ -1,15 +1,16 @@
 """Whether a request is let in: asked of the ledger, whose word is kept alive by beats."""
 
 import asyncio
+import contextvars
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
 from deployments.accounts import LEASE_S, Charge, Share, Verdict
-from graph.calls import call
+from graph.calls import Method, call
 from graph.errors import ApiError
 from graph.metrics import Metrics
 from graph.settings import Limits
@@ -22,6 +23,11 @@ REASONS = {
     "busy": ("overloaded", "more is waiting than can start soon"),
 }
 logger = logging.getLogger("ray.serve")
+
+
+def _apart(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start work that no request owns: Serve cancels what bears the id of one that was left."""
+    return asyncio.create_task(work, context=contextvars.Context())
 
 
 class Admission:
@@ -37,9 +43,10 @@ class Admission:
     @asynccontextmanager
     async def charged(self, share: Share, model: str, row_seconds: float) -> AsyncIterator[None]:
         """Hold a charge. Raises ApiError 429 where the request is not let in."""
-        self._beating = self._beating or asyncio.create_task(self._beat())
+        if self._beating is None or self._beating.done():
+            self._beating = _apart(self._beat())
         charge = Charge(share.name, share.weight, model, row_seconds)
-        number, done = uuid4().hex, False
+        number, admitted, done = uuid4().hex, False, False
         self._open[number] = charge
         try:
             verdict = await self._ask(number, charge, share)
@@ -49,23 +56,21 @@ class Admission:
                 wait = max(1, math.ceil(verdict.wait_s))
                 message = f"{reason}; try again in {wait} s"
                 raise ApiError(429, code, message, headers={"retry-after": str(wait)})
+            admitted = True
             yield
             done = True
         finally:
             del self._open[number]
-            self._settle(number, done)
+            if admitted:
+                self._settle(number, done)
 
     async def _ask(self, number: str, charge: Charge, share: Share) -> Verdict:
         """Ask the ledger; where it is out of reach, hold to this replica's own cap."""
         limits = self._limits()
-        try:
-            async with asyncio.timeout(LEDGER_TIMEOUT_S):
-                verdict: Verdict = await call(
-                    self._ledger.admit, self._name, number, charge, share, limits.max_wait_s
-                )
+        told = self._name, number, charge, share, limits.max_wait_s
+        verdict: Verdict | None = await self._tell(self._ledger.admit, *told)
+        if verdict:
             return verdict
-        except (TimeoutError, ApiError) as error:
-            logger.warning("the ledger is out of reach (%r); the local cap holds", error)
         total = sum(one.row_seconds for one in self._open.values())
         alone = len(self._open) == 1
         full = total > limits.local_row_seconds and not alone
@@ -74,25 +79,31 @@ class Admission:
     def _settle(self, number: str, done: bool) -> None:
         """Tell the ledger without waiting: this runs while a request is being cancelled."""
 
-        async def tell() -> None:
-            try:
-                async with asyncio.timeout(LEDGER_TIMEOUT_S):
-                    await call(self._ledger.settle, self._name, number, done)
-            except (TimeoutError, ApiError) as error:
-                logger.warning("the ledger was not told (%r); the next beat tells it", error)
-
-        task = asyncio.create_task(tell())
+        task = _apart(self._tell(self._ledger.settle, self._name, number, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            try:
-                async with asyncio.timeout(LEDGER_TIMEOUT_S):
-                    await call(self._ledger.beat, self._name, dict(self._open))
-            except (TimeoutError, ApiError) as error:
-                logger.warning("the ledger did not hear this beat: %r", error)
+            await self._tell(self._ledger.beat, self._name, dict(self._open))
+
+    async def _tell(self, method: Method, *args: Any) -> Any:
+        """Call the ledger; return None where it is out of reach, whatever the reason."""
+        try:
+            async with asyncio.timeout(LEDGER_TIMEOUT_S):
+                return await call(method, *args)
+        except Exception as error:  # noqa: BLE001 - what counts requests must not fail them
+            logger.warning("the ledger is out of reach (%r); the local cap holds", error)
+            return None
+
+    async def snapshot(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return row-seconds outstanding, and finished a second of work, by model.
+
+        Raises ApiError 503 where the ledger is out of reach.
+        """
+        told = await call(self._ledger.snapshot)
+        return told["backlog"], told["speed"]
 
     async def close(self) -> None:
         """End what runs beside requests."""

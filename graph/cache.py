@@ -1,11 +1,13 @@
 """Answers to requests that can have but one: joined while they are made, and kept for a while."""
 
 import asyncio
+import contextvars
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
 
+ENTRY_BYTES = 2000
 Found = Literal["hit", "joined", "miss"]
 
 
@@ -16,6 +18,11 @@ class Answer:
     body: bytes
     media_type: str
     headers: dict[str, str]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, with what it is kept by."""
+        return len(self.body) + ENTRY_BYTES
 
 
 @dataclass
@@ -37,6 +44,7 @@ class Cache:
 
     def kept(self, key: Hashable) -> Answer | None:
         """Return the answer that is kept, if there is one."""
+        self._trim()
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
@@ -51,7 +59,9 @@ class Cache:
             return answer, "hit"
         found: Found = "joined"
         if key not in self._flights:
-            self._flights[key] = Flight(asyncio.create_task(self._make(key, make)))
+            # Not in the first one's context: Serve cancels what bears the id of one that left.
+            work = asyncio.create_task(self._make(key, make), context=contextvars.Context())
+            self._flights[key] = Flight(work)
             found = "miss"
         flight = self._flights[key]
         flight.waiters += 1
@@ -70,11 +80,12 @@ class Cache:
         return answer
 
     def _keep(self, key: Hashable, answer: Answer) -> None:
-        most = self._most_bytes()
-        if len(answer.body) > most:
-            return
-        self._kept[key] = answer
-        self._bytes += len(answer.body)
-        while self._bytes > most:
+        if answer.size <= self._most_bytes() and key not in self._kept:
+            self._kept[key] = answer
+            self._bytes += answer.size
+            self._trim()
+
+    def _trim(self) -> None:
+        while self._bytes > self._most_bytes():
             _, gone = self._kept.popitem(last=False)
-            self._bytes -= len(gone.body)
+            self._bytes -= gone.size

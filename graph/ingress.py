@@ -30,6 +30,7 @@ from graph.routes import (
     limits,
     models,
     openai,
+    stats,
 )
 from graph.service import Service
 from graph.settings import INGRESS, LEDGER, Limits
@@ -49,12 +50,12 @@ def create_app(service: Service, cors_origins: Sequence[str] = ()) -> FastAPI:
     )
     app.state.service = service
     app.add_middleware(Guard, service=service)
-    app.add_middleware(Observed, metrics=service.metrics)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=["*"],
         )  # fmt: skip
+    app.add_middleware(Observed, metrics=service.metrics)  # around all others
     errors.install(app)
     for router in (
         generate.router,
@@ -67,6 +68,7 @@ def create_app(service: Service, cors_origins: Sequence[str] = ()) -> FastAPI:
         analyze.router,
         models.router,
         limits.router,
+        stats.router,
         health.router,
     ):
         app.include_router(router)

@@ -14,7 +14,7 @@ from graph.errors import ApiError
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EVERYONE = Share("everyone")
-OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")
+OPEN_PATHS, DOCS = ("/healthz", "/readyz", "/docs", "/openapi.json"), "/static-offline-docs/"
 
 
 class KeySettings(StrictModel):
@@ -23,9 +23,9 @@ class KeySettings(StrictModel):
     name: Annotated[str, Field(min_length=1)]
     sha256: Annotated[list[Hash], Field(min_length=1)]
     """Of the key, in hexadecimal; several while keys are changed."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    requests_per_minute: Annotated[float | None, Field(ge=1)] = None
-    row_seconds: Annotated[float | None, Field(gt=0)] = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    requests_per_minute: Annotated[float | None, Field(ge=1, allow_inf_nan=False)] = None
+    row_seconds: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     """Outstanding at once: seconds of audio, twice under guidance."""
 
     def share(self) -> Share:
@@ -39,11 +39,12 @@ def share_of(request: Request, keys: Sequence[KeySettings]) -> Share:
     Keys come as OpenAI's clients send them, `Authorization: Bearer`, or as ElevenLabs' do,
     `xi-api-key`. Raises ApiError 401.
     """
-    if not keys or request.url.path.startswith(OPEN_PATHS):
+    path = request.scope["path"]
+    if not keys or path in OPEN_PATHS or path.startswith(DOCS):
         return EVERYONE
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     sent = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("xi-api-key", "")
-    found = sha256(sent.encode()).hexdigest()
+    found = sha256(sent.encode("latin-1")).hexdigest()
     # Every hash is compared, in constant time: how long it takes tells nothing of the keys.
     known = [(hmac.compare_digest(found, one), key) for key in keys for one in key.sha256]
     fitting = [key for fits, key in known if fits]

@@ -106,6 +106,7 @@ class ClipMetrics:
         else:
             late = now - self._first - self._audio_seconds
             self._metrics.part(self._model, max(late, 0.0))
+            self._first += max(late, 0.0)  # the player has waited, and goes on from here
         self._audio_seconds += audio_seconds
 
     def ended(self) -> None:

@@ -18,8 +18,8 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status, whole = time.perf_counter(), "none", False
-        scope = {**scope, "state": {**scope.get("state", {}), "began": began}}
+        began, status, whole = time.perf_counter(), "", False
+        scope.setdefault("state", {})["began"] = began
 
         async def noted(message: Message) -> None:
             nonlocal status, whole
@@ -31,6 +31,10 @@ class Observed:
 
         try:
             await self._app(scope, receive, noted)
+        except Exception:
+            if not status:  # whoever catches it answers with 500
+                status, whole = "500", True
+            raise
         finally:
             # A route that does not exist has no name: else every path would be a series of its own.
             path = getattr(scope.get("route"), "path", "none")

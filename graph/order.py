@@ -1,7 +1,8 @@
 """What a request to generate comes to, whichever way it is answered."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 
 from deployments.accounts import Share
 from engine.params import GenerationParams
@@ -36,13 +37,16 @@ class Order:
     def row_seconds(self) -> float:
         """Its price: seconds of audio to make, by the rows that each step takes."""
         rate = self.voice.codec.frame_rate
-        return sum(_rows(c.params) * c.params.frames / rate for c in self.clips)
+        return sum(_rows(c.params) * _frames_to_make(c.params) / rate for c in self.clips)
 
-    @property
     def key(self) -> Hashable:
-        """What makes its answer, all of it."""
+        """Return what makes its answer, all of it; uploads by their hash, so not on the event loop.
+
+        It is of one API key: others shall not learn what was asked for.
+        """
         model = self.voice.model.name
-        return model, tuple(self.clips), self.output, self.return_codes
+        clips = tuple(_without_uploads(clip) for clip in self.clips)
+        return self.share.name, model, clips, self.output, self.return_codes
 
     def all_headers(self) -> dict[str, str]:
         """Return what the answer says of itself."""
@@ -73,3 +77,14 @@ class Order:
 def _rows(params: GenerationParams) -> int:
     """Return 2 under guidance, a conditional and a null row; else 1."""
     return 1 if params.guidance_scale == 1 else 2
+
+
+def _frames_to_make(params: GenerationParams) -> int:
+    return params.frames - (params.prompt.frames if params.prompt else 0)
+
+
+def _without_uploads(clip: ClipRequest) -> Hashable:
+    uploads = [one.data for one in (clip.params.melody, clip.params.prompt) if one]
+    params = replace(clip.params, melody=None, prompt=None)
+    hashes = [sha256(data).digest() if data else None for data in uploads]
+    return replace(clip, params=params), bool(clip.params.melody), *hashes

@@ -222,11 +222,17 @@ class Pipeline:
             state = made.state
         return Waveform.pack(np.concatenate(parts, axis=1), info.sample_rate)
 
-    async def analyze(self, model: DiscriminatorsSettings, data: bytes, limits: Limits) -> Analysis:
-        """An uploaded file to what the discriminators say of it, window by window."""
+    async def read_to_analyze(
+        self, model: DiscriminatorsSettings, data: bytes, limits: Limits
+    ) -> Waveform:
+        """An uploaded file to samples, as discriminators take them. Raises InvalidAudio."""
+        info: DiscriminatorsInfo = await call(self._handles[model.name].info)
+        return await self.read(data, limits, info.sample_rate, info.channels)
+
+    async def analyze(self, model: DiscriminatorsSettings, audio: Waveform) -> Analysis:
+        """Say what the discriminators say of audio, window by window."""
         discriminators = self._handles[model.name]
         info: DiscriminatorsInfo = await call(discriminators.info)
-        audio = await self.read(data, limits, info.sample_rate, info.channels)
         samples, size = audio.array(), int(WINDOW_S * info.sample_rate)
         windows = [
             Waveform.pack(samples[:, start:end], info.sample_rate)

@@ -1,6 +1,7 @@
 """What the routes share: the models, the limits, and the health of the deployments."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,6 +33,16 @@ class Service:
     def pipeline(self) -> Pipeline:
         """What composes the models."""
         return Pipeline(self.registry)
+
+    def charged(
+        self, request: Request, model: str, seconds: float
+    ) -> AbstractAsyncContextManager[None]:
+        """Hold the charge of a request that works on so much audio, and note its model.
+
+        Raises ApiError 429 where it is not let in.
+        """
+        request.state.model = model
+        return self.admission.charged(request.state.share, model, seconds)
 
 
 def _service(request: Request) -> Service:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deployments.settings import (
     AnyModelSettings,
@@ -43,6 +43,16 @@ class Limits(StrictModel):
     """Who would wait longer for a model is refused, unless it has less than its share of it."""
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
     """What one ingress lets in at once while it cannot reach the ledger."""
+
+    @field_validator("keys")
+    @classmethod
+    def _told_apart(cls, keys: tuple[KeySettings, ...]) -> tuple[KeySettings, ...]:
+        names = [key.name for key in keys]
+        hashes = [one for key in keys for one in key.sha256]
+        for what, values in (("name", names), ("sha256", hashes)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"two keys have the same {what}")
+        return keys
 
     def media(self) -> MediaLimits:
         """Return what an uploaded file may be."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from pydantic import BaseModel, Field
 
 from deployments.settings import DiscriminatorsSettings
@@ -57,6 +57,7 @@ router = APIRouter(tags=["analyze"], route_class=UploadRoute, responses=UPLOAD_E
 
 @router.post("/analyze")
 async def analyze(
+    request: Request,
     service: Served,
     audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],
     threshold: Annotated[Threshold, Query(description="0.5 if left out.")] = None,
@@ -67,7 +68,10 @@ async def analyze(
 ) -> AnalyzeAnswer:
     """Score an audio file, of any length within the limits, by MPD, MSD and MS-STFT-D."""
     chosen = service.registry.pick(DiscriminatorsSettings, model)
-    found = await service.pipeline.analyze(chosen, await audio_file.read(), service.limits)
+    data = await audio_file.read()
+    audio = await service.pipeline.read_to_analyze(chosen, data, service.limits)
+    async with service.charged(request, chosen.name, audio.seconds):
+        found = await service.pipeline.analyze(chosen, audio)
     given = [one for one in (threshold, form_threshold) if one is not None]
     limit = given[0] if given else 0.5
     return AnalyzeAnswer(

@@ -91,7 +91,8 @@ async def whole_answer(service: Service, order: Order) -> Response:
     """
     make = _file if len(order.clips) == 1 and not order.return_codes else _json
     if order.repeatable and service.limits.cache_bytes:
-        answer, found = await service.cache.get(order.key, lambda: make(service, order))
+        key = await asyncio.to_thread(order.key)
+        answer, found = await service.cache.get(key, lambda: make(service, order))
         service.metrics.looked_up(order.voice.model.name, found)
         return _response(answer, found)
     return _response(await make(service, order), None)
@@ -143,7 +144,10 @@ def _count(service: Service, order: Order, clip: Clip) -> None:
 
 async def growing_answer(service: Service, order: Order) -> Response:
     """Answer with the file of the only clip while it is made, or at once where it is kept."""
-    if order.repeatable and (kept := service.cache.kept(order.key)):
+    kept = None
+    if order.repeatable:
+        kept = service.cache.kept(await asyncio.to_thread(order.key))
+    if kept:
         service.metrics.looked_up(order.voice.model.name, "hit")
         return _response(kept, "hit")
     (wanted,) = order.clips

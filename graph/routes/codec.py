@@ -76,6 +76,7 @@ decoding = APIRouter(prefix="/v1/codec", tags=["codec"], route_class=DecodeRoute
     },
 )
 async def encode(
+    request: Request,
     service: Served,
     audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],
     codebooks: Annotated[int | None, Form(description="Keep the first so many.")] = None,
@@ -90,7 +91,8 @@ async def encode(
     info = await service.registry.codec(chosen)
     kept = _codebooks(info, codebooks, bandwidth)
     audio = await service.pipeline.read_for(chosen, await audio_file.read(), service.limits)
-    made = await service.pipeline.encode(chosen, audio)
+    async with service.charged(request, chosen.name, audio.seconds):
+        made = await service.pipeline.encode(chosen, audio)
     codes = Codes.pack(made.array()[:kept])
     if layout == "safetensors":
         file = codes_file.write(codes, info, audio.samples, chosen.name)
@@ -162,8 +164,10 @@ async def decode(request: Request, service: Served) -> Response:
     read = _form if request.headers["content-type"].startswith(MULTIPART) else _json
     codes, samples, model = await read(request)
     chosen = service.registry.pick(EnCodecSettings, model)
-    check_seconds(codes, await service.registry.codec(chosen), service.limits.max_upload_s)
-    audio = await service.pipeline.decode(chosen, codes)
+    info = await service.registry.codec(chosen)
+    check_seconds(codes, info, service.limits.max_upload_s)
+    async with service.charged(request, chosen.name, codes.frames / info.frame_rate):
+        audio = await service.pipeline.decode(chosen, codes)
     if samples is not None:
         audio = Waveform.pack(audio.array()[:, :samples], audio.sample_rate)
     file = await asyncio.to_thread(whole, audio, Output())

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, Response, UploadFile
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 
 from deployments.settings import DiffusionSettings
 from engine.params import Codes, DiffusionParams, Waveform
@@ -34,6 +34,7 @@ router = APIRouter(
 
 @router.post("/decode")
 async def decode(
+    request: Request,
     service: Served,
     codes: Annotated[UploadFile, File(alias="codes_file", description="From /v1/codec/encode.")],
     seed: Seed = None,
@@ -45,7 +46,8 @@ async def decode(
     info = await service.registry.codec(chosen)
     codes_file.check_seconds(array, info, service.limits.max_duration_s)
     params = DiffusionParams(array, _drawn(seed))
-    audio = await service.pipeline.diffused(chosen, params)
+    async with service.charged(request, chosen.name, array.frames / info.frame_rate):
+        audio = await service.pipeline.diffused(chosen, params)
     return await _answer(
         chosen, params, Waveform.pack(audio.array()[:, :samples], audio.sample_rate)
     )
@@ -53,6 +55,7 @@ async def decode(
 
 @router.post("/regenerate")
 async def regenerate(
+    request: Request,
     service: Served,
     audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],
     seed: Seed = None,
@@ -66,7 +69,9 @@ async def regenerate(
     codes = Codes.pack((await service.pipeline.encode(codec, audio)).array()[: info.codebooks])
     codes_file.check_seconds(codes, info, service.limits.max_duration_s)
     params = DiffusionParams(codes, _drawn(seed), equalize=False, samples=audio.samples)
-    return await _answer(chosen, params, await service.pipeline.diffused(chosen, params))
+    async with service.charged(request, chosen.name, audio.seconds):
+        made = await service.pipeline.diffused(chosen, params)
+    return await _answer(chosen, params, made)
 
 
 def _drawn(seed: int | None) -> int:

@@ -36,7 +36,7 @@ async def _generate(
 ) -> Response:
     voice = await service.registry.voice(service.registry.pick(kind, body.model))
     params = body.params(voice, service.limits)
-    clips, repeatable = [ClipRequest(params)], body.seed is not None
+    clips, repeatable = [ClipRequest(params)], body.repeatable
     return await whole_answer(
         service, ordered(request, voice, clips, Output(), repeatable=repeatable)
     )

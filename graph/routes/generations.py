@@ -133,7 +133,7 @@ async def _order(
         clips,
         output,
         return_codes=body.return_codes,
-        repeatable=body.cache and body.seed is not None,
+        repeatable=body.repeatable,
         headers=headers,
     )
 

@@ -60,7 +60,7 @@ async def speech(request: Request, body: SpeechBody, service: Served) -> Respons
     model = service.registry.pick(TokenModelSettings, body.model)
     voice = await service.registry.voice(model)
     clip = ClipRequest(body.params(voice, service.limits))
-    order = ordered(request, voice, [clip], body.output(), repeatable=body.seed is not None)
+    order = ordered(request, voice, [clip], body.output(), repeatable=body.repeatable)
     if body.stream_format == "audio":
         return await growing_answer(service, order)
     made = charged_parts(service, order, _events(service, order))

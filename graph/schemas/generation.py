@@ -35,6 +35,9 @@ class SamplingBody(RequestModel):
         Field(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out."),
     ] = None
     model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
+    cache: Annotated[
+        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
+    ] = True
 
     @field_validator("temperature")
     @classmethod
@@ -50,6 +53,11 @@ class SamplingBody(RequestModel):
             message = f"{field}: {self.duration:g} s; allowed: from {shortest:g} to {longest:g} s"
             raise ApiError(422, "invalid_value", message, field)
         return int(self.duration * voice.codec.frame_rate)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same body has but one answer, and one that was kept will do."""
+        return self.cache and self.seed is not None
 
     def drawn_seed(self) -> int:
         """Return the seed, or a new one."""
@@ -124,9 +132,6 @@ class GenerationsBody(SamplingBody, OutputBody):
     end: Annotated[float | None, Field(gt=0, description="Of `continue_from`, in seconds.")] = None
     include_prompt: Annotated[
         bool, Field(description="Whether the answer begins with what is continued.")
-    ] = True
-    cache: Annotated[
-        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
     ] = True
     stream: Annotated[
         bool,

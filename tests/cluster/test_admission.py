@@ -5,9 +5,9 @@ from ray.exceptions import RayActorError
 
 from tests.cluster.conftest import APPLICATION, Deployed, until
 
-CLIPS = {"prompt": "calm piano", "duration": 30, "seed": 3, "stream": True, "n": 8}
+CLIPS = {"prompt": "calm piano", "duration": 30, "seed": 3, "stream": True, "n": 16}
 EVENTS = {"accept": "text/event-stream"}
-PRICE = 8 * 30.0 * 2
+PRICE = 16 * 30.0 * 2
 
 
 def backlog() -> dict[str, float] | None:
@@ -31,3 +31,15 @@ def test_a_ledger_that_dies_has_its_charges_back(deployed: Deployed):
         until(lambda: backlog() == {"music": PRICE})
         next(parts)
     until(lambda: backlog() == {})
+
+
+def test_stats_tell_what_is_going_on(deployed: Deployed):
+    with deployed.http.stream("POST", "/v1/generations", json=CLIPS, headers=EVENTS) as response:
+        next(response.iter_bytes())
+        told = deployed.http.get("/v1/stats").json()
+    assert told["models"]["music"]["running"] == 16
+    assert told["models"]["music"]["slots"] == 32
+    assert told["backlog"]["music"]["row_seconds"] == PRICE
+    assert told["backlog"]["music"]["row_seconds_per_second"] > 0
+    assert told["deployments"]["ledger"] == "HEALTHY"
+    assert "batches" in told["models"]["codec"]

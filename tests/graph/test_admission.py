@@ -8,8 +8,10 @@ import pytest
 from deployments.accounts import Charge
 from engine.errors import GenerationFailed
 from graph.keys import EVERYONE, KeySettings
+from graph.routes.limits import LimitsAnswer
 from graph.settings import Limits
 from tests.graph.conftest import LocalLedger, Served, Server
+from tests.graph.test_uploads import wav
 
 PATH = "/v1/generations"
 SECRET, OTHER = "a secret", "another"
@@ -148,3 +150,41 @@ async def test_the_limits_can_be_read(server: Server):
     assert answer["key"] == {
         "name": "everyone", "weight": 1.0, "requests_per_minute": None, "row_seconds": None,
     }  # fmt: skip
+
+
+def test_every_limit_can_be_read():
+    assert set(LimitsAnswer.model_fields) - {"key"} == set(Limits.model_fields) - {"keys"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "reason"),
+    [({"name": "a"}, {"sha256": hashed("x")}, "same name"), ({}, {"name": "b"}, "same sha256")],
+)
+def test_keys_are_told_apart(one: dict[str, object], other: dict[str, object], reason: str):
+    base = {"name": "a", "sha256": hashed(SECRET)}
+    with pytest.raises(ValueError, match=reason):
+        Limits(keys=(KeySettings(**base | one), KeySettings(**base | other)))
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/v1/codec/encode", {"files": {"audio_file": wav(2.0)}}),
+        ("/v1/codec/decode", {"json": {"codes": [[1] * 100] * 4}}),
+        ("/v1/mbd/regenerate", {"files": {"audio_file": wav(2.0)}}),
+    ],
+)
+async def test_work_of_every_kind_is_charged(
+    served: Served, ledger: LocalLedger, path: str, sent: dict[str, object]
+):
+    prices: list[tuple[str, float]] = []
+    admit = ledger.accounts.admit
+
+    def noted(ingress: str, number: str, charge: Charge, *rest: object):
+        prices.append((charge.model, charge.row_seconds))
+        return admit(ingress, number, charge, *rest)
+
+    ledger.accounts.admit = noted  # type: ignore[method-assign]
+    answer = await served.http.post(path, **sent)
+    assert answer.status_code == 200, answer.text
+    assert prices == [("diffusion" if "mbd" in path else "codec", 2.0)]

@@ -1,13 +1,16 @@
 """Answers that are kept, and those that several wait for."""
 
 import asyncio
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
-from graph.cache import Answer, Cache
+from graph.cache import ENTRY_BYTES, Answer, Cache
+from graph.keys import KeySettings
 from graph.settings import Limits
 from tests.graph.conftest import Served
+from tests.graph.test_uploads import wav
 
 PATH = "/v1/generations"
 BODY = {"prompt": "a", "duration": 1, "seed": 4}
@@ -16,8 +19,9 @@ BODY = {"prompt": "a", "duration": 1, "seed": 4}
 class Kitchen:
     """Makes answers when it is let, and counts."""
 
-    def __init__(self, most: int = 100) -> None:
-        self.cache = Cache(lambda: most)
+    def __init__(self, most: int = 10_000) -> None:
+        self.most = most
+        self.cache = Cache(lambda: self.most)
         self.ready = asyncio.Event()
         self.begun, self.ended = 0, 0
 
@@ -78,16 +82,19 @@ async def test_a_failure_is_everyones_and_is_not_kept():
 
 
 async def test_it_holds_no_more_than_its_bytes():
-    kitchen = Kitchen(most=25)
+    kitchen = Kitchen(most=2 * ENTRY_BYTES + 25)
     kitchen.ready.set()
     for key in "abab":
         await kitchen.ask(key)
     await kitchen.ask("c")
     assert kitchen.cache.kept("a") is None, "the least recently used"
     assert kitchen.cache.kept("b")
-    await kitchen.ask("huge", 26)
+    await kitchen.ask("huge", 2 * ENTRY_BYTES)
     assert kitchen.cache.kept("huge") is None
-    assert kitchen.cache._bytes == 20
+    assert kitchen.cache._bytes == 20 + 2 * ENTRY_BYTES
+    kitchen.most = 0
+    assert kitchen.cache.kept("b") is None, "a lower bound holds at once"
+    assert kitchen.cache._bytes == 0
 
 
 async def test_the_same_request_is_made_once(served: Served):
@@ -120,3 +127,25 @@ async def test_it_can_be_turned_off(served: Served):
     for _ in range(2):
         assert "x-cache" not in (await served.http.post(PATH, json=BODY)).headers
     assert len(served.music.seen) == 2
+
+
+async def test_uploads_tell_requests_apart_and_are_not_kept(served: Served):
+    for noise in (1, 1, 2):
+        melody = wav(0.5, seed=noise)
+        data = {"prompt": "a", "model": "hum", "duration": "1", "seed": "4"}
+        answer = await served.http.post(PATH, data=data, files={"melody": melody})
+        assert answer.status_code == 200
+    assert len(served.hum.seen) == 2
+    assert all(len(repr(key)) < 5000 for key in served.service.cache._kept)
+
+
+async def test_keys_do_not_see_each_others_answers(served: Served):
+    keys = tuple(
+        KeySettings(name=name, sha256=(sha256(name.encode()).hexdigest(),)) for name in ("a", "b")
+    )
+    served.service.limits = Limits(keys=keys)
+    found = [
+        (await served.http.post(PATH, json=BODY, headers={"xi-api-key": name})).headers["x-cache"]
+        for name in ("a", "b", "a")
+    ]
+    assert found == ["miss", "miss", "hit"]

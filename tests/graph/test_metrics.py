@@ -53,11 +53,14 @@ async def test_what_goes_wrong_is_counted(served: Served, noted: Noted):
     served.music.error, served.music.fails_at = GenerationFailed("broken"), 1
     await served.http.post(PATH, json={"prompt": "a"})
     await served.http.post(PATH, json={"prompt": "a", "stream": True})
+    served.music.error = KeyError("nobody foresaw it")
+    await served.http.post(PATH, json={"prompt": "a"})
     assert [one[:3] for one in noted.of("answered")] == [
         [PATH, "none", "422"],
         ["none", "none", "404"],
         [PATH, "music", "500"],
         [PATH, "music", "cut"],
+        [PATH, "music", "500"],
     ]
 
 
@@ -70,5 +73,6 @@ def test_a_part_that_comes_too_late_is_an_underrun(monkeypatch: pytest.MonkeyPat
     clip.came(1.0)
     now += 1.02
     clip.came(1.0)
-    assert noted.of("part") == [["music", 0.0], ["music", pytest.approx(0.01)]]
+    clip.came(1.0)
+    assert noted.of("part") == [["music", 0.0], ["music", pytest.approx(0.01)], ["music", 0.0]]
     assert noted.of("first_audio") == [["music", 0.5]]

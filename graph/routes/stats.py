@@ -1,0 +1,58 @@
+"""GET /v1/stats: what is going on, for people."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from graph.calls import call, together
+from graph.errors import ErrorBody
+from graph.service import Served
+
+
+class Backlog(BaseModel):
+    """Of one model, over all ingresses."""
+
+    row_seconds: float
+    """Outstanding: seconds of audio, twice under guidance."""
+    row_seconds_per_second: float | None
+    """Finished in a second of work; null: it has not worked yet."""
+
+
+class StatsAnswer(BaseModel):
+    """This moment; numbers for machines are among the metrics."""
+
+    uptime_s: int
+    deployments: dict[str, str]
+    models: dict[str, dict[str, float]]
+    """What one replica of each is doing: `running` of `slots`, `waiting`, `step_ms` and others of a
+    language model; `busy`, `items`, `batches` of those that work in batches."""
+    backlog: dict[str, Backlog]
+
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/v1/stats", responses={401: {"model": ErrorBody}, 503: {"model": ErrorBody}})
+async def get_stats(service: Served) -> StatsAnswer:
+    """Say what is going on."""
+    handles, names = service.registry.handles, list(service.registry.models)
+
+    async def load(name: str) -> dict[str, Any]:
+        return asdict(await call(handles[name].load))
+
+    loads = await together(map(load, names))
+    backlog, speed = await service.admission.snapshot()
+    return StatsAnswer(
+        uptime_s=int(time.time()) - service.started_at,
+        deployments=dict(await service.statuses()),
+        models=dict(zip(names, loads, strict=True)),
+        backlog={
+            name: Backlog(
+                row_seconds=backlog.get(name, 0.0), row_seconds_per_second=speed.get(name)
+            )
+            for name in sorted({*backlog, *speed})
+        },
+    )
