@@ -57,5 +57,5 @@ def test_a_piece_renders_the_same_whatever_was_before(fluid: ModuleType):
     renderer.render(music.draw_piece(2), SECONDS)
     again = renderer.render(music.draw_piece(5), SECONDS)
     assert alone.shape == (48000,)
-    assert 0.29 < np.abs(alone).max() <= 0.81
+    assert 0.05 < np.abs(alone).max() < 1
     np.testing.assert_allclose(again, alone, atol=2e-3)

@@ -16,6 +16,8 @@ SAMPLE_RATE = 16000
 RENDER_RATE = 32000
 BLOCK = 64
 """Samples that fluidsynth makes at a time; events begin with a block."""
+LEVEL = 2 / 2**15
+"""Of a 16-bit step: loud pieces peak at 0.75, and the same note is as loud in every piece."""
 
 
 class Renderer:
@@ -31,14 +33,14 @@ class Renderer:
             raise FileNotFoundError(f"{SOUNDFONT}: install Debian's fluid-soundfont-gm")
 
     def render(self, piece: music.Piece, seconds: float) -> NDArray[np.float32]:
-        """Return mono samples at 16 kHz, full scale ±1, peak at 0.3 to 0.8."""
+        """Return mono samples at 16 kHz, full scale ±1."""
         synth = self._synth
         synth.system_reset()
         for channel in (music.LEAD, music.MELODY, music.BASS, music.DRUM):
             synth.all_sounds_off(channel)
         synth.get_samples(BLOCK)
-        for channel, program in ((music.LEAD, piece.program), (music.MELODY, piece.program)):
-            synth.program_select(channel, self._font, 0, program)
+        for channel in (music.LEAD, music.MELODY):
+            synth.program_select(channel, self._font, 0, music.FAMILIES[piece.family])
         synth.program_select(music.BASS, self._font, 0, music.BASSES.get(piece.genre, 32))
         synth.program_select(music.DRUM, self._font, 128, 0)
         events = [
@@ -60,5 +62,4 @@ class Renderer:
         stereo = np.concatenate(parts).reshape(-1, 2)[: int(seconds * RENDER_RATE)]
         mono = torch.from_numpy(stereo.mean(1).astype(np.float32))
         audio = resample(mono, RENDER_RATE, SAMPLE_RATE).numpy()
-        peak = np.random.default_rng([13, piece.seed]).uniform(0.3, 0.8)
-        return np.asarray(audio * (peak / max(np.abs(audio).max(), 1e-6)), np.float32)
+        return np.asarray(audio * LEVEL, np.float32).clip(-1, 1)

@@ -29,8 +29,9 @@ FILTERS = 12
 RATE, RATE_OF_ADVERSARIES = 5e-4, 3e-4
 ADVERSARIAL_FROM = 2 / 3
 """The share of the budget after which the adversaries take part."""
-WEIGHTS = {"l1": 0.1, "msspec": 2.0}
-WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 3.0, 3.0
+WEIGHTS = {"l1": 0.5, "msspec": 1.0, "mrstft": 2.0}
+"""Mel bands are too wide to tell the harmonics of low notes apart; the spectra's bins are not."""
+WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 1.0, 1.0
 
 
 def adversaries_config() -> DictConfig:
@@ -83,6 +84,11 @@ def losses_config() -> DictConfig:
                 "sample_rate": SAMPLE_RATE, "range_start": 6, "range_end": 11, "n_mels": 64,
                 "f_min": 50.0, "f_max": None, "normalized": True, "alphas": False,
                 "floor_level": 1e-5,
+            },
+            "mrstft": {
+                "n_ffts": [2048, 1024, 512], "hop_lengths": [256, 128, 64],
+                "win_lengths": [2048, 1024, 512], "window": "hann_window",
+                "normalized": False, "factor_sc": 0.5, "factor_mag": 0.5, "epsilon": 1e-7,
             },
         }
     )  # fmt: skip
