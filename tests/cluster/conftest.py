@@ -96,8 +96,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     models = application["args"]["models"]
     for deployment in application["deployments"]:
         if deployment["name"] == "ingress":
-            # The same request twice shall be made twice.
-            deployment["user_config"]["cache_bytes"] = 0
+            # The same request twice shall be made twice; and much be let in without the ledger.
+            deployment["user_config"] |= {"cache_bytes": 0, "local_row_seconds": 5000}
     add_small_models(models, tmp_path_factory.mktemp("models"))
     for model in models:
         model |= {"num_gpus": FRACTIONS[model["name"]], "device": "cpu"}

@@ -20,21 +20,9 @@ def backlog() -> dict[str, float] | None:
     return found
 
 
-def test_a_ledger_that_dies_has_its_charges_back(deployed: Deployed):
-    """Meanwhile requests are let in under the local cap."""
-    with deployed.http.stream("POST", "/v1/generations", json=CLIPS, headers=EVENTS) as response:
-        parts = response.iter_bytes()
-        next(parts)
-        assert backlog() == {"music": PRICE}
-        deployed.replica("ledger").kill()
-        assert deployed.generate(duration=1).status_code == 200
-        until(lambda: backlog() == {"music": PRICE})
-        next(parts)
-    until(lambda: backlog() == {})
-
-
 def test_stats_tell_what_is_going_on(deployed: Deployed):
     with deployed.http.stream("POST", "/v1/generations", json=CLIPS, headers=EVENTS) as response:
+        assert response.status_code == 200
         next(response.iter_bytes())
         told = deployed.http.get("/v1/stats").json()
     assert told["models"]["music"]["running"] == 16
@@ -43,3 +31,17 @@ def test_stats_tell_what_is_going_on(deployed: Deployed):
     assert told["backlog"]["music"]["row_seconds_per_second"] > 0
     assert told["deployments"]["ledger"] == "HEALTHY"
     assert "batches" in told["models"]["codec"]
+
+
+def test_a_ledger_that_dies_has_its_charges_back(deployed: Deployed):
+    """Meanwhile requests are let in under the local cap."""
+    with deployed.http.stream("POST", "/v1/generations", json=CLIPS, headers=EVENTS) as response:
+        assert response.status_code == 200
+        parts = response.iter_bytes()
+        next(parts)
+        assert backlog() == {"music": PRICE}
+        deployed.replica("ledger").kill()
+        assert deployed.generate(duration=1).status_code == 200
+        until(lambda: backlog() == {"music": PRICE})
+        next(parts)
+    until(lambda: backlog() == {})

@@ -43,7 +43,7 @@ def test_serve_try_and_stop(tmp_path: Path):
         until(lambda: "\ntry " in log.read_text() or process.poll() is not None, START_S)
         lines = log.read_text().splitlines()
         stages = [line.split()[0] for line in lines]
-        assert stages == ["starting", *["loading"] * 5, "ready", "logs", "try"], lines
+        assert stages == ["starting", *["loading"] * 6, "ready", "logs", "try"], lines
         assert all(
             re.search(r"loading +\w+: ready after \d+\.\d s$", line) for line in lines[1:6]
         ), lines
