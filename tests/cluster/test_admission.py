@@ -23,7 +23,8 @@ def backlog() -> dict[str, float] | None:
 def test_stats_tell_what_is_going_on(deployed: Deployed):
     with deployed.http.stream("POST", "/v1/generations", json=CLIPS, headers=EVENTS) as response:
         assert response.status_code == 200
-        next(response.iter_bytes())
+        parts = response.iter_bytes()
+        next(parts)
         told = deployed.http.get("/v1/stats").json()
     assert told["models"]["music"]["running"] == 16
     assert told["models"]["music"]["slots"] == 32
