@@ -27,6 +27,7 @@ from tests.graph.conftest import Media, Method, Real, serving
 from tests.graph.test_uploads import wav
 from tests.parity import Parity
 
+pytestmark = pytest.mark.slow
 DURATION, SEED = 0.6, 3
 TEXT = "calm piano, and thunder far away"
 
