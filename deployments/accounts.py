@@ -15,8 +15,6 @@ HALF_LIFE_S = 60.0
 """Of what is known of a model's speed, in seconds of work."""
 ASSUMED_SPEED, ASSUMED_FOR_S = 2.0, 5.0
 """Row-seconds a second, for so many seconds of work, until more is known: real time."""
-
-
 SLOWEST = 0.01
 """No speed is taken to be below it, whatever was measured."""
 
@@ -100,7 +98,7 @@ class Ingress:
 
 
 class Accounts:
-    """Decides who is let in. A system with nothing to do refuses nobody."""
+    """Decides who is let in. Where nothing is outstanding, only a key's own rate refuses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -7,55 +7,65 @@ from ray.serve.metrics import Counter, Histogram
 SECONDS = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0]
 LATE = [0.001, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]
 FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
+PREFIX = "audiocraft_"
+
+
+def _counter(name: str, description: str, *tags: str) -> Counter:
+    return Counter(PREFIX + name, description, tag_keys=tags)
+
+
+def _histogram(name: str, description: str, boundaries: list[float], *tags: str) -> Histogram:
+    return Histogram(PREFIX + name, description, boundaries, tag_keys=tags)
 
 
 class Metrics:
     """One ingress replica's."""
 
     def __init__(self) -> None:
-        self._requests = Counter(
-            "audiocraft_requests",
-            description="Requests answered, by route, model and outcome: a status, or `cut`.",
-            tag_keys=("path", "model", "outcome"),
+        self._requests = _counter(
+            "requests",
+            "Requests answered, by route, model and outcome: a status, or `cut`.",
+            "path",
+            "model",
+            "outcome",
         )
-        self._request_seconds = Histogram(
-            "audiocraft_request_seconds",
-            description="From a request's arrival to the end of its answer.",
-            boundaries=SECONDS,
-            tag_keys=("path", "model"),
+        self._request_seconds = _histogram(
+            "request_seconds",
+            "From a request's arrival to the end of its answer.",
+            SECONDS,
+            "path",
+            "model",
         )
-        self._first_audio = Histogram(
-            "audiocraft_first_audio_seconds",
-            description="From a request's arrival to its first audio, whole clips included.",
-            boundaries=SECONDS,
-            tag_keys=("model",),
+        self._first_audio = _histogram(
+            "first_audio_seconds",
+            "From a request's arrival to its first audio, whole clips included.",
+            SECONDS,
+            "model",
         )
-        self._audio_seconds = Counter(
-            "audiocraft_audio_seconds",
-            description="Seconds of audio made.",
-            tag_keys=("model",),
+        self._audio_seconds = _counter("audio_seconds", "Seconds of audio made.", "model")
+        self._real_time_factor = _histogram(
+            "real_time_factor",
+            "Seconds that a clip took by seconds of its audio.",
+            FACTORS,
+            "model",
         )
-        self._real_time_factor = Histogram(
-            "audiocraft_real_time_factor",
-            description="Seconds that a clip took by seconds of its audio.",
-            boundaries=FACTORS,
-            tag_keys=("model",),
+        self._late = _histogram(
+            "late_seconds",
+            "How long a player would have waited for a part of a stream; 0: in time.",
+            LATE,
+            "model",
         )
-        self._late = Histogram(
-            "audiocraft_late_seconds",
-            description="How long a player would have waited for a part of a stream; 0: in time.",
-            boundaries=LATE,
-            tag_keys=("model",),
+        self._row_seconds = _counter(
+            "row_seconds",
+            "Price of requests, by what admission said: `admitted`, or why not.",
+            "model",
+            "verdict",
         )
-        self._row_seconds = Counter(
-            "audiocraft_row_seconds",
-            description="Price of requests, by what admission said: `admitted`, or why not.",
-            tag_keys=("model", "verdict"),
-        )
-        self._cache = Counter(
-            "audiocraft_cache",
-            description="Repeatable requests: `hit`, `joined` one that was being made, or `miss`.",
-            tag_keys=("model", "found"),
+        self._cache = _counter(
+            "cache",
+            "Repeatable requests: `hit`, `joined` one that was being made, or `miss`.",
+            "model",
+            "found",
         )
 
     def answered(self, path: str, model: str, outcome: str, seconds: float) -> None:

@@ -31,7 +31,7 @@ class Observed:
 
         try:
             await self._app(scope, receive, noted)
-        except Exception:
+        except Exception:  # whatever it is: it is counted here, and goes on to whom it concerns
             if not status:  # whoever catches it answers with 500
                 status, whole = "500", True
             raise

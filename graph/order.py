@@ -84,7 +84,6 @@ def _frames_to_make(params: GenerationParams) -> int:
 
 
 def _without_uploads(clip: ClipRequest) -> Hashable:
-    uploads = [one.data for one in (clip.params.melody, clip.params.prompt) if one]
+    uploads = clip.params.melody, clip.params.prompt
     params = replace(clip.params, melody=None, prompt=None)
-    hashes = [sha256(data).digest() if data else None for data in uploads]
-    return replace(clip, params=params), bool(clip.params.melody), *hashes
+    return replace(clip, params=params), *(one and sha256(one.data).digest() for one in uploads)

@@ -1,6 +1,7 @@
 """Bodies that other services' clients send; they become `engine.params` and `Output`."""
 
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
@@ -39,14 +40,7 @@ class SpeechBody(SamplingBody):
     def params(self, voice: Voice, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
         check_length(self.input, limits, "input")
-        return GenerationParams(
-            text=self.input,
-            frames=self.frames(voice, limits),
-            seed=self.drawn_seed(),
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
+        return self.sampled(self.input, voice, limits)
 
     def output(self) -> Output:
         """Return what is wanted of the file."""
@@ -74,12 +68,9 @@ class SoundBody(RequestModel):
         check_length(self.text, limits, "text")
         influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
         clip = SamplingBody(duration=self.duration_seconds or DEFAULT_SECONDS)
-        return GenerationParams(
-            text=self.text,
-            frames=clip.frames(voice, limits, "duration_seconds"),
-            seed=clip.drawn_seed(),
-            guidance_scale=GUIDANCE_OF_INFLUENCE * influence,
-        )
+        clip.frames(voice, limits, "duration_seconds")
+        sampled = clip.sampled(self.text, voice, limits)
+        return replace(sampled, guidance_scale=GUIDANCE_OF_INFLUENCE * influence)
 
 
 def output_named(name: str) -> Output:

@@ -59,9 +59,16 @@ class SamplingBody(RequestModel):
         """Whether the same body has but one answer, and one that was kept will do."""
         return self.cache and self.seed is not None
 
-    def drawn_seed(self) -> int:
-        """Return the seed, or a new one."""
-        return secrets.randbelow(2**31) if self.seed is None else self.seed
+    def sampled(self, text: str, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""
+        return GenerationParams(
+            text=text,
+            frames=self.frames(voice, limits),
+            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
 
 
 def spoken(text: str) -> str:
@@ -95,15 +102,7 @@ class GenerateBody(SamplingBody):
     def params(self, voice: Voice, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
         check_length(self.text, limits, "text")
-        return GenerationParams(
-            text=self.text,
-            frames=self.frames(voice, limits),
-            seed=self.drawn_seed(),
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            guidance_scale=self.cfg_coef,
-        )
+        return replace(self.sampled(self.text, voice, limits), guidance_scale=self.cfg_coef)
 
 
 class GenerationsBody(SamplingBody, OutputBody):
@@ -179,13 +178,10 @@ class GenerationsBody(SamplingBody, OutputBody):
             seconds = prompt.frames / voice.codec.frame_rate
             message = f"duration: {self.duration:g} s; what is continued has {seconds:g} s already"
             raise ApiError(422, "invalid_value", message, "duration")
-        of_each = GenerationParams(
-            text="",
-            frames=self.frames(voice, limits),
-            seed=self.drawn_seed(),
+        sampled = self.sampled("", voice, limits)
+        of_each = replace(
+            sampled,
             temperature=0.0 if self.greedy else self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
             guidance_scale=self.guidance_scale,
             stride_seconds=self.extend_stride,
             melody=melody,

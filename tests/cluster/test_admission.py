@@ -21,6 +21,7 @@ def backlog() -> dict[str, float] | None:
 
 
 def test_stats_tell_what_is_going_on(deployed: Deployed):
+    until(lambda: backlog() == {})
     with deployed.http.stream("POST", "/v1/generations", json=CLIPS, headers=EVENTS) as response:
         assert response.status_code == 200
         parts = response.iter_bytes()
@@ -36,6 +37,7 @@ def test_stats_tell_what_is_going_on(deployed: Deployed):
 
 def test_a_ledger_that_dies_has_its_charges_back(deployed: Deployed):
     """Meanwhile requests are let in under the local cap."""
+    until(lambda: backlog() == {})  # of the requests of other tests
     with deployed.http.stream("POST", "/v1/generations", json=CLIPS, headers=EVENTS) as response:
         assert response.status_code == 200
         parts = response.iter_bytes()

@@ -156,7 +156,7 @@ def train(work: Path, budget_hours: float) -> None:
         )
         made, penalty = autoencode(model, real)
         logged = {}
-        losses = {name: loss(made, real) for name, loss in auxiliary.items()}
+        losses = {name: loss(made, real).squeeze() for name, loss in auxiliary.items()}
         if adversarial:
             some = slice(None, None, BATCH // BATCH_OF_ADVERSARIES)
             for name, adversary in adversaries.items():
