@@ -1,7 +1,5 @@
 """What the API's description says of answers that several routes give."""
 
-import time
-from collections.abc import Mapping
 from typing import Any
 
 from graph.audio.output import FORMATS
@@ -48,9 +46,3 @@ TIMING: dict[str, Any] = {
         "schema": {"type": "string"},
     }
 }
-
-
-def timing(stages: Mapping[str, float], begun: float) -> str:
-    """Return the header `server-timing`: stages in seconds, and all since `begun`."""
-    total = {**stages, "total": time.perf_counter() - begun}
-    return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in total.items())

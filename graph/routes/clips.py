@@ -3,48 +3,23 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Annotated
+from contextlib import aclosing
 
 from fastapi import Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from engine.params import Codes
+from engine.params import Codes, GenerationParams
 from graph.audio.file import Growing, whole
 from graph.audio.output import Output
 from graph.cache import Answer, Found
-from graph.calls import together
-from graph.errors import UNFORESEEN, body_of, described
+from graph.errors import UNFORESEEN, body_of
+from graph.errors import described as error_described
+from graph.making import GeneratedClip, answer_of, charged, charged_made, count, described
 from graph.order import Order
 from graph.pipeline import Clip, ClipRequest, Progress
 from graph.registry import Voice
-from graph.routes.answers import timing
 from graph.service import Service
 from graph.streams import Streamed, event, merged
-
-
-class GeneratedClip(BaseModel):
-    """One clip."""
-
-    prompt: str
-    variation: int
-    """From 0 to n - 1; the same prompt, seed and variation give the same clip."""
-    duration: float
-    """Seconds."""
-    sample_rate: int
-    channels: int
-    audio: Annotated[str | None, Field(description="The file, in base64.")] = None
-    codes: list[list[int]] | None = None
-    """[codebooks][frames], where they were asked for."""
-
-
-class GenerationsAnswer(BaseModel):
-    """Several clips, or one with its codes."""
-
-    model: str
-    seed: int
-    format: str
-    clips: list[GeneratedClip]
 
 
 class ProgressEvent(BaseModel):
@@ -66,22 +41,19 @@ class AudioEvent(BaseModel):
     """In base64; all of a clip's, joined, are its file."""
 
 
-def ordered(
+def order_of(
     request: Request,
     voice: Voice,
-    clips: list[ClipRequest],
+    params: GenerationParams,
     output: Output,
     *,
-    return_codes: bool = False,
     repeatable: bool = False,
-    headers: dict[str, str] | None = None,
 ) -> Order:
-    """Return what a request comes to, and note its model for what counts it."""
+    """Return the order of one clip, and note its model for what counts it."""
     state = request.state
     state.model = voice.model.name
-    return Order(
-        state.share, state.began, voice, clips, output, return_codes, repeatable, headers or {}
-    )
+    clips = [ClipRequest(params)]
+    return Order(state.share, state.began, voice, clips, output, repeatable=repeatable)
 
 
 async def whole_answer(service: Service, order: Order) -> Response:
@@ -89,13 +61,12 @@ async def whole_answer(service: Service, order: Order) -> Response:
 
     What the same request would get again is kept; while it is made, others wait for it as well.
     """
-    make = _file if len(order.clips) == 1 and not order.return_codes else _json
     if order.repeatable and service.limits.cache_bytes:
         key = await asyncio.to_thread(order.key)
-        answer, found = await service.cache.get(key, lambda: make(service, order))
+        answer, found = await service.cache.get(key, lambda: charged_made(service, order))
         service.metrics.looked_up(order.voice.model.name, found)
         return _response(answer, found)
-    return _response(await make(service, order), None)
+    return _response(await charged_made(service, order), None)
 
 
 def _response(answer: Answer, found: Found | None) -> Response:
@@ -103,43 +74,6 @@ def _response(answer: Answer, found: Found | None) -> Response:
     if found in ("hit", "joined"):
         headers.pop("server-timing", None)  # it tells of another request
     return Response(answer.body, media_type=answer.media_type, headers=headers)
-
-
-async def _file(service: Service, order: Order) -> Answer:
-    (wanted,) = order.clips
-    async with _charged(service, order):
-        clip = await _clip(service, order, wanted)
-    file = await asyncio.to_thread(whole, clip.audio, order.output, order.tags(wanted))
-    headers = order.all_headers() | {"server-timing": timing(clip.seconds, order.began)}
-    return Answer(file.data, order.output.kind.media_type, headers)
-
-
-async def _json(service: Service, order: Order) -> Answer:
-    wanted = order.clips
-    async with _charged(service, order):
-        clips = await together(_clip(service, order, one) for one in wanted)
-
-    def body() -> bytes:
-        all_of_them = []
-        for one, clip in zip(wanted, clips, strict=True):
-            file = whole(clip.audio, order.output, order.tags(one))
-            data = base64.b64encode(file.data).decode()
-            all_of_them.append(_described(order, one, clip.codes, file.seconds, data))
-        return _answer(order, all_of_them).model_dump_json(exclude_none=True).encode()
-
-    return Answer(await asyncio.to_thread(body), "application/json", order.all_headers())
-
-
-async def _clip(service: Service, order: Order, wanted: ClipRequest) -> Clip:
-    clip = await service.pipeline.clip(order.voice.model, wanted)
-    _count(service, order, clip)
-    return clip
-
-
-def _count(service: Service, order: Order, clip: Clip) -> None:
-    counted = service.metrics.clip(order.voice.model.name, order.began)
-    counted.came(clip.audio.samples / clip.audio.sample_rate)
-    counted.ended()
 
 
 async def growing_answer(service: Service, order: Order) -> Response:
@@ -166,15 +100,11 @@ async def event_answer(
     return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
 
 
-def _charged(service: Service, order: Order) -> AbstractAsyncContextManager[None]:
-    return service.admission.charged(order.share, order.voice.model.name, order.row_seconds)
-
-
 async def charged_parts(
     service: Service, order: Order, parts: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
     """Yield parts, once the order is let in, and hold its charge until they end."""
-    async with aclosing(parts), _charged(service, order):
+    async with aclosing(parts), charged(service, order):
         async for part in parts:
             yield part
 
@@ -193,7 +123,7 @@ async def told_errors(
         if not begun:
             raise
         yield tell(error)
-        if described(error).code == UNFORESEEN:
+        if error_described(error).code == UNFORESEEN:
             raise
 
 
@@ -204,7 +134,7 @@ async def _all_events(service: Service, order: Order, stream: bool) -> AsyncGene
     async with aclosing(merged(sources)) as events:
         async for one in events:
             yield one
-    yield event("done", _answer(order, [made[number] for number in sorted(made)]))
+    yield event("done", answer_of(order, [made[number] for number in sorted(made)]))
 
 
 async def _growing_clip(
@@ -216,7 +146,7 @@ async def _growing_clip(
             yield _audio_event(number, data)
     joined = Codes.join([one.array() for one in codes])
     seconds = order.samples(wanted) / order.voice.codec.sample_rate
-    made[number] = _described(order, wanted, joined, seconds, None)
+    made[number] = described(order, number, joined, seconds, None)
 
 
 async def _whole_clip(
@@ -231,10 +161,10 @@ async def _whole_clip(
                 )
                 yield event("progress", told)
     assert isinstance(answer, Clip)
-    _count(service, order, answer)
+    count(service, order, answer)
     file = await asyncio.to_thread(whole, answer.audio, order.output, order.tags(wanted))
     yield await asyncio.to_thread(_audio_event, number, file.data)
-    made[number] = _described(order, wanted, answer.codes, file.seconds, None)
+    made[number] = described(order, number, answer.codes, file.seconds, None)
 
 
 async def file_parts(
@@ -260,24 +190,3 @@ async def file_parts(
 
 def _audio_event(number: int, data: bytes) -> bytes:
     return event("audio", AudioEvent(clip=number, audio=base64.b64encode(data).decode()))
-
-
-def _answer(order: Order, clips: list[GeneratedClip]) -> GenerationsAnswer:
-    return GenerationsAnswer(
-        model=order.voice.model.name, seed=order.seed, format=order.output.format, clips=clips
-    )
-
-
-def _described(
-    order: Order, wanted: ClipRequest, codes: Codes, seconds: float, audio: str | None
-) -> GeneratedClip:
-    codec = order.voice.codec
-    return GeneratedClip(
-        prompt=wanted.params.text,
-        variation=wanted.params.variation,
-        duration=seconds,
-        sample_rate=order.output.rate_for(codec.sample_rate),
-        channels=codec.channels,
-        audio=audio,
-        codes=codes.array().tolist() if order.return_codes else None,
-    )

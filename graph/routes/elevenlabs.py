@@ -6,9 +6,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from deployments.settings import AudioGenSettings, TokenModelSettings
 from graph.guards import JsonRoute
-from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, FILES, HEADERS
-from graph.routes.clips import growing_answer, ordered
+from graph.routes.clips import growing_answer, order_of
 from graph.schemas.familiar import SoundBody, output_named
 from graph.service import Served
 
@@ -38,5 +37,5 @@ async def sound_generation(
     output = output_named(output_format)
     kind = TokenModelSettings if body.model_id else AudioGenSettings
     voice = await service.registry.voice(service.registry.pick(kind, body.model_id))
-    clip = ClipRequest(body.params(voice, service.limits))
-    return await growing_answer(service, ordered(request, voice, [clip], output))
+    params = body.params(voice, service.limits)
+    return await growing_answer(service, order_of(request, voice, params, output))

@@ -5,9 +5,8 @@ from fastapi import APIRouter, Request, Response
 from deployments.settings import AudioGenSettings, MusicGenSettings, TokenModelSettings
 from graph.audio.output import Output
 from graph.guards import JsonRoute
-from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, HEADERS, TIMING, WAV
-from graph.routes.clips import ordered, whole_answer
+from graph.routes.clips import order_of, whole_answer
 from graph.schemas.generation import GenerateBody
 from graph.service import Served, Service
 
@@ -36,7 +35,5 @@ async def _generate(
 ) -> Response:
     voice = await service.registry.voice(service.registry.pick(kind, body.model))
     params = body.params(voice, service.limits)
-    clips, repeatable = [ClipRequest(params)], body.repeatable
-    return await whole_answer(
-        service, ordered(request, voice, clips, Output(), repeatable=repeatable)
-    )
+    order = order_of(request, voice, params, Output(), repeatable=body.repeatable)
+    return await whole_answer(service, order)

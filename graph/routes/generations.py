@@ -7,27 +7,15 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from deployments.settings import MusicGenSettings, TokenModelSettings
-from engine.params import Codes, Waveform
-from graph import codes_file
 from graph.errors import ApiError
 from graph.guards import MULTIPART, TypedRoute
-from graph.order import Order
-from graph.pipeline import ClipRequest
-from graph.registry import Voice
+from graph.making import GenerationsAnswer
+from graph.ordering import MELODY_STEMS, UPLOADS, ordered
 from graph.routes.answers import FILES, HEADERS, TIMING, UPLOAD_ERRORS
-from graph.routes.clips import (
-    GenerationsAnswer,
-    event_answer,
-    growing_answer,
-    ordered,
-    whole_answer,
-)
+from graph.routes.clips import event_answer, growing_answer, whole_answer
 from graph.schemas.generation import GenerationsBody
-from graph.service import Served, Service
+from graph.service import Served
 
-UPLOADS = ("continue_from", "melody")
-MELODY_STEMS = "x-melody-stems"
 EVENTS = "text/event-stream"
 
 
@@ -90,7 +78,8 @@ async def generations(request: Request, service: Served) -> Response:
     events = EVENTS in request.headers.get("accept", "")
     if body.stream:
         _check_stream(body, events)
-    order = await _order(request, body, files, service)
+    order = await ordered(service, request.state.share, request.state.began, body, files)
+    request.state.model = order.voice.model.name
     if events:
         return await event_answer(request, service, order, stream=body.stream)
     if body.stream:
@@ -109,33 +98,6 @@ def _check_stream(body: GenerationsBody, events: bool) -> None:
     if not events and (len(body.texts) * body.n > 1 or body.return_codes):
         message = f"stream: a file is of one clip, without codes; for more, accept {EVENTS}"
         raise ApiError(422, "cannot_stream", message, "stream")
-
-
-async def _order(
-    request: Request, body: GenerationsBody, files: dict[str, bytes], service: Service
-) -> Order:
-    output = body.output()
-    model = service.registry.pick(TokenModelSettings, body.model)
-    voice = await service.registry.voice(model)
-    body.check(voice, service.limits)
-    melody = await _melody(files.get("melody"), voice, service)
-    prompt = await _prompt(files.get("continue_from"), body, voice, service)
-    wanted = body.params(voice, service.limits, prompt, melody)
-    diffusion = service.registry.diffusion_of(model) if body.decoder == "mbd" else None
-    headers = {}
-    if melody:
-        assert isinstance(model, MusicGenSettings)
-        headers[MELODY_STEMS] = "separated" if model.stem_separation else "whole"
-    clips = [ClipRequest(params, diffusion, body.include_prompt) for params in wanted]
-    return ordered(
-        request,
-        voice,
-        clips,
-        output,
-        return_codes=body.return_codes,
-        repeatable=body.repeatable,
-        headers=headers,
-    )
 
 
 async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:
@@ -165,45 +127,3 @@ async def _files(form: FormData) -> dict[str, bytes]:
         elif key in UPLOADS:
             raise ApiError(422, "invalid_value", f"{key}: must be a file", key)
     return files
-
-
-async def _melody(data: bytes | None, voice: Voice, service: Service) -> Waveform | None:
-    if data is None:
-        return None
-    if not voice.language_model.melody:
-        able = ", ".join(await service.registry.melody_models()) or "none that is configured"
-        message = f"melody: {voice.model.name!r} follows none; models that do: {able}"
-        raise ApiError(422, "invalid_value", message, "melody")
-    rate = voice.language_model.sample_rate
-    return await service.pipeline.read(data, service.limits, rate, 1, "melody")
-
-
-async def _prompt(
-    data: bytes | None, body: GenerationsBody, voice: Voice, service: Service
-) -> Codes | None:
-    """Return the codes to go on from: of a file of codes, or of audio between start and end."""
-    if data is None:
-        if {"start", "end", "include_prompt"} & body.model_fields_set:
-            message = "start, end and include_prompt belong to continue_from; send it along"
-            raise ApiError(422, "missing_field", message, "continue_from")
-        return None
-    if data[8:9] == b"{":  # safetensors begins with the length of a JSON head
-        codes, _ = codes_file.read(data)
-        first, last = _part(body, voice.codec.frame_rate, codes.frames)
-        return Codes.pack(codes.array()[:, first:last])
-    codec = service.registry.codec_of(voice.model)
-    audio = await service.pipeline.read_for(codec, data, service.limits, "continue_from")
-    first, last = _part(body, audio.sample_rate, audio.samples)
-    part = Waveform.pack(audio.array()[:, first:last], audio.sample_rate)
-    codes = await service.pipeline.encode(codec, part)
-    return Codes.pack(codes.array()[: voice.language_model.codebooks])
-
-
-def _part(body: GenerationsBody, rate: float, total: int) -> tuple[int, int]:
-    """Return where start and end lie in so many frames or samples. Raises ApiError 422."""
-    first = int(body.start * rate)
-    last = total if body.end is None else min(int(body.end * rate), total)
-    if first >= last:
-        message = f"start: nothing lies between start and end; the file has {total / rate:g} s"
-        raise ApiError(422, "invalid_value", message, "start")
-    return first, last

@@ -12,9 +12,8 @@ from deployments.settings import TokenModelSettings
 from graph.errors import body_of
 from graph.guards import JsonRoute
 from graph.order import Order
-from graph.pipeline import ClipRequest
 from graph.routes.answers import ERRORS, FILES, HEADERS
-from graph.routes.clips import charged_parts, file_parts, growing_answer, ordered, told_errors
+from graph.routes.clips import charged_parts, file_parts, growing_answer, order_of, told_errors
 from graph.schemas.familiar import SpeechBody
 from graph.service import Served, Service
 from graph.streams import Streamed
@@ -59,8 +58,8 @@ async def speech(request: Request, body: SpeechBody, service: Served) -> Respons
     """Generate music or sounds where OpenAI's clients ask for speech."""
     model = service.registry.pick(TokenModelSettings, body.model)
     voice = await service.registry.voice(model)
-    clip = ClipRequest(body.params(voice, service.limits))
-    order = ordered(request, voice, [clip], body.output(), repeatable=body.repeatable)
+    params = body.params(voice, service.limits)
+    order = order_of(request, voice, params, body.output(), repeatable=body.repeatable)
     if body.stream_format == "audio":
         return await growing_answer(service, order)
     made = charged_parts(service, order, _events(service, order))

@@ -1,0 +1,131 @@
+"""Makes what an order asks for, whole."""
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from engine.params import Codes
+from graph.audio.file import whole
+from graph.cache import Answer
+from graph.calls import together
+from graph.order import Order
+from graph.pipeline import Clip, Progress
+from graph.service import Service
+
+Told = Callable[[int, Progress], None]
+"""Takes how far a clip is, by its place among those ordered."""
+
+
+class GeneratedClip(BaseModel):
+    """One clip."""
+
+    prompt: str
+    variation: int
+    """From 0 to n - 1; the same prompt, seed and variation give the same clip."""
+    duration: float
+    """Seconds."""
+    sample_rate: int
+    channels: int
+    audio: Annotated[str | None, Field(description="The file, in base64.")] = None
+    codes: list[list[int]] | None = None
+    """[codebooks][frames], where they were asked for."""
+
+
+class GenerationsAnswer(BaseModel):
+    """Several clips, or one with its codes."""
+
+    model: str
+    seed: int
+    format: str
+    clips: list[GeneratedClip]
+
+
+async def made(service: Service, order: Order, told: Told | None = None) -> Answer:
+    """Return the file of the only clip, or all and their codes in JSON; holds no charge."""
+    clips = await together(
+        _clip(service, order, number, told) for number in range(len(order.clips))
+    )
+    of_one = len(clips) == 1 and not order.return_codes
+    return await asyncio.to_thread(_file if of_one else _json, order, clips)
+
+
+async def charged_made(service: Service, order: Order) -> Answer:
+    """Return the same of an order that waits for nobody. Raises ApiError 429 if not let in."""
+    async with charged(service, order):
+        return await made(service, order)
+
+
+def charged(service: Service, order: Order) -> AbstractAsyncContextManager[None]:
+    """Hold an order's charge. Raises ApiError 429 where it is not let in."""
+    return service.admission.charged(order.share, order.voice.model.name, order.row_seconds)
+
+
+async def _clip(service: Service, order: Order, number: int, told: Told | None) -> Clip:
+    parts = service.pipeline.generate(order.voice.model, order.clips[number])
+    async with aclosing(parts):
+        async for part in parts:
+            if isinstance(part, Clip):
+                break
+            if told:
+                told(number, part)
+    assert isinstance(part, Clip)
+    count(service, order, part)
+    return part
+
+
+def count(service: Service, order: Order, clip: Clip) -> None:
+    """Count a clip that came at once."""
+    counted = service.metrics.clip(order.voice.model.name, order.began)
+    counted.came(clip.audio.samples / clip.audio.sample_rate)
+    counted.ended()
+
+
+def _file(order: Order, clips: list[Clip]) -> Answer:
+    (wanted,), (clip,) = order.clips, clips
+    file = whole(clip.audio, order.output, order.tags(wanted))
+    headers = order.all_headers() | {"server-timing": _timing(clip.seconds, order.began)}
+    return Answer(file.data, order.output.kind.media_type, headers)
+
+
+def _timing(stages: Mapping[str, float], begun: float) -> str:
+    """Return the header `server-timing`: stages in seconds, and all since `begun`."""
+    total = {**stages, "total": time.perf_counter() - begun}
+    return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in total.items())
+
+
+def _json(order: Order, clips: list[Clip]) -> Answer:
+    all_of_them = []
+    for number, (wanted, clip) in enumerate(zip(order.clips, clips, strict=True)):
+        file = whole(clip.audio, order.output, order.tags(wanted))
+        data = base64.b64encode(file.data).decode()
+        all_of_them.append(described(order, number, clip.codes, file.seconds, data))
+    body = answer_of(order, all_of_them).model_dump_json(exclude_none=True).encode()
+    return Answer(body, "application/json", order.all_headers())
+
+
+def answer_of(order: Order, clips: list[GeneratedClip]) -> GenerationsAnswer:
+    """Return what is said of several clips."""
+    return GenerationsAnswer(
+        model=order.voice.model.name, seed=order.seed, format=order.output.format, clips=clips
+    )
+
+
+def described(
+    order: Order, number: int, codes: Codes, seconds: float, audio: str | None
+) -> GeneratedClip:
+    """Return what is said of one clip, of so many seconds."""
+    codec, params = order.voice.codec, order.clips[number].params
+    return GeneratedClip(
+        prompt=params.text,
+        variation=params.variation,
+        duration=seconds,
+        sample_rate=order.output.rate_for(codec.sample_rate),
+        channels=codec.channels,
+        audio=audio,
+        codes=codes.array().tolist() if order.return_codes else None,
+    )
