@@ -41,15 +41,20 @@ class Admission:
         self._beating: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def charged(self, share: Share, model: str, row_seconds: float) -> AsyncIterator[None]:
-        """Hold a charge. Raises ApiError 429 where the request is not let in."""
+    async def charged(
+        self, share: Share, model: str, row_seconds: float, max_wait_s: float | None = None
+    ) -> AsyncIterator[None]:
+        """Hold a charge. Raises ApiError 429 where the request is not let in.
+
+        `max_wait_s` is what others may have the request wait for, by default the limits'.
+        """
         if self._beating is None or self._beating.done():
             self._beating = _apart(self._beat())
         charge = Charge(share.name, share.weight, model, row_seconds)
         number, admitted, done = uuid4().hex, False, False
         self._open[number] = charge
         try:
-            verdict = await self._ask(number, charge, share)
+            verdict = await self._ask(number, charge, share, max_wait_s)
             self._metrics.priced(model, verdict.refused_for or "admitted", row_seconds)
             if verdict.refused_for:
                 code, reason = REASONS[verdict.refused_for]
@@ -64,10 +69,12 @@ class Admission:
             if admitted:
                 self._settle(number, done)
 
-    async def _ask(self, number: str, charge: Charge, share: Share) -> Verdict:
+    async def _ask(
+        self, number: str, charge: Charge, share: Share, max_wait_s: float | None
+    ) -> Verdict:
         """Ask the ledger; where it is out of reach, hold to this replica's own cap."""
         limits = self._limits()
-        told = self._name, number, charge, share, limits.max_wait_s
+        told = self._name, number, charge, share, max_wait_s or limits.max_wait_s
         verdict: Verdict | None = await self._tell(self._ledger.admit, *told)
         if verdict:
             return verdict

@@ -112,17 +112,21 @@ def described(error: Exception) -> ApiError:
             return ApiError(500, UNFORESEEN, message)
 
 
+def told(error: Exception) -> ErrorDetail:
+    """Return what the user is told of an error."""
+    shown = described(error)
+    kind = "server_error" if shown.status >= 500 else "invalid_request_error"
+    return ErrorDetail(message=shown.message, type=kind, param=shown.param, code=shown.code)
+
+
 def body_of(request: Request, error: Exception) -> ErrorBody:
     """Return the error's body, and log what is this server's fault.
 
     Of what nobody foresaw only the request is logged: who raises it logs the rest.
     """
-    told = described(error)
-    if told.status >= 500:
+    if described(error).status >= 500:
         logger.error("request %s: %s", request_id(request), error)
-    kind = "server_error" if told.status >= 500 else "invalid_request_error"
-    detail = ErrorDetail(message=told.message, type=kind, param=told.param, code=told.code)
-    return ErrorBody(error=detail, request_id=request_id(request))
+    return ErrorBody(error=told(error), request_id=request_id(request))
 
 
 def answer(request: Request, error: Exception) -> JSONResponse:

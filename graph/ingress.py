@@ -16,6 +16,10 @@ from graph import errors
 from graph.admission import Admission
 from graph.cache import Cache
 from graph.guards import Guard
+from graph.jobs.build import jobs_of
+from graph.jobs.once import Once
+from graph.jobs.runner import Runner
+from graph.jobs.webhooks import Webhooks
 from graph.metrics import Metrics
 from graph.observed import Observed
 from graph.registry import Registry
@@ -27,21 +31,30 @@ from graph.routes import (
     generate,
     generations,
     health,
+    jobs,
     limits,
     models,
     openai,
     stats,
 )
 from graph.service import Service
-from graph.settings import INGRESS, LEDGER, Limits
+from graph.settings import INGRESS, LEDGER, IngressSettings, Limits
 
 
-def create_app(service: Service, cors_origins: Sequence[str] = ()) -> FastAPI:
+def create_app(
+    service: Service, cors_origins: Sequence[str] = (), jobs_at_once: int = 0
+) -> FastAPI:
     """Build the HTTP application."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await service.jobs.store.open()
+        working = asyncio.create_task(Runner(service, jobs_at_once).run())
         yield
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await service.once.close()
+        await service.jobs.store.close()
         await service.admission.close()
 
     summary = "AudioCraft over HTTP"
@@ -60,6 +73,8 @@ def create_app(service: Service, cors_origins: Sequence[str] = ()) -> FastAPI:
     for router in (
         generate.router,
         generations.router,
+        jobs.posting,
+        jobs.looking,
         openai.router,
         elevenlabs.router,
         codec.encoding,
@@ -89,10 +104,11 @@ class Ingress:
         self,
         models: Sequence[AnyModelSettings],
         handles: Mapping[str, DeploymentHandle],
-        cors_origins: Sequence[str],
+        settings: IngressSettings,
     ) -> None:
         application = serve.get_replica_context().app_name
         metrics = Metrics()
+        kept = jobs_of(settings.jobs)
         self._service = Service(
             registry=Registry(models, handles),
             statuses=lambda: asyncio.to_thread(_statuses, application),
@@ -101,12 +117,16 @@ class Ingress:
             admission=Admission(handles[LEDGER], lambda: self._service.limits, metrics),
             metrics=metrics,
             cache=Cache(lambda: self._service.limits.cache_bytes),
+            jobs=kept,
+            once=Once(kept, lambda: self._service.limits.keep_jobs_s),
+            webhooks=Webhooks(settings.jobs),
         )
-        self._cors_origins = cors_origins
+        self._settings = settings
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new limits. Raises ValidationError on an unknown key."""
         self._service.limits = Limits.model_validate(user_config)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._service, self._cors_origins)
+        settings = self._settings
+        return create_app(self._service, settings.cors_origins, settings.jobs.at_once)

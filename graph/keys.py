@@ -33,6 +33,16 @@ class KeySettings(StrictModel):
         return Share(self.name, self.weight, self.requests_per_minute, self.row_seconds)
 
 
+def share_named(name: str, keys: Sequence[KeySettings]) -> Share:
+    """Return the share of a key that asked before. Raises ApiError 401 where there is none now."""
+    if name == EVERYONE.name:
+        return EVERYONE
+    for key in keys:
+        if key.name == name:
+            return key.share()
+    raise ApiError(401, "invalid_api_key", f"the API key {name!r} is no longer known")
+
+
 def share_of(request: Request, keys: Sequence[KeySettings]) -> Share:
     """Return whose request it is: everyone's where no keys are configured.
 

@@ -67,6 +67,7 @@ class Metrics:
             "model",
             "found",
         )
+        self._jobs = _counter("jobs", "Jobs that ended, by how they did.", "model", "status")
 
     def answered(self, path: str, model: str, outcome: str, seconds: float) -> None:
         """Count an answer."""
@@ -80,6 +81,10 @@ class Metrics:
     def looked_up(self, model: str, found: str) -> None:
         """Count what the cache had of a request."""
         self._cache.inc(1, {"model": model, "found": found})
+
+    def job(self, model: str, status: str) -> None:
+        """Count a job that ended."""
+        self._jobs.inc(1, {"model": model, "status": status})
 
     def clip(self, model: str, began: float) -> "ClipMetrics":
         """Follow a clip that was asked for at `began`, of `time.perf_counter`."""

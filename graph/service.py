@@ -9,6 +9,9 @@ from fastapi import Depends, Request
 
 from graph.admission import Admission
 from graph.cache import Cache
+from graph.jobs.jobs import Jobs
+from graph.jobs.once import Once
+from graph.jobs.webhooks import Webhooks
 from graph.metrics import Metrics
 from graph.pipeline import Pipeline
 from graph.registry import Registry
@@ -28,6 +31,9 @@ class Service:
     admission: Admission
     metrics: Metrics
     cache: Cache
+    jobs: Jobs
+    once: Once
+    webhooks: Webhooks
 
     @property
     def pipeline(self) -> Pipeline:

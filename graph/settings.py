@@ -1,6 +1,6 @@
 """The application's settings: `args` of the Serve file, and the ingress's `user_config`."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,6 +41,12 @@ class Limits(StrictModel):
     """Of answers that an ingress keeps."""
     max_wait_s: Annotated[float, Field(gt=0)] = 60.0
     """Who would wait longer for a model is refused, unless it has less than its share of it."""
+    max_jobs: Annotated[int, Field(ge=1)] = 10_000
+    """Waiting at once, of all keys."""
+    max_jobs_per_key: Annotated[int, Field(ge=1)] = 1000
+    keep_jobs_s: Annotated[float, Field(gt=0)] = 86_400.0
+    """After what last happened to it, a job and its audio are deleted; answers that belong to an
+    `Idempotency-Key` as well."""
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
     """What one ingress lets in at once while it cannot reach the ledger."""
 
@@ -59,10 +65,40 @@ class Limits(StrictModel):
         return MediaLimits(self.max_upload_bytes, self.max_upload_s, self.max_upload_channels)
 
 
+class FolderStore(StrictModel):
+    """A SQLite file and what jobs make, in one folder: for ingress replicas of one machine."""
+
+    kind: Literal["folder"] = "folder"
+    folder: Annotated[str, Field(min_length=1)] = "build/jobs"
+
+
+class RedisStore(StrictModel):
+    """Redis 7 or later, and files where fsspec finds them: for clusters."""
+
+    kind: Literal["redis"]
+    url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")]
+    password_env: str | None = None
+    """The environment variable that holds the password."""
+    files: Annotated[str, Field(min_length=1)]
+    """A folder that all replicas share, or an address such as `s3://bucket/jobs`."""
+
+
+class JobsSettings(StrictModel):
+    """How jobs are kept and worked on."""
+
+    store: Annotated[FolderStore | RedisStore, Field(discriminator="kind")] = FolderStore()
+    at_once: Annotated[int, Field(ge=0)] = 4
+    """Jobs that one ingress replica works on; 0: it only accepts them."""
+    webhook_hosts: tuple[str, ...] = ("*",)
+    """Where webhooks may go, such as `hooks.example.com` or `*.example.com`."""
+    webhooks_to_private_addresses: bool = False
+
+
 class IngressSettings(Placement):
     """Where the HTTP application runs."""
 
     num_cpus: Annotated[float, Field(ge=0)] = 0.1
+    jobs: JobsSettings = JobsSettings()
     cors_origins: tuple[str, ...] = ()
     """Whose pages may call the API from a browser, such as `https://example.com`."""
 

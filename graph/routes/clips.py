@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from fastapi import Request, Response
@@ -14,6 +14,7 @@ from graph.audio.output import Output
 from graph.cache import Answer, Found
 from graph.errors import UNFORESEEN, body_of
 from graph.errors import described as error_described
+from graph.jobs.jobs import fingerprint, name_of
 from graph.making import GeneratedClip, answer_of, charged, charged_made, count, described
 from graph.order import Order
 from graph.pipeline import Clip, ClipRequest, Progress
@@ -67,6 +68,17 @@ async def whole_answer(service: Service, order: Order) -> Response:
         service.metrics.looked_up(order.voice.model.name, found)
         return _response(answer, found)
     return _response(await charged_made(service, order), None)
+
+
+async def once_answer(
+    service: Service, order: Order, key: str, body: str, files: Mapping[str, bytes]
+) -> Response:
+    """Answer likewise, but make it once for all requests with this `Idempotency-Key`."""
+    name = name_of("once", order.share.name, key)
+    asked = await asyncio.to_thread(fingerprint, body, files)
+    answer, again = await service.once.get(name, asked, lambda: charged_made(service, order))
+    headers = answer.headers | ({"idempotent-replayed": "true"} if again else {})
+    return Response(answer.body, media_type=answer.media_type, headers=headers)
 
 
 def _response(answer: Answer, found: Found | None) -> Response:

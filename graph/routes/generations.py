@@ -3,47 +3,36 @@
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
-from starlette.datastructures import FormData, UploadFile
 
 from graph.errors import ApiError
-from graph.guards import MULTIPART, TypedRoute
+from graph.guards import MULTIPART
 from graph.making import GenerationsAnswer
-from graph.ordering import MELODY_STEMS, UPLOADS, ordered
+from graph.ordering import MELODY_STEMS, ordered
 from graph.routes.answers import FILES, HEADERS, TIMING, UPLOAD_ERRORS
-from graph.routes.clips import event_answer, growing_answer, whole_answer
+from graph.routes.bodies import (
+    IDEMPOTENCY,
+    KEY,
+    GenerationsRoute,
+    form_schema,
+    idempotency_key,
+    read_body,
+)
+from graph.routes.clips import event_answer, growing_answer, once_answer, whole_answer
 from graph.schemas.generation import GenerationsBody
 from graph.service import Served
 
 EVENTS = "text/event-stream"
 
 
-class GenerationsRoute(TypedRoute):
-    """Takes JSON, or a form where files come along."""
-
-    wanted = ("application/json", MULTIPART)
-
-
-def _form_schema() -> dict[str, Any]:
-    schema = GenerationsBody.model_json_schema()
-    file = {"type": "string", "format": "binary"}
-    schema["properties"] |= {
-        "continue_from": file
-        | {"description": "Audio to go on from, or codes of /v1/codec/encode; part of duration."},
-        "melody": file | {"description": "Audio whose melody is followed, by models that can."},
-    }
-    return schema
-
-
 BODY: dict[str, Any] = {
+    "parameters": [IDEMPOTENCY],
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {"schema": GenerationsBody.model_json_schema()},
-            MULTIPART: {"schema": _form_schema()},
+            MULTIPART: {"schema": form_schema(GenerationsBody)},
         },
-    }
+    },
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -74,16 +63,22 @@ router = APIRouter(tags=["generate"], route_class=GenerationsRoute)
 @router.post("/v1/generations", response_class=Response, responses=ANSWERS, openapi_extra=BODY)
 async def generations(request: Request, service: Served) -> Response:
     """Generate music or sounds from texts, a melody, or the beginning of a clip."""
-    body, files = await _read(request)
+    body, files = await read_body(request, GenerationsBody)
     events = EVENTS in request.headers.get("accept", "")
+    key = idempotency_key(request)
     if body.stream:
         _check_stream(body, events)
+    if key and (body.stream or events):
+        message = f"{KEY}: only what is answered whole can be asked for again; leave it out"
+        raise ApiError(422, "cannot_stream", message, KEY)
     order = await ordered(service, request.state.share, request.state.began, body, files)
     request.state.model = order.voice.model.name
     if events:
         return await event_answer(request, service, order, stream=body.stream)
     if body.stream:
         return await growing_answer(service, order)
+    if key:
+        return await once_answer(service, order, key, body.model_dump_json(), files)
     return await whole_answer(service, order)
 
 
@@ -98,32 +93,3 @@ def _check_stream(body: GenerationsBody, events: bool) -> None:
     if not events and (len(body.texts) * body.n > 1 or body.return_codes):
         message = f"stream: a file is of one clip, without codes; for more, accept {EVENTS}"
         raise ApiError(422, "cannot_stream", message, "stream")
-
-
-async def _read(request: Request) -> tuple[GenerationsBody, dict[str, bytes]]:
-    """Return the body and the files beside it."""
-    try:
-        if not request.headers["content-type"].startswith(MULTIPART):
-            return GenerationsBody.model_validate_json(await request.body()), {}
-        async with request.form(max_files=len(UPLOADS), max_fields=64) as form:
-            files = await _files(form)
-            fields: dict[str, Any] = {key: form[key] for key in form if key not in files}
-            if "prompts" in fields:
-                fields["prompts"] = form.getlist("prompts")
-            return GenerationsBody.model_validate_strings(fields, strict=False), files
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
-
-
-async def _files(form: FormData) -> dict[str, bytes]:
-    files = {}
-    for key, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            if key not in UPLOADS:
-                raise ApiError(
-                    422, "unknown_field", f"no file {key!r}; valid: {', '.join(UPLOADS)}", key
-                )
-            files[key] = await value.read()
-        elif key in UPLOADS:
-            raise ApiError(422, "invalid_value", f"{key}: must be a file", key)
-    return files

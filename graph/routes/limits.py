@@ -30,6 +30,9 @@ class LimitsAnswer(BaseModel):
     max_upload_channels: int
     cache_bytes: int
     max_wait_s: float
+    max_jobs: int
+    max_jobs_per_key: int
+    keep_jobs_s: float
     local_row_seconds: float
     key: KeyLimits
 

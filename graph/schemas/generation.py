@@ -192,3 +192,22 @@ class GenerationsBody(SamplingBody, OutputBody):
             for text in self.texts
             for variation in range(self.n)
         ]
+
+
+class JobBody(GenerationsBody):
+    """The same, for a job."""
+
+    webhook: Annotated[
+        str | None,
+        Field(
+            max_length=2000,
+            description="An https address that is told when the job starts and ends, signed after "
+            "Standard Webhooks.",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _nobody_listens(self) -> Self:
+        if self.stream:
+            raise ValueError("a job has nobody to stream to; leave out stream")
+        return self

@@ -1,9 +1,7 @@
 """One Ray cluster for the session, with a GPU that is not there, and the shipped application."""
 
 import copy
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from engine.params import Load
 from graph import launch
 from graph.config_file import read_config_file
 from tests import checkpoints as write
+from tests.waiting import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 APPLICATION = "audiocraft"
@@ -28,21 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.cluster)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Wait until `condition` holds; return what it returned."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
-    return found
 
 
 @dataclass

@@ -3,7 +3,8 @@
 from ray import serve
 from ray.exceptions import RayActorError
 
-from tests.cluster.conftest import APPLICATION, Deployed, until
+from tests.cluster.conftest import APPLICATION, Deployed
+from tests.waiting import until
 
 CLIPS = {"prompt": "calm piano", "duration": 30, "seed": 3, "stream": True, "n": 16}
 EVENTS = {"accept": "text/event-stream"}

@@ -15,7 +15,8 @@ import soundfile
 from ray import serve
 
 from engine.params import GenerationParams
-from tests.cluster.conftest import APPLICATION, FRACTIONS, Deployed, until
+from tests.cluster.conftest import APPLICATION, FRACTIONS, Deployed
+from tests.waiting import until
 
 FRAME_S = 1 / 50
 DELAY_STEPS = 4

@@ -16,7 +16,8 @@ import pytest
 import soundfile
 import yaml
 
-from tests.cluster.conftest import ROOT, free_port, until
+from tests.cluster.conftest import ROOT
+from tests.waiting import free_port, until
 
 START_S = 240
 

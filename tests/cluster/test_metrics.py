@@ -7,7 +7,8 @@ from contextlib import suppress
 import httpx
 import ray
 
-from tests.cluster.conftest import ROOT, Deployed, until
+from tests.cluster.conftest import ROOT, Deployed
+from tests.waiting import until
 
 
 def scraped() -> str:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.cluster.conftest import Deployed, until
+from tests.cluster.conftest import Deployed
+from tests.waiting import until
 
 PATH = "/v1/generations"
 LONG = {"prompt": "calm piano", "duration": 30, "seed": 3, "stream": True}

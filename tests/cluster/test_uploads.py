@@ -12,7 +12,8 @@ import soundfile
 from ray import serve
 
 from engine.params import Codes, CodesPiece, DiffusionParams
-from tests.cluster.conftest import APPLICATION, Deployed, until
+from tests.cluster.conftest import APPLICATION, Deployed
+from tests.waiting import until
 
 RATE = 16000
 

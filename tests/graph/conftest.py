@@ -37,10 +37,13 @@ from engine.params import (
 from graph.admission import Admission
 from graph.cache import Cache
 from graph.ingress import create_app
+from graph.jobs.build import jobs_of
+from graph.jobs.once import Once
+from graph.jobs.webhooks import Webhooks
 from graph.metrics import Metrics
 from graph.registry import Registry
 from graph.service import Service
-from graph.settings import Limits
+from graph.settings import JobsSettings, Limits
 from tests import checkpoints as write
 
 
@@ -210,10 +213,21 @@ def serving(
     ledger: LocalLedger | None = None,
 ) -> Service:
     """What an ingress has, over handles that need no cluster."""
-    metrics = Metrics()
+    metrics, settings = Metrics(), JobsSettings()
+    jobs = jobs_of(settings)  # not open: nothing is written
     admission = Admission(ledger or LocalLedger(), lambda: service.limits, metrics)
-    cache = Cache(lambda: service.limits.cache_bytes)
-    service = Service(Registry(models, handles), statuses, limits, 1, admission, metrics, cache)
+    service = Service(
+        registry=Registry(models, handles),
+        statuses=statuses,
+        limits=limits,
+        started_at=1,
+        admission=admission,
+        metrics=metrics,
+        cache=Cache(lambda: service.limits.cache_bytes),
+        jobs=jobs,
+        once=Once(jobs, lambda: service.limits.keep_jobs_s),
+        webhooks=Webhooks(settings),
+    )
     return service
 
 

@@ -1,0 +1,21 @@
+"""Where jobs are kept, as configured."""
+
+import os
+from pathlib import Path
+
+from graph.jobs.files import Files
+from graph.jobs.jobs import Jobs
+from graph.jobs.sqlite import SqliteStore
+from graph.settings import FolderStore, JobsSettings
+
+
+def jobs_of(settings: JobsSettings) -> Jobs:
+    """Return the jobs of a configured store, not yet open. Raises KeyError without its password."""
+    store = settings.store
+    if isinstance(store, FolderStore):
+        folder = Path(store.folder).absolute()
+        return Jobs(SqliteStore(folder / "jobs.sqlite"), Files(str(folder / "files")))
+    from graph.jobs.redis import RedisStore  # streaq and its client only where they are used
+
+    password = os.environ[store.password_env] if store.password_env else None
+    return Jobs(RedisStore(store.url, password), Files(store.files))

@@ -1,0 +1,147 @@
+"""Jobs as their users see them: accepted, looked at, cancelled, fetched."""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+from graph.cache import Answer
+from graph.errors import ApiError
+from graph.jobs.files import Files
+from graph.jobs.job import Job
+from graph.jobs.store import Store, Work
+from graph.settings import Limits
+
+ENOUGH_TO_TELL = 0.05
+"""The progress after which a job's own pace says more than its model's."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job stands."""
+
+    position: int
+    """Among those that wait, from 1; 0: it waits no longer."""
+    eta_s: float | None
+    """Until it has ended; None where the model's speed is out of reach."""
+
+
+def name_of(kind: str, owner: str, key: str | None, number: int = 0) -> str:
+    """Return a new name, or the one that belongs to an `Idempotency-Key` of this owner."""
+    if key is None:
+        return f"{kind}_{uuid4().hex}"
+    whole = "\n".join((owner, key, str(number)))
+    return f"{kind}_{hashlib.sha256(whole.encode()).hexdigest()[:32]}"
+
+
+def fingerprint(body: str, files: Mapping[str, bytes]) -> str:
+    """Return the hash of what was asked for."""
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    return hashlib.sha256(f"{body}\n{sums}".encode()).hexdigest()
+
+
+class Jobs:
+    """All that may be done with jobs; what is said in them is in `Store` and `Files`."""
+
+    def __init__(self, store: Store, files: Files) -> None:
+        self.store, self.files = store, files
+
+    async def check_room(self, owner: str, more: int, limits: Limits) -> None:
+        """Raise ApiError 429 where so many more may not wait."""
+        waiting = await self.store.waiting()
+        own = sum(work.owner == owner for work in waiting)
+        for what, have, most in (
+            ("this key has", own, limits.max_jobs_per_key),
+            ("there are", len(waiting), limits.max_jobs),
+        ):
+            if have + more > most:
+                message = f"{what} {have} jobs waiting, allowed are {most}; wait for some to end"
+                raise ApiError(429, "too_many_jobs", message, headers={"retry-after": "60"})
+
+    async def accept(self, job: Job, files: Mapping[str, bytes]) -> Job:
+        """Keep a job until it ends. Returns the one of this name that is there, if there is one.
+
+        Raises ApiError 422 where that one is of another request.
+        """
+        text = await self.store.add(job.name, job.model_dump_json(), job.expires)
+        kept = Job.model_validate_json(text)
+        check_same(kept.fingerprint, job.fingerprint)
+        if kept.status == "queued":  # also where who accepted it died before it was queued
+            for name, data in files.items():
+                await self.files.put(job.name, name, data)
+            values = kept.created, kept.owner, kept.model, kept.row_seconds
+            await self.store.put(Work("job", kept.name, *values))
+        return kept
+
+    async def get(self, name: str, owner: str) -> Job:
+        """Return a job. Raises ApiError 404 where this owner has none of that name."""
+        text = await self.store.get(name) if name.startswith("job_") else None
+        job = Job.model_validate_json(text) if text else None
+        if job is None or job.owner != owner:
+            message = f"no job {name!r}: it never was, has expired, or is another key's"
+            raise ApiError(404, "job_not_found", message, "id")
+        return job
+
+    async def places(
+        self, jobs: Sequence[Job], backlog: Mapping[str, float], speeds: Mapping[str, float]
+    ) -> list[Place]:
+        """Return where jobs stand, from row-seconds outstanding and finished a second, by model."""
+        ahead, before = dict(backlog), {}
+        for position, work in enumerate(await self.store.waiting(), 1):
+            before[work.name] = position, ahead.get(work.model, 0.0)
+            ahead[work.model] = ahead.get(work.model, 0.0) + work.row_seconds
+        return [_place(job, *before.get(job.name, (0, 0.0)), speeds) for job in jobs]
+
+    async def cancel(self, job: Job, keep_s: float) -> Job:
+        """Cancel a job that waits or runs; forget one that has ended."""
+        while not job.has_ended:
+            cancelled = job.changed(keep_s, status="cancelled")
+            if await self.change(job, cancelled):
+                return cancelled
+            job = await self.get(job.name, job.owner)
+        await self.forget(job.name)
+        return job
+
+    async def change(self, old: Job, new: Job) -> bool:
+        """Replace a job's document, and tell its webhook; say whether it still was `old`."""
+        texts = old.model_dump_json(), new.model_dump_json()
+        done = await self.store.swap(old.name, *texts, new.expires)
+        if done and new.webhook and new.status != old.status and new.status != "queued":
+            await self.store.put(Work("webhook", f"{new.name}.{new.status}", time.time()))
+        return done
+
+    async def answer(self, job: Job) -> Answer:
+        """Return what a job made. Raises ApiError 409 where it has made nothing."""
+        if job.answer is None:
+            told = job.error.message if job.error else "wait until it has finished"
+            raise ApiError(409, f"job_{job.status}", f"the job is {job.status}: {told}", "id")
+        body = await self.files.get(job.name, job.answer.file)
+        return Answer(body, job.answer.media_type, job.answer.headers)
+
+    async def forget(self, name: str) -> None:
+        """Delete a job and its files."""
+        await self.files.forget(name)
+        await self.store.forget(name)
+
+    async def sweep(self) -> None:
+        """Delete what has expired."""
+        for name in await self.store.expired():
+            await self.forget(name)
+
+
+def _place(job: Job, position: int, ahead: float, speeds: Mapping[str, float]) -> Place:
+    if job.has_ended:
+        return Place(0, 0.0)
+    if job.started is not None and job.progress > ENOUGH_TO_TELL:
+        took = time.time() - job.started
+        return Place(position, took * (1 - job.progress) / job.progress)
+    speed = speeds.get(job.model)
+    return Place(position, (ahead + job.row_seconds) / speed if speed else None)
+
+
+def check_same(kept: str, asked: str) -> None:
+    """Raise ApiError 422 where one `Idempotency-Key` is to mean two things."""
+    if kept != asked:
+        message = "this Idempotency-Key came with another request; use a new one"
+        raise ApiError(422, "idempotency_conflict", message, "idempotency-key")

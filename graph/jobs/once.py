@@ -1,0 +1,101 @@
+"""`Idempotency-Key` on requests that are answered at once: their answer is made once.
+
+After the IETF's draft-ietf-httpapi-idempotency-key-header: a retry waits for the request that is
+under way, on whichever ingress, or gets its answer; what failed is made anew.
+"""
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+from pydantic import BaseModel
+
+from graph.cache import Answer
+from graph.jobs.job import KeptAnswer
+from graph.jobs.jobs import Jobs, check_same
+
+LEASE_S = 10.0
+POLL_S = 0.2
+Make = Callable[[], Awaitable[Answer]]
+
+
+class Claim(BaseModel):
+    """Who makes an answer, or the answer."""
+
+    fingerprint: str
+    holder: str
+    leased_until: float
+    """Unix seconds; then another may make it."""
+    answer: KeptAnswer | None = None
+
+
+class Once:
+    """Makes answers once, however often they are asked for; one for each ingress replica."""
+
+    def __init__(self, jobs: Jobs, keep_s: Callable[[], float]) -> None:
+        self._jobs, self._keep_s = jobs, keep_s
+        self._tasks: set[asyncio.Task[Answer]] = set()
+
+    async def get(self, name: str, fingerprint: str, make: Make) -> tuple[Answer, bool]:
+        """Return the answer of this name, and whether it was made for an earlier request; it is
+        made to its end, whoever leaves.
+
+        Raises ApiError 422 where the name belongs to another request, and what `make` raises.
+        """
+        mine = Claim(fingerprint=fingerprint, holder=uuid4().hex, leased_until=0.0)
+        while True:
+            mine.leased_until = time.time() + LEASE_S
+            text = await self._jobs.store.add(name, mine.model_dump_json(), self._expires())
+            claim = Claim.model_validate_json(text)
+            check_same(claim.fingerprint, fingerprint)
+            if claim.answer:
+                body = await self._jobs.files.get(name, claim.answer.file)
+                return Answer(body, claim.answer.media_type, claim.answer.headers), True
+            late = claim.leased_until < time.time()
+            if claim.holder == mine.holder or (late and await self._swap(name, claim, mine)):
+                return await self._made(name, mine, make), False
+            await asyncio.sleep(POLL_S)
+
+    async def _made(self, name: str, claim: Claim, make: Make) -> Answer:
+        # Not in this context: Serve cancels what bears the id of a request that was left.
+        work = asyncio.create_task(self._make(name, claim, make), context=contextvars.Context())
+        self._tasks.add(work)
+        work.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(work)
+
+    async def _make(self, name: str, claim: Claim, make: Make) -> Answer:
+        making = asyncio.ensure_future(make())
+        try:
+            while not making.done():
+                await asyncio.wait({making}, timeout=LEASE_S / 3)
+                claim = await self._renewed(name, claim)
+            answer = making.result()
+            file = f"answer-{claim.holder}"
+            await self._jobs.files.put(name, file, answer.body)
+            kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
+            await self._swap(name, claim, claim.model_copy(update={"answer": kept}))
+        except BaseException:  # whatever ends it, also being cancelled: a retry shall not wait
+            making.cancel()
+            given_up = claim.model_copy(update={"leased_until": 0.0})
+            await asyncio.shield(self._swap(name, claim, given_up))
+            raise
+        return answer
+
+    async def _renewed(self, name: str, claim: Claim) -> Claim:
+        renewed = claim.model_copy(update={"leased_until": time.time() + LEASE_S})
+        return renewed if await self._swap(name, claim, renewed) else claim
+
+    async def _swap(self, name: str, old: Claim, new: Claim) -> bool:
+        texts = old.model_dump_json(), new.model_dump_json()
+        return await self._jobs.store.swap(name, *texts, self._expires())
+
+    def _expires(self) -> float:
+        return time.time() + self._keep_s()
+
+    async def close(self) -> None:
+        """End what is being made; it may be made by another replica."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,172 @@
+"""The clusters' store: Redis 7 or later. The queue is streaq, on Redis' streams.
+
+Chosen among kept libraries (arq is in maintenance only, taskiq's streams do not renew the lease of
+long work, saq re-runs by timeouts of whole jobs): typed, asyncio, leases renewed while work runs.
+"""
+
+import asyncio
+import json
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from anyio import CancelScope
+from coredis import PureToken, Redis
+from coredis.exceptions import RedisError
+from streaq import StreaqRetry, Worker
+from streaq.task import Task
+
+from graph.jobs.store import Handler, Work
+
+LEASE_S = 20
+PREFIX = "audiocraft:"
+EXPIRIES, WAITING = PREFIX + "expiries", PREFIX + "waiting"
+TASK = "work"
+ADD = """
+if redis.call('set', KEYS[1], ARGV[1], 'nx') then redis.call('zadd', KEYS[2], ARGV[2], ARGV[3]) end
+return redis.call('get', KEYS[1])
+"""
+SWAP = """
+if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('set', KEYS[1], ARGV[2])
+redis.call('zadd', KEYS[2], ARGV[3], ARGV[4])
+return 1
+"""
+
+
+class _Worker(Worker[None]):
+    async def signal_handler(self, scope: CancelScope) -> None:
+        """Leave signals to Serve: streaq listens whatever `handle_signals` says, and may only on
+        the main thread.
+        """
+
+
+class RedisStore:
+    """See `Store`."""
+
+    def __init__(self, url: str, password: str | None) -> None:
+        self._url, self._password = url, password
+        self._closing = asyncio.Event()
+
+    async def open(self) -> None:
+        """Connect. Raises OSError where Redis cannot be reached, or is too old."""
+        opened = asyncio.get_running_loop().create_future()
+
+        async def keep() -> None:
+            # One task enters and leaves: coredis' connections belong to the task that opened them.
+            self._queue = self._worker(1)
+            try:
+                async with self._queue:
+                    opened.set_result(None)
+                    await self._closing.wait()
+            except (RedisError, OSError, ExceptionGroup) as error:
+                if opened.done():
+                    raise
+                opened.set_exception(OSError(f"Redis cannot be used: {_first(error)}"))
+
+        self._keeper = asyncio.create_task(keep())
+        await opened
+
+    async def close(self) -> None:
+        """Disconnect."""
+        self._closing.set()
+        await self._keeper
+
+    async def add(self, name: str, text: str, expires: float) -> str:
+        """See `Store`."""
+        found = await self._redis.eval(ADD, [PREFIX + name, EXPIRIES], [text, expires, name])
+        return str(found)
+
+    async def get(self, name: str) -> str | None:
+        """See `Store`."""
+        return await self._redis.get(PREFIX + name)
+
+    async def swap(self, name: str, old: str, new: str, expires: float) -> bool:
+        """See `Store`."""
+        keys = [PREFIX + name, EXPIRIES]
+        return bool(await self._redis.eval(SWAP, keys, [old, new, expires, name]))
+
+    async def forget(self, name: str) -> None:
+        """See `Store`."""
+        await self._redis.zrem(EXPIRIES, [name])
+        await self._redis.delete([PREFIX + name])
+
+    async def expired(self) -> list[str]:
+        """See `Store`."""
+        now = time.time()
+        return list(await self._redis.zrange(EXPIRIES, 0, now, sortby=PureToken.BYSCORE))
+
+    async def put(self, work: Work) -> None:
+        """See `Store`."""
+        text = json.dumps(asdict(work))
+        if work.kind == "job":
+            await self._redis.zadd(WAITING, {text: work.since})
+        task: Task[Any, Any] = self._queue.enqueue_unsafe(TASK, text)
+        task.id = f"{work.kind}:{work.name}"  # what is queued already is not queued again
+        await task
+
+    async def waiting(self) -> list[Work]:
+        """See `Store`."""
+        return [Work(**json.loads(one)) for one in await self._redis.zrange(WAITING, 0, -1)]
+
+    async def serve(self, handle: Handler, most: int) -> None:
+        """See `Store`."""
+        worker, leaving = self._worker(most), asyncio.Event()
+
+        async def do(text: str) -> None:
+            await self._redis.zrem(WAITING, [text])
+            work = Work(**json.loads(text))
+            again = await _unless(leaving, handle(work, registered.context.tries))
+            if again is not None:
+                if work.kind == "job":
+                    await self._redis.zadd(WAITING, {text: work.since})
+                raise StreaqRetry(delay=timedelta(seconds=again))
+
+        registered = worker.task(name=TASK, max_tries=None, timeout=None, ttl=0, silent=True)(do)
+        serving = asyncio.create_task(worker.run_async())
+        try:
+            await asyncio.wait({serving})
+            await serving
+        finally:
+            leaving.set()  # streaq shields what runs from being cancelled
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+    def _worker(self, most: int) -> _Worker:
+        return _Worker(
+            self._url,
+            redis_kwargs={"password": self._password} if self._password else {},
+            concurrency=most,
+            prefetch=1,
+            queue_name="audiocraft",
+            serializer=json.dumps,
+            deserializer=json.loads,
+            idle_timeout=LEASE_S,
+        )
+
+    @property
+    def _redis(self) -> Redis[str]:
+        redis = self._queue.redis
+        assert isinstance(redis, Redis)
+        return redis
+
+
+async def _unless(leaving: asyncio.Event, work: Any) -> float | None:
+    """Await work; once we are leaving, cancel it and say that it is to be done again, at once."""
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(leaving.wait())
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            again: float | None = task.result()
+            return again
+        return 0.0
+    finally:
+        for one in (task, left):
+            one.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return what a group of errors began with."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,146 @@
+"""Tells other services what happened to jobs, signed after Standard Webhooks.
+
+Where it may go is checked when the job is accepted, and again for the addresses that the name has
+when it is told: the connection is made to an address that was checked.
+"""
+
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import socket
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+
+import httpx
+from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+
+from graph.errors import ApiError
+from graph.jobs.job import Job
+from graph.settings import JobsSettings
+
+SECRETS = "AUDIOCRAFT_WEBHOOK_SECRETS"
+"""The environment variable with the secrets, `whsec_...`; several, apart by spaces, all sign."""
+TIMEOUT_S = 15.0
+AGAIN_AFTER_S = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
+GONE = 410
+"""A receiver's word that it wants no more (Standard Webhooks)."""
+logger = logging.getLogger("ray.serve")
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class Webhooks:
+    """Sends what happened; one for each ingress replica."""
+
+    def __init__(self, settings: JobsSettings) -> None:
+        self._settings = settings
+        secrets = os.environ.get(SECRETS, "").split()
+        try:
+            self._signers = [Webhook(one) for one in secrets]
+        except (ValueError, EmptyWebhookSecretError):
+            raise ValueError(f"{SECRETS}: secrets are base64 after `whsec_`") from None
+
+    def check(self, address: str) -> None:
+        """Raise ApiError 422 where this server tells nothing to such an address."""
+        if not self._signers:
+            raise _refused(f"this server signs none; its operator sets {SECRETS}")
+        try:
+            url = httpx.URL(address)
+        except httpx.InvalidURL as error:
+            raise _refused(f"not an address: {error}") from error
+        schemes = ("https", "http") if self._settings.webhooks_to_private_addresses else ("https",)
+        if url.scheme not in schemes or not url.host or url.userinfo:
+            raise _refused(f"write {' or '.join(schemes)}://, a host and no password")
+        if not any(fnmatch(url.host, host) for host in self._settings.webhook_hosts):
+            raise _refused(f"allowed hosts are {', '.join(self._settings.webhook_hosts)}")
+        if _is_address(url.host) and not self._may_go_to(url.host):
+            raise _refused(f"{url.host} is a private address")
+
+    async def tell(self, job: Job, status: str, address: str, attempt: int) -> float | None:
+        """Tell one thing. Returns None once it is told or in vain, or seconds until the next try.
+
+        At least once: receivers know a second time by its `webhook-id`.
+        """
+        now = datetime.now(UTC)
+        name = f"{job.name}.{status}"
+        body = json.dumps(
+            {
+                "type": f"job.{status}",
+                "timestamp": now.isoformat(),
+                "data": {
+                    "id": job.name,
+                    "status": status,
+                    "model": job.model,
+                    "seed": job.seed,
+                    "error": job.error.model_dump() if job.error else None,
+                },
+            }
+        )
+        signatures = " ".join(signer.sign(name, now, body) for signer in self._signers)
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": name,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": signatures,
+        }
+        try:
+            status_code = await self._post(httpx.URL(address), headers, body)
+        except (httpx.HTTPError, OSError, TimeoutError) as error:
+            logger.warning("webhook %s: %r", name, error)
+            status_code = None
+        if status_code and (200 <= status_code < 300 or status_code == GONE):
+            return None
+        if attempt > len(AGAIN_AFTER_S):
+            logger.error("webhook %s: given up after %d attempts", name, attempt)
+            return None
+        return AGAIN_AFTER_S[attempt - 1]
+
+    async def _post(self, url: httpx.URL, headers: dict[str, str], body: str) -> int:
+        """Post to a checked address of the host; no redirect is followed, no answer read."""
+        address = await self._address(url)
+        pinned = url.copy_with(host=address)
+        headers["host"] = url.netloc.decode()
+        async with asyncio.timeout(TIMEOUT_S), httpx.AsyncClient(trust_env=False) as client:
+            request = client.build_request(
+                "POST", pinned, content=body, headers=headers, extensions={"sni_hostname": url.host}
+            )
+            answer = await client.send(request, stream=True)
+            await answer.aclose()
+            return answer.status_code
+
+    async def _address(self, url: httpx.URL) -> str:
+        """Return where a host is. Raises OSError where that is nowhere, or private."""
+        port = url.port or {"https": 443, "http": 80}[url.scheme]
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        addresses = [str(info[4][0]) for info in found]
+        if not all(map(self._may_go_to, addresses)):
+            raise OSError(f"{url.host} is at a private address")
+        return addresses[0]
+
+    def _may_go_to(self, address: str) -> bool:
+        return self._settings.webhooks_to_private_addresses or is_public(address)
+
+
+def is_public(text: str) -> bool:
+    """Say whether an address is out on the internet, also one that hides in an IPv6 address."""
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.sixtofour or address.teredo or address in NAT64:
+            return False
+        if address.ipv4_mapped:
+            address = address.ipv4_mapped
+    return address.is_global and not address.is_multicast
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _refused(reason: str) -> ApiError:
+    return ApiError(422, "webhook_not_allowed", f"webhook: {reason}", "webhook")

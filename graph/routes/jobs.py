@@ -1,0 +1,196 @@
+"""/v1/jobs: generations that nobody waits for at the other end of a connection."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from graph.errors import ApiError, ErrorBody, ErrorDetail
+from graph.guards import MULTIPART
+from graph.jobs.job import Job, Status
+from graph.jobs.jobs import fingerprint, name_of
+from graph.ordering import ordered
+from graph.routes.answers import ERRORS, FILES, HEADERS, UPLOAD_ERRORS, Answers
+from graph.routes.bodies import (
+    IDEMPOTENCY,
+    GenerationsRoute,
+    form_schema,
+    idempotency_key,
+    is_form,
+    read_body,
+)
+from graph.schemas.generation import JobBody
+from graph.service import Served, Service
+
+BODIES = TypeAdapter(list[JobBody])
+
+
+class JobAnswer(BaseModel):
+    """A job, as it is now. Times are Unix seconds."""
+
+    id: str
+    status: Status
+    model: str
+    seed: int
+    position: int = Field(description="Among the jobs that wait, from 1; 0: it waits no longer.")
+    eta_seconds: float | None = Field(
+        description="Until it has ended, from measured speed; null: not known now."
+    )
+    progress: float = Field(description="From 0 to 1.")
+    created: float
+    started: float | None
+    ended: float | None
+    expires: float = Field(
+        description="Then it is deleted, and its audio, unless something changes."
+    )
+    audio: str | None = Field(description="Where its audio is, once it has finished.")
+    error: ErrorDetail | None
+
+
+class JobsAnswer(BaseModel):
+    """Jobs, in the order in which they were asked for."""
+
+    jobs: list[JobAnswer]
+
+
+ONE_OR_MORE = {
+    "oneOf": [
+        JobBody.model_json_schema(),
+        {"type": "array", "minItems": 1, "items": JobBody.model_json_schema()},
+    ]
+}
+BODY: dict[str, Any] = {
+    "parameters": [IDEMPOTENCY],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": ONE_OR_MORE},
+            MULTIPART: {"schema": form_schema(JobBody)},
+        },
+    },
+}
+ACCEPTED: Answers = {
+    202: {
+        "description": "Accepted; of a list, all of them, or none where one cannot be.",
+        "headers": {"location": {"description": "The job.", "schema": {"type": "string"}}},
+    },
+    **UPLOAD_ERRORS,
+}
+UNKNOWN: Answers = {
+    401: ERRORS[401],
+    404: {"model": ErrorBody, "description": "No such job, or it has expired."},
+}
+AUDIO: Answers = {
+    200: {"description": "As the generation answers.", "content": FILES, "headers": HEADERS},
+    409: {"model": ErrorBody, "description": "It has not finished, or never will."},
+    **UNKNOWN,
+}
+
+posting = APIRouter(tags=["jobs"], route_class=GenerationsRoute)
+looking = APIRouter(tags=["jobs"])
+
+
+@posting.post("/v1/jobs", status_code=202, responses=ACCEPTED, openapi_extra=BODY)
+async def create(request: Request, response: Response, service: Served) -> JobAnswer | JobsAnswer:
+    """Accept generations to be made when there is time; answers at once."""
+    bodies, files, listed = await _bodies(request)
+    owner, key = request.state.share.name, idempotency_key(request)
+    jobs = []
+    for number, body in enumerate(bodies):
+        job = await _job(request, service, body, files)
+        jobs.append(job.model_copy(update={"name": name_of("job", owner, key, number)}))
+    await service.jobs.check_room(owner, len(jobs), service.limits)
+    views = await _views(service, [await service.jobs.accept(job, files) for job in jobs])
+    if listed:
+        return JobsAnswer(jobs=views)
+    response.headers["location"] = f"/v1/jobs/{views[0].id}"
+    return views[0]
+
+
+@looking.get("/v1/jobs/{job_id}", responses=UNKNOWN)
+async def look(request: Request, job_id: str, service: Served) -> JobAnswer:
+    """Say how far a job is."""
+    job = await service.jobs.get(job_id, request.state.share.name)
+    return (await _views(service, [job]))[0]
+
+
+@looking.delete("/v1/jobs/{job_id}", responses=UNKNOWN)
+async def cancel(request: Request, job_id: str, service: Served) -> JobAnswer:
+    """Cancel a job that waits or runs; delete one that has ended, with its audio."""
+    job = await service.jobs.get(job_id, request.state.share.name)
+    cancelled = await service.jobs.cancel(job, service.limits.keep_jobs_s)
+    return (await _views(service, [cancelled]))[0]
+
+
+@looking.get("/v1/jobs/{job_id}/audio", response_class=Response, responses=AUDIO)
+async def audio(request: Request, job_id: str, service: Served) -> Response:
+    """Return what a job made: a file, or JSON with several."""
+    job = await service.jobs.get(job_id, request.state.share.name)
+    made = await service.jobs.answer(job)
+    return Response(made.body, media_type=made.media_type, headers=made.headers)
+
+
+async def _bodies(request: Request) -> tuple[list[JobBody], dict[str, bytes], bool]:
+    """Return the bodies, the files beside the only one, and whether they came as a list."""
+    if is_form(request) or not (await request.body()).lstrip().startswith(b"["):
+        body, files = await read_body(request, JobBody)
+        return [body], files, False
+    try:
+        bodies = BODIES.validate_json(await request.body())
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    if not bodies:
+        raise ApiError(422, "invalid_value", "the list is empty; send one generation or more")
+    return bodies, {}, True
+
+
+async def _job(
+    request: Request, service: Service, body: JobBody, files: Mapping[str, bytes]
+) -> Job:
+    """Return a job whose every part can be had. Raises ApiError where one cannot."""
+    share, now = request.state.share, time.time()
+    if body.webhook:
+        service.webhooks.check(body.webhook)
+    order = await ordered(service, share, request.state.began, body, files)
+    request.state.model = order.voice.model.name
+    asked = body.model_dump_json(exclude_unset=True)
+    return Job(
+        name="",
+        owner=share.name,
+        fingerprint=await asyncio.to_thread(fingerprint, asked, files),
+        body=body.model_copy(update={"seed": order.seed}).model_dump_json(exclude_unset=True),
+        uploads=list(files),
+        webhook=body.webhook,
+        model=order.voice.model.name,
+        seed=order.seed,
+        row_seconds=order.row_seconds,
+        created=now,
+        expires=now + service.limits.keep_jobs_s,
+    )
+
+
+async def _views(service: Service, jobs: list[Job]) -> list[JobAnswer]:
+    try:
+        backlog, speeds = await service.admission.snapshot()
+    except ApiError:  # the ledger is out of reach: nobody knows how fast models are
+        backlog, speeds = {}, {}
+    places = await service.jobs.places(jobs, backlog, speeds)
+    return [
+        JobAnswer(
+            id=job.name,
+            position=place.position,
+            eta_seconds=place.eta_s,
+            audio=f"/v1/jobs/{job.name}/audio" if job.answer else None,
+            **job.model_dump(include=SHOWN),
+        )
+        for job, place in zip(jobs, places, strict=True)
+    ]
+
+
+SHOWN = {
+    "status", "model", "seed", "progress", "created", "started", "ended", "expires", "error",
+}  # fmt: skip
