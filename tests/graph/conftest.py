@@ -81,6 +81,8 @@ class FakeLanguageModel:
     fails_at: int = 0
     """Where the error comes: before the first chunk, or after it."""
     melody: bool = False
+    gate: asyncio.Event | None = None
+    """What it waits for after its first chunk."""
 
     @property
     def info(self) -> Method:
@@ -111,6 +113,8 @@ class FakeLanguageModel:
             codes = np.full((4, size), (params.seed + params.variation) % 512)
             yield Generated(Codes.pack(codes), wait_seconds=0.1, run_seconds=0.2)
             left, size = left - size, chunk_frames
+            if self.gate:
+                await self.gate.wait()
             if self.error:
                 raise self.error
 
@@ -211,10 +215,12 @@ def serving(
     limits: Limits,
     statuses: Callable[[], Awaitable[Mapping[str, str]]] = nothing_to_report,
     ledger: LocalLedger | None = None,
+    settings: JobsSettings | None = None,
 ) -> Service:
     """What an ingress has, over handles that need no cluster."""
-    metrics, settings = Metrics(), JobsSettings()
-    jobs = jobs_of(settings)  # not open: nothing is written
+    metrics = Metrics()
+    settings = settings or JobsSettings()
+    jobs = jobs_of(settings)  # writes nothing before it is opened
     admission = Admission(ledger or LocalLedger(), lambda: service.limits, metrics)
     service = Service(
         registry=Registry(models, handles),

@@ -1,18 +1,28 @@
-"""Stores to test with: a SQLite file, and Debian's Redis."""
+"""Stores to test with, a SQLite file and Debian's Redis; and an application that works on jobs."""
 
 import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
+from deployments.settings import EnCodecSettings, MusicGenSettings
+from graph.ingress import create_app
 from graph.jobs.redis import RedisStore
 from graph.jobs.sqlite import SqliteStore
 from graph.jobs.store import Store
-from tests.waiting import free_port
+from graph.jobs.webhooks import SECRETS
+from graph.service import Service
+from graph.settings import FolderStore, JobsSettings, Limits
+from tests.graph.conftest import FakeCodec, FakeLanguageModel, Media, serving
+from tests.waiting import free_port, until_async
 
 Connect = Callable[[], Awaitable[Store]]
 
@@ -87,3 +97,58 @@ async def connect(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 @pytest.fixture
 async def store(connect: Connect) -> Store:
     return await connect()
+
+
+SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
+
+
+@dataclass
+class Working:
+    """An application whose jobs are worked on, or only accepted."""
+
+    http: httpx.AsyncClient
+    music: FakeLanguageModel
+    service: Service
+    app: FastAPI
+
+    async def look(self, job: str) -> dict[str, Any]:
+        answer = await self.http.get(f"/v1/jobs/{job}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def until(self, job: str, *statuses: str) -> dict[str, Any]:
+        async def there() -> dict[str, Any] | None:
+            found = await self.look(job)
+            return found if found["status"] in statuses else None
+
+        found: dict[str, Any] = await until_async(there, 20)
+        return found
+
+
+@asynccontextmanager
+async def working_in(folder: Path, at_once: int = 2, **limits: Any) -> AsyncIterator[Working]:
+    """One replica over a folder; several may share it."""
+    models = [
+        MusicGenSettings(name="music", kind="musicgen", checkpoint="x", codec="codec"),
+        EnCodecSettings(name="codec", kind="encodec", checkpoint="x"),
+    ]
+    music = FakeLanguageModel()
+    handles = {"music": music, "codec": FakeCodec(), "media": Media()}
+    store = FolderStore(folder=str(folder))
+    settings = JobsSettings(store=store, webhooks_to_private_addresses=True)
+    service = serving(models, handles, Limits(**limits), settings=settings)
+    app = create_app(service, jobs_at_once=at_once)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as http,
+    ):
+        yield Working(http, music, service, app)
+
+
+@pytest.fixture
+async def working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Working]:
+    monkeypatch.setenv(SECRETS, SECRET)
+    async with working_in(tmp_path) as one:
+        yield one
