@@ -9,12 +9,14 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import socket
+import ssl
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 
 import httpx
-from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+from standardwebhooks.webhooks import Webhook
 
 from graph.errors import ApiError
 from graph.jobs.job import Job
@@ -22,6 +24,7 @@ from graph.settings import JobsSettings
 
 SECRETS = "AUDIOCRAFT_WEBHOOK_SECRETS"
 """The environment variable with the secrets, `whsec_...`; several, apart by spaces, all sign."""
+SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 TIMEOUT_S = 15.0
 AGAIN_AFTER_S = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
 GONE = 410
@@ -35,11 +38,11 @@ class Webhooks:
 
     def __init__(self, settings: JobsSettings) -> None:
         self._settings = settings
+        self._tls = ssl.create_default_context()
         secrets = os.environ.get(SECRETS, "").split()
-        try:
-            self._signers = [Webhook(one) for one in secrets]
-        except (ValueError, EmptyWebhookSecretError):
-            raise ValueError(f"{SECRETS}: secrets are base64 after `whsec_`") from None
+        if not all(SECRET.fullmatch(one) for one in secrets):
+            raise ValueError(f"{SECRETS}: a secret is `whsec_` and 24 bytes or more in base64")
+        self._signers = [Webhook(one) for one in secrets]
 
     def check(self, address: str) -> None:
         """Raise ApiError 422 where this server tells nothing to such an address."""
@@ -66,7 +69,7 @@ class Webhooks:
         name = f"{job.name}.{status}"
         body = json.dumps(
             {
-                "type": f"job.{status}",
+                "type": f"job.{'started' if status == 'running' else status}",
                 "timestamp": now.isoformat(),
                 "data": {
                     "id": job.name,
@@ -101,7 +104,10 @@ class Webhooks:
         address = await self._address(url)
         pinned = url.copy_with(host=address)
         headers["host"] = url.netloc.decode()
-        async with asyncio.timeout(TIMEOUT_S), httpx.AsyncClient(trust_env=False) as client:
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            httpx.AsyncClient(verify=self._tls, trust_env=False) as client,
+        ):
             request = client.build_request(
                 "POST", pinned, content=body, headers=headers, extensions={"sni_hostname": url.host}
             )

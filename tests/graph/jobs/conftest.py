@@ -99,7 +99,7 @@ async def store(connect: Connect) -> Store:
     return await connect()
 
 
-SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
+SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cywgbG9uZyBlbm91Z2g="
 
 
 @dataclass
