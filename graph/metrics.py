@@ -2,7 +2,7 @@
 
 import time
 
-from ray.serve.metrics import Counter, Histogram
+from ray.serve.metrics import Counter, Gauge, Histogram
 
 SECONDS = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0]
 LATE = [0.001, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]
@@ -68,6 +68,9 @@ class Metrics:
             "found",
         )
         self._jobs = _counter("jobs", "Jobs that ended, by how they did.", "model", "status")
+        self._jobs_waiting = Gauge(
+            PREFIX + "jobs_waiting", "Jobs that nobody works on, as every ingress sees them."
+        )
 
     def answered(self, path: str, model: str, outcome: str, seconds: float) -> None:
         """Count an answer."""
@@ -85,6 +88,10 @@ class Metrics:
     def job(self, model: str, status: str) -> None:
         """Count a job that ended."""
         self._jobs.inc(1, {"model": model, "status": status})
+
+    def jobs_waiting(self, jobs: int) -> None:
+        """Note how many jobs wait."""
+        self._jobs_waiting.set(jobs)
 
     def clip(self, model: str, began: float) -> "ClipMetrics":
         """Follow a clip that was asked for at `began`, of `time.perf_counter`."""

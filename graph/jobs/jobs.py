@@ -74,10 +74,19 @@ class Jobs:
             await self.store.put(Work("job", kept.name, *values))
         return kept
 
+    async def load(self, name: str) -> Job | None:
+        """Return a job as this version writes it: `change` compares texts."""
+        text = await self.store.get(name)
+        if text is None:
+            return None
+        job = Job.model_validate_json(text)
+        if (now := job.model_dump_json()) != text:
+            await self.store.swap(name, text, now, job.expires)
+        return job
+
     async def get(self, name: str, owner: str) -> Job:
         """Return a job. Raises ApiError 404 where this owner has none of that name."""
-        text = await self.store.get(name) if name.startswith("job_") else None
-        job = Job.model_validate_json(text) if text else None
+        job = await self.load(name) if name.startswith("job_") else None
         if job is None or job.owner != owner:
             message = f"no job {name!r}: it never was, has expired, or is another key's"
             raise ApiError(404, "job_not_found", message, "id")

@@ -42,7 +42,7 @@ class Run:
             if error.status == 429:
                 return float((error.headers or {}).get("retry-after", AGAIN_S))
             if error.status == 503 and self._job.attempts < MOST_ATTEMPTS:
-                await self._change(status="queued")
+                await self._change(status="queued", started=None, progress=0.0)
                 return AGAIN_S
             await self._change(status="failed", error=told(error))
         except Exception as error:  # whatever it is, the job's user is told

@@ -4,12 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from graph.jobs.job import Job
 from graph.jobs.run import Run
 from graph.jobs.store import Work
 from graph.service import Service
 
-SWEEP_S = 60.0
+SWEEP_S = 10.0
 AGAIN_S = 5.0
 logger = logging.getLogger("ray.serve")
 
@@ -30,6 +29,7 @@ class Runner:
 
     async def _sweep(self) -> None:
         await self._service.jobs.sweep()
+        self._service.metrics.jobs_waiting(len(await self._store.waiting()))
         await asyncio.sleep(SWEEP_S)
 
     async def handle(self, work: Work, attempt: int) -> float | None:
@@ -41,19 +41,15 @@ class Runner:
             return AGAIN_S
 
     async def _make(self, name: str, _attempt: int) -> float | None:
-        job = await self._job(name)
+        job = await self._service.jobs.load(name)
         return await Run(self._service, job).to_its_end() if job else None
 
     async def _tell(self, name: str, attempt: int) -> float | None:
         of, _, status = name.partition(".")
-        job = await self._job(of)
+        job = await self._service.jobs.load(of)
         if job is None or job.webhook is None:
             return None
         return await self._service.webhooks.tell(job, status, job.webhook, attempt)
-
-    async def _job(self, name: str) -> Job | None:
-        text = await self._store.get(name)
-        return Job.model_validate_json(text) if text else None
 
 
 async def _kept_up(work: Callable[[], Awaitable[None]]) -> None:

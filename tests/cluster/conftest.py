@@ -77,7 +77,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
     config["http_options"]["port"] = free_port()
     application = config["applications"][0]
-    jobs = {"store": {"folder": str(tmp_path_factory.mktemp("jobs"))}}
+    jobs = {"store": {"kind": "folder", "folder": str(tmp_path_factory.mktemp("jobs"))}}
     application["args"]["ingress"] = {"jobs": jobs}
     models = application["args"]["models"]
     for deployment in application["deployments"]:

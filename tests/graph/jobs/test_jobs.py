@@ -2,15 +2,18 @@
 
 import asyncio
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph import codes_file
+from graph.jobs import run
 from graph.keys import EVERYONE, KeySettings
 from graph.settings import Limits
 from tests.graph.jobs.conftest import Working, working_in
@@ -213,6 +216,43 @@ async def test_others_see_no_job_of_a_key(working: Working):
         refused = await working.http.request(method, where, headers=others)
         assert refused.status_code == 404
     assert (await working.http.get(path, headers=mine)).status_code == 200
+
+
+async def test_a_job_of_an_older_version_is_done(tmp_path: Path):
+    async with working_in(tmp_path, at_once=0) as older:
+        job = await made(older)
+        store = older.service.jobs.store
+        text = await store.get(job["id"])
+        written = {key: value for key, value in json.loads(text).items() if key != "progress"}
+        assert await store.swap(job["id"], text, json.dumps(written), job["expires"])
+    async with working_in(tmp_path) as newer:
+        await newer.until(job["id"], "finished")
+
+
+async def test_a_model_that_is_away_is_waited_for(
+    working: Working, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(run, "AGAIN_S", 0.1)
+    working.music.error = DeploymentUnavailableError("music")
+    job = await made(working)
+
+    async def has_tried() -> bool:
+        kept = await working.service.jobs.load(job["id"])
+        return bool(kept and kept.attempts)
+
+    await until_async(has_tried)
+    working.music.error = None
+    ended = await working.until(job["id"], "finished", "failed")
+    assert ended["status"] == "finished"
+
+
+async def test_a_model_that_stays_away_is_told(working: Working, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "AGAIN_S", 0.1)
+    working.music.error = DeploymentUnavailableError("music")
+    job = await made(working)
+    ended = await working.until(job["id"], "finished", "failed")
+    assert ended["error"]["code"] == "model_unavailable"
+    assert (await working.service.jobs.load(job["id"])).attempts == run.MOST_ATTEMPTS
 
 
 async def test_the_queue_is_bounded(tmp_path: Path):
