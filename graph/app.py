@@ -42,4 +42,4 @@ def build(args: AppArgs) -> Application:
     handles[MEDIA] = DEPLOYMENTS[MEDIA].options(name=MEDIA, **args.media.options()).bind()
     handles[LEDGER] = DEPLOYMENTS[LEDGER].options(name=LEDGER, **LEDGER_OPTIONS).bind()
     ingress = DEPLOYMENTS[INGRESS].options(**args.ingress.options())
-    return ingress.bind(args.models, handles, args.ingress.cors_origins)
+    return ingress.bind(args.models, handles, args.ingress)

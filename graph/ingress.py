@@ -14,6 +14,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.admission import Admission
+from graph.audio.credentials import Signer
+from graph.audio.tags import SOFTWARE, VERSION
 from graph.cache import Cache
 from graph.guards import Guard
 from graph.metrics import Metrics
@@ -33,7 +35,7 @@ from graph.routes import (
     stats,
 )
 from graph.service import Service
-from graph.settings import INGRESS, LEDGER, Limits
+from graph.settings import INGRESS, LEDGER, IngressSettings, Limits
 
 
 def create_app(service: Service, cors_origins: Sequence[str] = ()) -> FastAPI:
@@ -45,9 +47,7 @@ def create_app(service: Service, cors_origins: Sequence[str] = ()) -> FastAPI:
         await service.admission.close()
 
     summary = "AudioCraft over HTTP"
-    app = FastAPIOffline(
-        title="audiocraft-serve", version="0.1.0", summary=summary, lifespan=lifespan
-    )
+    app = FastAPIOffline(title=SOFTWARE, version=VERSION, summary=summary, lifespan=lifespan)
     app.state.service = service
     app.add_middleware(Guard, service=service)
     if cors_origins:
@@ -89,8 +89,9 @@ class Ingress:
         self,
         models: Sequence[AnyModelSettings],
         handles: Mapping[str, DeploymentHandle],
-        cors_origins: Sequence[str],
+        settings: IngressSettings,
     ) -> None:
+        credentials = settings.content_credentials
         application = serve.get_replica_context().app_name
         metrics = Metrics()
         self._service = Service(
@@ -101,8 +102,9 @@ class Ingress:
             admission=Admission(handles[LEDGER], lambda: self._service.limits, metrics),
             metrics=metrics,
             cache=Cache(lambda: self._service.limits.cache_bytes),
+            signer=Signer(credentials) if credentials else None,
         )
-        self._cors_origins = cors_origins
+        self._cors_origins = settings.cors_origins
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new limits. Raises ValidationError on an unknown key."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from graph.admission import Admission
+from graph.audio.credentials import Signer
 from graph.cache import Cache
 from graph.metrics import Metrics
 from graph.pipeline import Pipeline
@@ -28,6 +29,8 @@ class Service:
     admission: Admission
     metrics: Metrics
     cache: Cache
+    signer: Signer | None = None
+    """Of files, where a key is configured."""
 
     @property
     def pipeline(self) -> Pipeline:

@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from engine.params import Codes
-from graph.audio.file import Growing, whole
+from engine.params import Codes, Waveform
+from graph.audio.file import ClipFile, Growing, whole
 from graph.audio.output import Output
 from graph.cache import Answer, Found
 from graph.calls import together
@@ -109,8 +109,8 @@ async def _file(service: Service, order: Order) -> Answer:
     (wanted,) = order.clips
     async with _charged(service, order):
         clip = await _clip(service, order, wanted)
-    file = await asyncio.to_thread(whole, clip.audio, order.output, order.tags(wanted))
-    headers = order.all_headers() | {"server-timing": timing(clip.seconds, order.began)}
+    file = await asyncio.to_thread(_whole_file, service, order, wanted, clip.audio)
+    headers = _whole_headers(service, order) | {"server-timing": timing(clip.seconds, order.began)}
     return Answer(file.data, order.output.kind.media_type, headers)
 
 
@@ -122,12 +122,22 @@ async def _json(service: Service, order: Order) -> Answer:
     def body() -> bytes:
         all_of_them = []
         for one, clip in zip(wanted, clips, strict=True):
-            file = whole(clip.audio, order.output, order.tags(one))
+            file = _whole_file(service, order, one, clip.audio)
             data = base64.b64encode(file.data).decode()
             all_of_them.append(_described(order, one, clip.codes, file.seconds, data))
         return _answer(order, all_of_them).model_dump_json(exclude_none=True).encode()
 
-    return Answer(await asyncio.to_thread(body), "application/json", order.all_headers())
+    headers = _whole_headers(service, order)
+    return Answer(await asyncio.to_thread(body), "application/json", headers)
+
+
+def _whole_file(service: Service, order: Order, wanted: ClipRequest, audio: Waveform) -> ClipFile:
+    return whole(audio, order.output, order.tags(wanted), service.signer)
+
+
+def _whole_headers(service: Service, order: Order) -> dict[str, str]:
+    signed = service.signer and service.signer.takes(order.output)
+    return order.all_headers() | ({"x-content-credentials": "signed"} if signed else {})
 
 
 async def _clip(service: Service, order: Order, wanted: ClipRequest) -> Clip:
@@ -162,7 +172,8 @@ async def event_answer(
     """Answer with events: `progress`, or `audio` as it is made; at last `done` or `error`."""
     made = charged_parts(service, order, _all_events(service, order, stream))
     events = told_errors(made, lambda error: event("error", body_of(request, error)))
-    headers = order.all_headers() | {"cache-control": "no-store"}
+    headers = order.all_headers() if stream else _whole_headers(service, order)
+    headers["cache-control"] = "no-store"
     return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
 
 
@@ -232,7 +243,7 @@ async def _whole_clip(
                 yield event("progress", told)
     assert isinstance(answer, Clip)
     _count(service, order, answer)
-    file = await asyncio.to_thread(whole, answer.audio, order.output, order.tags(wanted))
+    file = await asyncio.to_thread(_whole_file, service, order, wanted, answer.audio)
     yield await asyncio.to_thread(_audio_event, number, file.data)
     made[number] = _described(order, wanted, answer.codes, file.seconds, None)
 
