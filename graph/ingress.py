@@ -14,6 +14,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.admission import Admission
+from graph.audio.credentials import Signer
+from graph.audio.tags import SOFTWARE, VERSION
 from graph.cache import Cache
 from graph.guards import Guard
 from graph.jobs.build import jobs_of
@@ -58,9 +60,7 @@ def create_app(
         await service.admission.close()
 
     summary = "AudioCraft over HTTP"
-    app = FastAPIOffline(
-        title="audiocraft-serve", version="0.1.0", summary=summary, lifespan=lifespan
-    )
+    app = FastAPIOffline(title=SOFTWARE, version=VERSION, summary=summary, lifespan=lifespan)
     app.state.service = service
     app.add_middleware(Guard, service=service)
     if cors_origins:
@@ -106,6 +106,7 @@ class Ingress:
         handles: Mapping[str, DeploymentHandle],
         settings: IngressSettings,
     ) -> None:
+        credentials = settings.content_credentials
         application = serve.get_replica_context().app_name
         metrics = Metrics()
         kept = jobs_of(settings.jobs)
@@ -120,6 +121,7 @@ class Ingress:
             jobs=kept,
             once=Once(kept, lambda: self._service.limits.keep_jobs_s),
             webhooks=Webhooks(settings.jobs),
+            signer=Signer(credentials) if credentials else None,
         )
         self._settings = settings
 

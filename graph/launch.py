@@ -70,6 +70,20 @@ def check_sources(config: Mapping[str, Any]) -> None:
             raise LaunchError(f"model {model['name']!r}: {error}") from error
 
 
+def check_credentials(config: Mapping[str, Any]) -> None:
+    """Raise LaunchError where files are to be signed and cannot be."""
+    from graph.settings import AppArgs
+
+    args = AppArgs.model_validate(config["applications"][0]["args"])
+    if args.ingress.content_credentials:
+        from graph.audio.credentials import CredentialsError, Signer
+
+        try:
+            Signer(args.ingress.content_credentials)
+        except CredentialsError as error:
+            raise LaunchError(str(error)) from error
+
+
 def set_environment() -> None:
     """Set what Ray reads once, when it is imported; its processes inherit it."""
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -175,6 +189,7 @@ def launch(config_path: Path, port: int | None) -> None:
     except ConfigFileError as error:
         raise LaunchError(str(error)) from error
     check_sources(config)
+    check_credentials(config)
     http = config.setdefault("http_options", {})
     if port is not None:
         http["port"] = port

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from engine.params import Codes
-from graph.audio.file import whole
+from graph.audio.file import ClipFile, whole
 from graph.cache import Answer
 from graph.calls import together
 from graph.order import Order
@@ -51,7 +51,7 @@ async def made(service: Service, order: Order, told: Told | None = None) -> Answ
         _clip(service, order, number, told) for number in range(len(order.clips))
     )
     of_one = len(clips) == 1 and not order.return_codes
-    return await asyncio.to_thread(_file if of_one else _json, order, clips)
+    return await asyncio.to_thread(_file if of_one else _json, service, order, clips)
 
 
 async def charged_made(service: Service, order: Order) -> Answer:
@@ -85,10 +85,21 @@ def count(service: Service, order: Order, clip: Clip) -> None:
     counted.ended()
 
 
-def _file(order: Order, clips: list[Clip]) -> Answer:
-    (wanted,), (clip,) = order.clips, clips
-    file = whole(clip.audio, order.output, order.tags(wanted))
-    headers = order.all_headers() | {"server-timing": _timing(clip.seconds, order.began)}
+def file_of(service: Service, order: Order, number: int, clip: Clip) -> ClipFile:
+    """Return a clip's whole file. Raises ApiError 503 where it cannot be signed now."""
+    return whole(clip.audio, order.output, order.tags(order.clips[number]), service.signer)
+
+
+def headers_of(service: Service, order: Order) -> dict[str, str]:
+    """Return what an answer with whole files says of itself."""
+    signed = service.signer and service.signer.takes(order.output)
+    return order.all_headers() | ({"x-content-credentials": "signed"} if signed else {})
+
+
+def _file(service: Service, order: Order, clips: list[Clip]) -> Answer:
+    (clip,) = clips
+    file = file_of(service, order, 0, clip)
+    headers = headers_of(service, order) | {"server-timing": _timing(clip.seconds, order.began)}
     return Answer(file.data, order.output.kind.media_type, headers)
 
 
@@ -98,14 +109,14 @@ def _timing(stages: Mapping[str, float], begun: float) -> str:
     return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in total.items())
 
 
-def _json(order: Order, clips: list[Clip]) -> Answer:
+def _json(service: Service, order: Order, clips: list[Clip]) -> Answer:
     all_of_them = []
-    for number, (wanted, clip) in enumerate(zip(order.clips, clips, strict=True)):
-        file = whole(clip.audio, order.output, order.tags(wanted))
+    for number, clip in enumerate(clips):
+        file = file_of(service, order, number, clip)
         data = base64.b64encode(file.data).decode()
-        all_of_them.append(described(order, number, clip.codes, file.seconds, data))
+        all_of_them.append(generated_clip(order, number, clip.codes, file.seconds, data))
     body = answer_of(order, all_of_them).model_dump_json(exclude_none=True).encode()
-    return Answer(body, "application/json", order.all_headers())
+    return Answer(body, "application/json", headers_of(service, order))
 
 
 def answer_of(order: Order, clips: list[GeneratedClip]) -> GenerationsAnswer:
@@ -115,7 +126,7 @@ def answer_of(order: Order, clips: list[GeneratedClip]) -> GenerationsAnswer:
     )
 
 
-def described(
+def generated_clip(
     order: Order, number: int, codes: Codes, seconds: float, audio: str | None
 ) -> GeneratedClip:
     """Return what is said of one clip, of so many seconds."""

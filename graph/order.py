@@ -7,7 +7,7 @@ from hashlib import sha256
 from deployments.accounts import Share
 from engine.params import GenerationParams
 from graph.audio.output import Output
-from graph.audio.tags import Tags
+from graph.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from graph.pipeline import ClipRequest
 from graph.registry import Voice
 
@@ -65,7 +65,9 @@ class Order:
             "decoder": "mbd" if clip.diffusion else "encodec",
         }
         prompt = params.text if self.output.tag_prompt else None
-        return Tags(self.voice.model.name, params.seed, parameters, prompt)
+        joined = params.prompt is not None and clip.include_prompt
+        source = COMPOSITE if joined else AI_GENERATED
+        return Tags(self.voice.model.name, params.seed, parameters, prompt, source)
 
     def samples(self, clip: ClipRequest) -> int:
         """Return the samples a channel that the codec will give."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from graph.admission import Admission
+from graph.audio.credentials import Signer
 from graph.cache import Cache
 from graph.jobs.jobs import Jobs
 from graph.jobs.once import Once
@@ -34,6 +35,8 @@ class Service:
     jobs: Jobs
     once: Once
     webhooks: Webhooks
+    signer: Signer | None = None
+    """Of files, where a key is configured."""
 
     @property
     def pipeline(self) -> Pipeline:

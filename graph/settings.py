@@ -1,8 +1,9 @@
 """The application's settings: `args` of the Serve file, and the ingress's `user_config`."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, HttpUrl, field_validator, model_validator
 
 from deployments.settings import (
     AnyModelSettings,
@@ -94,6 +95,18 @@ class JobsSettings(StrictModel):
     webhooks_to_private_addresses: bool = False
 
 
+class ContentCredentials(StrictModel):
+    """In whose name files are signed, by C2PA. Both files are read when an ingress starts."""
+
+    certificates: Path
+    """PEM: the signer's, then those above it."""
+    private_key: Path
+    """PEM, as PKCS#8 without a passphrase."""
+    algorithm: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = "es256"
+    time_stamp_url: HttpUrl | None = None
+    """Of an authority (RFC 3161) that every signature then waits for, 30 seconds at most."""
+
+
 class IngressSettings(Placement):
     """Where the HTTP application runs."""
 
@@ -101,6 +114,8 @@ class IngressSettings(Placement):
     jobs: JobsSettings = JobsSettings()
     cors_origins: tuple[str, ...] = ()
     """Whose pages may call the API from a browser, such as `https://example.com`."""
+    content_credentials: ContentCredentials | None = None
+    """Without, no file is signed."""
 
 
 class MediaSettings(Placement):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from engine.params import Waveform
+from graph.audio.credentials import Signer
 from graph.audio.encoder import Encoder, encode
 from graph.audio.finishing import faded, finished, normalized
 from graph.audio.output import Output
@@ -17,10 +18,17 @@ class ClipFile:
     seconds: float
 
 
-def whole(audio: Waveform, output: Output, tags: Tags | None = None) -> ClipFile:
-    """Return the file of a clip."""
+def whole(
+    audio: Waveform, output: Output, tags: Tags | None = None, signer: Signer | None = None
+) -> ClipFile:
+    """Return the file of a clip; what tags tell is signed where the format can hold that.
+
+    Raises ApiError 503 where it cannot be signed now.
+    """
     samples = finished(audio.array(), audio.sample_rate, output)
     data = encode(samples, audio.sample_rate, output, tags)
+    if signer and tags and signer.takes(output):
+        data = signer.sign(data, output, tags)
     return ClipFile(data, samples.shape[1] / audio.sample_rate)
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 AI_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-"""IPTC's digital source type of media that a trained model made."""
-SOFTWARE = "audiocraft-serve"
+COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+"""IPTC's digital source types: of media that a trained model made, and joined to others."""
+SOFTWARE, VERSION = "audiocraft-serve", "0.1.0"
 UNTOLD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -29,6 +30,8 @@ class Tags:
     parameters: dict[str, object]
     prompt: str | None
     """None: not to be told."""
+    source: str = AI_GENERATED
+    """Of IPTC's digital source types."""
 
     @property
     def title(self) -> str | None:
@@ -36,11 +39,16 @@ class Tags:
         return None if self.prompt is None else UNTOLD.sub(" ", self.prompt)
 
     @property
+    def given(self) -> dict[str, object]:
+        """What the model was given."""
+        told = {} if self.title is None else {"prompt": self.title}
+        return told | {"seed": self.seed} | self.parameters
+
+    @property
     def comment(self) -> str:
         """All of it, as JSON."""
-        made = {"digital_source_type": AI_GENERATED, "model": self.model, "seed": self.seed}
-        told = {} if self.title is None else {"prompt": self.title}
-        return json.dumps(told | made | self.parameters, ensure_ascii=False)
+        made = {"digital_source_type": self.source, "model": self.model}
+        return json.dumps(made | self.given, ensure_ascii=False)
 
     def fields(self) -> dict[str, str]:
         """Return the tags of containers whose names are free: Vorbis comments, ID3's TXXX."""
@@ -48,12 +56,10 @@ class Tags:
         return title | {
             "comment": self.comment,
             "software": SOFTWARE,
-            "DIGITALSOURCETYPE": AI_GENERATED,
+            "DIGITALSOURCETYPE": self.source,
         }
 
     def xmp(self) -> bytes:
         """Return the XMP packet (ISO 16684-1)."""
-        packet = XMP.format(
-            source=AI_GENERATED, software=SOFTWARE, description=escape(self.comment)
-        )
+        packet = XMP.format(source=self.source, software=SOFTWARE, description=escape(self.comment))
         return packet.encode()

@@ -39,6 +39,10 @@ HEADERS: dict[str, Any] = {
         "description": "Names this request in the logs.",
         "schema": {"type": "string"},
     },
+    "x-content-credentials": {
+        "description": "`signed` where files are sent whole and hold content credentials (C2PA).",
+        "schema": {"enum": ["signed"]},
+    },
 }
 TIMING: dict[str, Any] = {
     "server-timing": {

@@ -9,13 +9,21 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 
 from engine.params import Codes, GenerationParams
-from graph.audio.file import Growing, whole
+from graph.audio.file import Growing
 from graph.audio.output import Output
 from graph.cache import Answer, Found
-from graph.errors import UNFORESEEN, body_of
-from graph.errors import described as error_described
+from graph.errors import UNFORESEEN, body_of, described
 from graph.jobs.jobs import fingerprint, name_of
-from graph.making import GeneratedClip, answer_of, charged, charged_made, count, described
+from graph.making import (
+    GeneratedClip,
+    answer_of,
+    charged,
+    charged_made,
+    count,
+    file_of,
+    generated_clip,
+    headers_of,
+)
 from graph.order import Order
 from graph.pipeline import Clip, ClipRequest, Progress
 from graph.registry import Voice
@@ -108,7 +116,8 @@ async def event_answer(
     """Answer with events: `progress`, or `audio` as it is made; at last `done` or `error`."""
     made = charged_parts(service, order, _all_events(service, order, stream))
     events = told_errors(made, lambda error: event("error", body_of(request, error)))
-    headers = order.all_headers() | {"cache-control": "no-store"}
+    headers = order.all_headers() if stream else headers_of(service, order)
+    headers["cache-control"] = "no-store"
     return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
 
 
@@ -135,7 +144,7 @@ async def told_errors(
         if not begun:
             raise
         yield tell(error)
-        if error_described(error).code == UNFORESEEN:
+        if described(error).code == UNFORESEEN:
             raise
 
 
@@ -158,7 +167,7 @@ async def _growing_clip(
             yield _audio_event(number, data)
     joined = Codes.join([one.array() for one in codes])
     seconds = order.samples(wanted) / order.voice.codec.sample_rate
-    made[number] = described(order, number, joined, seconds, None)
+    made[number] = generated_clip(order, number, joined, seconds, None)
 
 
 async def _whole_clip(
@@ -174,9 +183,9 @@ async def _whole_clip(
                 yield event("progress", told)
     assert isinstance(answer, Clip)
     count(service, order, answer)
-    file = await asyncio.to_thread(whole, answer.audio, order.output, order.tags(wanted))
+    file = await asyncio.to_thread(file_of, service, order, number, answer)
     yield await asyncio.to_thread(_audio_event, number, file.data)
-    made[number] = described(order, number, answer.codes, file.seconds, None)
+    made[number] = generated_clip(order, number, answer.codes, file.seconds, None)
 
 
 async def file_parts(

@@ -84,6 +84,12 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path):
         ("  port: 8000", "  port: {taken}", "port {taken} on 127.0.0.1 is taken"),
         ("  port: 8000", "  port: 99999", "port 99999: ports are from 1 to 65535"),
         ("tiny/music", "tiny/nothing", "model 'music': bundle:tiny/nothing: this installation has"),
+        (
+            "      models:",
+            "      ingress: {{content_credentials: {{certificates: x.pem, private_key: x.key}}}}\n"
+            "      models:",
+            "content_credentials.certificates: x.pem: No such file",
+        ),
     ],
 )
 def test_a_wrong_start_is_one_line_and_fast(tmp_path: Path, right: str, wrong: str, message: str):

@@ -84,6 +84,10 @@ def deployment(config: Config, name: str) -> Config:
             lambda c: model(c, "music").update(replicas={"min_replicas": 3, "max_replicas": 2}),
             "min_replicas is above max_replicas",
         ),
+        (
+            lambda c: app(c)["args"].update(ingress={"content_credentials": {"key": "x"}}),
+            "content_credentials: unknown key 'key'; valid keys: certificates, private_key",
+        ),
         (lambda c: app(c).update(import_path="other:app"), "import_path: graph.app:build"),
         (lambda c: c.pop("applications"), "applications: Field required"),
     ],
