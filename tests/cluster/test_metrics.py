@@ -41,6 +41,8 @@ def test_what_the_dashboard_shows_is_measured(deployed: Deployed):
     with suppress(AssertionError):
         until(all_there)
     assert not missing
-    text = scraped()
-    assert re.search(r'ray_audiocraft_requests_total\{[^}]*outcome="422"', text)
-    assert re.search(r'ray_audiocraft_slots\{[^}]*deployment="music"[^}]*\} 32', text)
+    for series in (
+        r'ray_audiocraft_requests_total\{[^}]*outcome="422"',
+        r'ray_audiocraft_slots\{[^}]*deployment="music"[^}]*\} 32',
+    ):
+        until(lambda: re.search(series, scraped()))  # noqa: B023 - it is called at once
