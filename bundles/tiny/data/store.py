@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SECONDS = 10
 SAMPLES = SECONDS * effects.SAMPLE_RATE
+FRAME = round(music.FRAME_S * effects.SAMPLE_RATE)
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,13 @@ class Clips:
     audio: NDArray[np.int16]
 
     def crops(self, draw: np.random.Generator, number: int, samples: int) -> torch.Tensor:
-        """Return random crops, float32 [number, 1, samples], full scale ±1."""
+        """Return random crops, float32 [number, 1, samples], full scale ±1.
+
+        They begin with the codec's frames, as clips do: notes then sound the same each time, also
+        in their phase, and a codec of so few bits can learn them.
+        """
         which = draw.integers(len(self.audio), size=number)
-        starts = draw.integers(SAMPLES - samples + 1, size=number)
+        starts = FRAME * draw.integers((SAMPLES - samples) // FRAME + 1, size=number)
         crops = [self.audio[w, s : s + samples] for w, s in zip(which, starts, strict=True)]
         return torch.from_numpy(np.stack(crops).astype(np.float32) / 32768)[:, None]
 
