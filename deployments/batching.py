@@ -1,8 +1,12 @@
 """What deployments under `@serve.batch` share: sizes in seconds of audio, errors an item."""
 
 import math
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import get_current_span
 
 from deployments.metrics import BatchMetrics
 from deployments.settings import BatchTunables
@@ -13,6 +17,18 @@ if TYPE_CHECKING:
 
 Sized = tuple[int, Any]
 """Whole seconds of audio, and the item."""
+
+
+@dataclass(frozen=True)
+class Batched:
+    """What came of an item, or its error, and of which batch."""
+
+    result: Any
+    items: int
+    seconds: int
+    """Of audio, in the whole batch."""
+    began: float
+    """When the batch began, of `time.perf_counter`."""
 
 
 def total_seconds(batch: list[Sized]) -> int:
@@ -47,29 +63,39 @@ class Batches:
             method.set_batch_wait_timeout_s(tunables.batch_wait_timeout_s)
 
     async def call(
-        self, method: Callable[[Sized], Awaitable[Any]], seconds: float, item: Any
+        self, method: Callable[[Sized], Awaitable[Batched]], seconds: float, item: Any
     ) -> Any:
         """Let an item join a batch; its own error, if that is what came of it, is raised."""
         self.busy += 1
+        asked = time.perf_counter()
         try:
             # Never more than a batch may hold; and positionally: a keyword argument to a batched
             # method ends its batching task.
             size = min(max(math.ceil(seconds), 1), self._most_seconds)
-            result = await method((size, item))
+            made = await method((size, item))
         finally:
             self.busy -= 1
-        if isinstance(result, Exception):
-            raise result
-        return result
+        get_current_span().set_attributes(
+            {
+                "audiocraft.batch.items": made.items,
+                "audiocraft.batch.audio_seconds": made.seconds,
+                "audiocraft.batch.wait_seconds": made.began - asked,
+            }
+        )
+        if isinstance(made.result, Exception):
+            raise made.result
+        return made.result
 
     async def run(
         self, function: Callable[[list[Any]], list[Any]], batch: list[Sized]
-    ) -> list[Any]:
+    ) -> list[Batched]:
         """Run a batch's items together on the thread."""
+        items, seconds, began = len(batch), total_seconds(batch), time.perf_counter()
         self._batches += 1
-        self._items += len(batch)
-        self._metrics.formed(len(batch), total_seconds(batch))
-        return await self._worker.run(function, [item for _, item in batch])
+        self._items += items
+        self._metrics.formed(items, seconds)
+        results = await self._worker.run(function, [item for _, item in batch])
+        return [Batched(result, items, seconds, began) for result in results]
 
     async def probe(self, function: Callable[[], None]) -> None:
         """Run a check on the thread, behind the batches before it."""

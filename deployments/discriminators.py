@@ -4,21 +4,23 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.batching import Batches, Sized, total_seconds
+from deployments.batching import Batched, Batches, Sized, total_seconds
 from deployments.settings import DiscriminatorsSettings
-from deployments.worker import Health, prepare_hub
+from deployments.tracing import traced
+from deployments.worker import Health, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
-    from engine.errors import InvalidRequest
     from engine.params import BatchLoad, DiscriminatorsInfo, Waveform, WindowScores
 
 
 @serve.deployment(max_ongoing_requests=256)
+@traced
 class Discriminators:
     """Serves the three discriminators of a checkpoint; without weights it does not start."""
 
     def __init__(self, settings: DiscriminatorsSettings) -> None:
         prepare_hub(settings.checkpoint)
+        keep_logs()
         from engine.discriminators import Discriminators as Models
 
         self._models = Models.load(settings.checkpoint, device=settings.torch_device)
@@ -41,7 +43,7 @@ class Discriminators:
         return made
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _analyze_batch(self, batch: list[Sized]) -> list["WindowScores | InvalidRequest"]:
+    async def _analyze_batch(self, batch: list[Sized]) -> list[Batched]:
         return await self._batches.run(self._models.analyze, batch)
 
     async def load(self) -> "BatchLoad":

@@ -4,21 +4,23 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.batching import Batches, Sized, total_seconds
+from deployments.batching import Batched, Batches, Sized, total_seconds
 from deployments.settings import EnCodecSettings
-from deployments.worker import Health, prepare_hub
+from deployments.tracing import traced
+from deployments.worker import Health, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
-    from engine.errors import InvalidRequest
     from engine.params import AudioPiece, BatchLoad, CodecInfo, CodesPiece
 
 
 @serve.deployment(max_ongoing_requests=256)
+@traced
 class EnCodec:
     """Serves an EnCodec checkpoint; the pieces of many clients form one batch."""
 
     def __init__(self, settings: EnCodecSettings) -> None:
         prepare_hub(settings.checkpoint)
+        keep_logs()
         from engine.codec import Codec
 
         self._codec = Codec.load(
@@ -50,11 +52,11 @@ class EnCodec:
         return made
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _decode_batch(self, batch: list[Sized]) -> list["AudioPiece | InvalidRequest"]:
+    async def _decode_batch(self, batch: list[Sized]) -> list[Batched]:
         return await self._batches.run(self._codec.decode, batch)
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _encode_batch(self, batch: list[Sized]) -> list["CodesPiece | InvalidRequest"]:
+    async def _encode_batch(self, batch: list[Sized]) -> list[Batched]:
         return await self._batches.run(self._codec.encode, batch)
 
     async def load(self) -> "BatchLoad":

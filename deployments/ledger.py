@@ -6,9 +6,11 @@ from ray import serve
 
 from deployments.accounts import Accounts, Charge, Share, Verdict
 from deployments.settings import NoTunables
+from deployments.tracing import traced
 
 
 @serve.deployment(max_ongoing_requests=1000)
+@traced
 class Ledger:
     """`Accounts` for every ingress. It may end at any time: beats bring back what it knew."""
 

@@ -6,23 +6,25 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.batching import Batches, Sized, total_seconds
+from deployments.batching import Batched, Batches, Sized, total_seconds
 from deployments.settings import DiffusionSettings
-from deployments.worker import Health, prepare_hub
+from deployments.tracing import traced
+from deployments.worker import Health, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
-    from engine.errors import EngineError
     from engine.params import BatchLoad, CodecInfo, Diffusing, DiffusionParams, Waveform
 
 PROGRESS_EVERY_S = 0.2
 
 
 @serve.deployment(max_ongoing_requests=64)
+@traced
 class MultiBandDiffusion:
     """Serves a multi-band diffusion file, with the codec whose codes it was trained on."""
 
     def __init__(self, settings: DiffusionSettings, codec: str) -> None:
         prepare_hub(settings.checkpoint, codec)
+        keep_logs()
         from engine import diffusion, params
 
         self._job, self._params = diffusion.Job, params
@@ -63,7 +65,7 @@ class MultiBandDiffusion:
             made.cancel()
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _generate_batch(self, batch: list[Sized]) -> list["Waveform | EngineError"]:
+    async def _generate_batch(self, batch: list[Sized]) -> list[Batched]:
         return await self._batches.run(self._diffusion.generate, batch)
 
     async def load(self) -> "BatchLoad":

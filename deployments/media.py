@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ray import serve
 
 from deployments.settings import NoTunables
+from deployments.tracing import traced
 from deployments.worker import Worker
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 
 @serve.deployment(max_ongoing_requests=32)
+@traced
 class Media:
     """Turns files into samples, at the rate and with the channels that a model wants."""
 

@@ -1,13 +1,17 @@
 """What MusicGen and AudioGen deployments share: text in, codec tokens out."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING
 
+from opentelemetry.trace import get_current_span
+
 from deployments.metrics import EngineMetrics
 from deployments.settings import NoTunables, TokenModelSettings
-from deployments.worker import Health, Worker, prepare_hub
+from deployments.tracing import phase, span, traced
+from deployments.worker import Health, Worker, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
     from engine.params import Generated, GenerationParams, LanguageModelInfo, Load
@@ -17,6 +21,7 @@ SHUTDOWN_S = 600
 """How long a replica that is to go may finish what it has begun; longer than any one clip."""
 
 
+@traced
 class TokenModel:
     """A replica of a language model; its requests are decoded together, step by step."""
 
@@ -25,11 +30,12 @@ class TokenModel:
 
     def __init__(self, settings: TokenModelSettings, *, stem_separation: bool = False) -> None:
         prepare_hub(settings.checkpoint, settings.text_encoder)
+        keep_logs()
         from engine import params
         from engine.engine import EngineSettings
         from engine.language_model import LanguageModel
 
-        self._params = params
+        self._name, self._params = settings.name, params
         self._model = LanguageModel.load(
             settings.checkpoint,
             EngineSettings(precision=settings.dtype, **settings.engine.model_dump()),
@@ -85,16 +91,41 @@ class TokenModel:
         where the model fails.
         """
         with self._counted():
-            request = await self._request(params)
+            self._describe(params)
+            with span("condition"):
+                request = await self._request(params)
             chunks = self._model.loop.generate(request, chunk_frames, first_chunk_frames)
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    self._metrics.update(self._load())
-                    codes = self._params.Codes.pack(chunk)
-                    yield self._params.Generated(codes, *request.seconds_waited_and_run())
+            first: float | None = None
+            try:
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        first = first or time.perf_counter()
+                        self._metrics.update(self._load())
+                        codes = self._params.Codes.pack(chunk)
+                        yield self._params.Generated(codes, *request.seconds_waited_and_run())
+            finally:
+                _add_phases(request, first)
 
     async def _request(self, params: "GenerationParams") -> "Request":
         return await self._encoder.run(self._model.prepare, params)
+
+    def _describe(self, params: "GenerationParams") -> None:
+        """Make the current span one of OpenTelemetry's conventions for generative models."""
+        current = get_current_span()
+        current.update_name(f"generate_content {self._name}")
+        current.set_attributes(
+            {
+                "gen_ai.operation.name": "generate_content",
+                "gen_ai.provider.name": "audiocraft",
+                "gen_ai.request.model": self._name,
+                "gen_ai.request.seed": params.seed,
+                "gen_ai.request.temperature": params.temperature,
+                "gen_ai.request.top_k": params.top_k,
+                "gen_ai.request.top_p": params.top_p,
+                "audiocraft.frames": params.frames,
+                "audiocraft.variation": params.variation,
+            }
+        )
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -119,3 +150,15 @@ class TokenModel:
             probe = self._params.GenerationParams(text="probe", frames=1, seed=0)
             async with aclosing(self._model.loop.generate(await self._request(probe))) as chunks:
                 assert [chunk async for chunk in chunks]
+
+
+def _add_phases(request: "Request", first_chunk: float | None) -> None:
+    """Add what a request's time went to, until now, as parts of the current span."""
+    now = time.perf_counter()
+    phase("queue", request.arrived, request.started or now)
+    if request.started:
+        phase("first_chunk", request.started, first_chunk or now)
+    if first_chunk:
+        phase("decode", first_chunk, now)
+        waited = first_chunk - request.arrived
+        get_current_span().set_attribute("gen_ai.response.time_to_first_chunk", waited)

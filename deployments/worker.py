@@ -1,10 +1,13 @@
-"""What a replica's process needs before and around its model: hub settings, one busy thread."""
+"""What a replica's process needs before and around its model: settings, logs, one busy thread."""
 
 import asyncio
+import importlib
+import logging
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from logging.handlers import MemoryHandler
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -20,6 +23,23 @@ def prepare_hub(*sources: str | None) -> None:
         os.environ.setdefault("HF_TOKEN", token)
     if all(source.startswith("bundle:") for source in sources if source):
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def keep_logs() -> None:
+    """Let the replica's log outlive the import of AudioCraft.
+
+    That imports submitit, which configures logging as it is imported: `dictConfig` closes every
+    handler of the process, and Serve's, which buffers, drops its file. It is imported here, once,
+    and the handler given its file again.
+    """
+    kept = [
+        (handler, handler.target)
+        for handler in logging.getLogger("ray.serve").handlers
+        if isinstance(handler, MemoryHandler)
+    ]
+    importlib.import_module("submitit.core.logger")
+    for handler, target in kept:
+        handler.setTarget(target)
 
 
 class Worker:

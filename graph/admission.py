@@ -4,13 +4,14 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
 from deployments.accounts import LEASE_S, Charge, Share, Verdict
-from graph.calls import Method, call
+from deployments.tracing import span
+from graph.calls import Method, apart, call
 from graph.errors import ApiError
 from graph.metrics import Metrics
 from graph.settings import Limits
@@ -23,11 +24,6 @@ REASONS = {
     "busy": ("overloaded", "more is waiting than can start soon"),
 }
 logger = logging.getLogger("ray.serve")
-
-
-def _apart(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Start work that no request owns: Serve cancels what bears the id of one that was left."""
-    return asyncio.create_task(work, context=contextvars.Context())
 
 
 class Admission:
@@ -49,12 +45,15 @@ class Admission:
         `max_wait_s` is what others may have the request wait for, by default the limits'.
         """
         if self._beating is None or self._beating.done():
-            self._beating = _apart(self._beat())
+            nobody = contextvars.Context()  # it is of no request, and outlives this one
+            self._beating = asyncio.create_task(self._beat(), context=nobody)
         charge = Charge(share.name, share.weight, model, row_seconds)
         number, admitted, done = uuid4().hex, False, False
         self._open[number] = charge
         try:
-            verdict = await self._ask(number, charge, share, max_wait_s)
+            with span("admission", {"audiocraft.row_seconds": row_seconds}) as asked:
+                verdict = await self._ask(number, charge, share, max_wait_s)
+                asked.set_attribute("audiocraft.verdict", verdict.refused_for or "admitted")
             self._metrics.priced(model, verdict.refused_for or "admitted", row_seconds)
             if verdict.refused_for:
                 code, reason = REASONS[verdict.refused_for]
@@ -86,7 +85,7 @@ class Admission:
     def _settle(self, number: str, done: bool) -> None:
         """Tell the ledger without waiting: this runs while a request is being cancelled."""
 
-        task = _apart(self._tell(self._ledger.settle, self._name, number, done))
+        task = apart(self._tell(self._ledger.settle, self._name, number, done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

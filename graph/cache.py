@@ -1,11 +1,12 @@
 """Answers to requests that can have but one: joined while they are made, and kept for a while."""
 
 import asyncio
-import contextvars
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Literal
+
+from graph.calls import apart
 
 ENTRY_BYTES = 2000
 Found = Literal["hit", "joined", "miss"]
@@ -59,9 +60,7 @@ class Cache:
             return answer, "hit"
         found: Found = "joined"
         if key not in self._flights:
-            # Not in the first one's context: Serve cancels what bears the id of one that left.
-            work = asyncio.create_task(self._make(key, make), context=contextvars.Context())
-            self._flights[key] = Flight(work)
+            self._flights[key] = Flight(apart(self._make(key, make)))
             found = "miss"
         flight = self._flights[key]
         flight.waiters += 1

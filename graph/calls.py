@@ -1,13 +1,21 @@
-"""Calls of other deployments: their own typed errors come back, and no call outlives its caller."""
+"""Calls of other deployments: their own typed errors come back, and no call outlives its caller.
+
+The trace that a call is made in goes along; `deployments.tracing.traced` takes it up.
+"""
 
 import asyncio
+import contextvars
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from opentelemetry.context import attach, get_current
 from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.context import _get_serve_request_context, _serve_request_context
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from deployments.tracing import carried
 from engine.errors import EngineError
 from graph.errors import ApiError
 
@@ -18,7 +26,7 @@ UNREACHABLE = (BackPressureError, DeploymentUnavailableError, RayActorError)
 class Method(Protocol):
     """A method of a deployment, such as `handle.decode`."""
 
-    def remote(self, *args: Any) -> Any:
+    def remote(self, *args: Any, **carried: Any) -> Any:
         """Call it; the answer is awaitable."""
 
 
@@ -28,12 +36,12 @@ async def call(method: Method, *args: Any) -> Any:
     Raises ApiError 503 where no replica can answer.
     """
     with _own_errors():
-        return await method.remote(*args)
+        return await method.remote(*args, **carried())
 
 
 async def stream(method: Method, *args: Any) -> AsyncGenerator[Any, None]:
     """Call a deployment's generator, likewise; who leaves it cancels the call."""
-    answers = method.remote(*args)
+    answers = method.remote(*args, **carried())
     ended = False
     try:
         with _own_errors():
@@ -75,3 +83,15 @@ async def last(answers: AsyncGenerator[T, None]) -> T:
         async for answer in answers:
             kept = answer
     return kept
+
+
+def apart(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start work that may outlive its request, in the request's name: its logs, its trace.
+
+    Serve cancels what bears a request's internal id once its client has left: this does not.
+    """
+    named, trace = replace(_get_serve_request_context(), _internal_request_id=""), get_current()
+    context = contextvars.Context()
+    context.run(_serve_request_context.set, named)
+    context.run(attach, trace)
+    return asyncio.create_task(work, context=context)

@@ -11,6 +11,7 @@ from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments import tracing
 from deployments.settings import AnyModelSettings
 from graph import errors
 from graph.admission import Admission
@@ -58,6 +59,7 @@ def create_app(
         await service.once.close()
         await service.jobs.store.close()
         await service.admission.close()
+        await asyncio.to_thread(tracing.stop)
 
     summary = "AudioCraft over HTTP"
     app = FastAPIOffline(title=SOFTWARE, version=VERSION, summary=summary, lifespan=lifespan)

@@ -1,10 +1,28 @@
-"""Counts every answer, by the route that gave it."""
+"""Counts, logs and traces every answer, by the route that gave it."""
 
+import logging
 import time
+from urllib.parse import quote
 
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_RESPONSE_STATUS_CODE,
+    HTTP_ROUTE,
+)
+from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
+from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, use_span
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments import tracing
+from graph.errors import request_id
 from graph.metrics import Metrics
+
+CUT = "cut"
+METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+logger = logging.getLogger("ray.serve")
 
 
 class Observed:
@@ -29,8 +47,10 @@ class Observed:
                 whole = True
             await send(message)
 
+        span = _begin_span(scope)
         try:
-            await self._app(scope, receive, noted)
+            with use_span(span):
+                await self._app(scope, receive, noted)
         except Exception:  # whatever it is: it is counted here, and goes on to whom it concerns
             if not status:  # whoever catches it answers with 500
                 status, whole = "500", True
@@ -39,5 +59,58 @@ class Observed:
             # A route that does not exist has no name: else every path would be a series of its own.
             path = getattr(scope.get("route"), "path", "none")
             model = scope["state"].get("model", "none")
-            outcome = status if whole else "cut"
-            self._metrics.answered(path, model, outcome, time.perf_counter() - began)
+            outcome = status if whole else CUT
+            seconds = time.perf_counter() - began
+            self._metrics.answered(path, model, outcome, seconds)
+            _log(scope, outcome, seconds, span)
+            _end_span(span, scope, status, outcome)
+
+
+def _log(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
+    """Log an answer; Serve adds the request's id, deployment and replica."""
+    method, path = scope["method"], quote(scope["path"])  # a path may hold a line's end
+    share = scope["state"].get("share")
+    facts = {
+        "method": method,
+        "path": path,
+        "outcome": outcome,
+        "model": scope["state"].get("model"),
+        "seconds": round(seconds, 4),
+        "key": share.name if share else None,
+    }
+    if span.is_recording():
+        facts["trace_id"] = f"{span.get_span_context().trace_id:032x}"
+    logger.info("%s %s %s %.1fms", method, path, outcome, 1000 * seconds, extra=facts)
+
+
+def _begin_span(scope: Scope) -> Span:
+    """Begin what the conventions for HTTP servers want, in the trace that the client may bring."""
+    if not tracing.provider():
+        return INVALID_SPAN
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+    attributes = {
+        HTTP_REQUEST_METHOD: method,
+        URL_PATH: scope["path"],
+        URL_SCHEME: scope["scheme"],
+        USER_AGENT_ORIGINAL: headers.get("user-agent", ""),
+        "audiocraft.request_id": request_id(Request(scope)),
+    }
+    return tracing.begin(method, SpanKind.SERVER, headers, attributes)
+
+
+def _end_span(span: Span, scope: Scope, status: str, outcome: str) -> None:
+    if not span.is_recording():
+        return
+    if route := getattr(scope.get("route"), "path", None):
+        method = scope["method"] if scope["method"] in METHODS else "HTTP"
+        span.update_name(f"{method} {route}")
+        span.set_attribute(HTTP_ROUTE, route)
+    if status:
+        span.set_attribute(HTTP_RESPONSE_STATUS_CODE, int(status))
+    if model := scope["state"].get("model"):
+        span.set_attribute("gen_ai.request.model", model)
+    if outcome == CUT or outcome >= "500":
+        span.set_attribute(ERROR_TYPE, outcome)
+        span.set_status(StatusCode.ERROR)
+    span.end()

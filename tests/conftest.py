@@ -3,11 +3,13 @@
 import os
 import secrets
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.parity import Parity
+from tests.spans import Recorded
 
 # Ray reads these once, when it is imported; the replicas inherit them.
 os.environ |= {
@@ -63,3 +65,18 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     write.write_codec(folder / "codec")
     write.write_language_model(folder / "music", text_encoder)
     return Checkpoints(text_encoder, folder / "codec", folder / "music")
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """What is traced by this process from here on."""
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from deployments import tracing
+
+    exporter, made = InMemorySpanExporter(), TracerProvider()
+    made.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(tracing, "provider", cache(lambda: made))
+    return Recorded(exporter)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from deployments.tracing import span
 from engine.params import Waveform
 from graph.audio.credentials import Signer
 from graph.audio.encoder import Encoder, encode
@@ -25,10 +26,12 @@ def whole(
 
     Raises ApiError 503 where it cannot be signed now.
     """
-    samples = finished(audio.array(), audio.sample_rate, output)
-    data = encode(samples, audio.sample_rate, output, tags)
+    with span(f"encode {output.format}"):
+        samples = finished(audio.array(), audio.sample_rate, output)
+        data = encode(samples, audio.sample_rate, output, tags)
     if signer and tags and signer.takes(output):
-        data = signer.sign(data, output, tags)
+        with span(f"sign {output.format}"):
+            data = signer.sign(data, output, tags)
     return ClipFile(data, samples.shape[1] / audio.sample_rate)
 
 
@@ -45,10 +48,12 @@ class Growing:
 
     def add(self, audio: Waveform) -> bytes:
         """Take the next samples; return the bytes that are ready."""
-        made = faded(audio.array(), self._at, self._samples, self._rate, self._output)
-        self._at += audio.samples
-        return self._encoder.add(normalized(made, self._rate, self._output.normalize))
+        with span(f"encode {self._output.format}"):
+            made = faded(audio.array(), self._at, self._samples, self._rate, self._output)
+            self._at += audio.samples
+            return self._encoder.add(normalized(made, self._rate, self._output.normalize))
 
     def end(self) -> bytes:
         """Return the rest of the file."""
-        return self._encoder.end()
+        with span(f"encode {self._output.format}"):
+            return self._encoder.end()

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from fastapi import Request, Response
+from opentelemetry.trace import get_current_span
 from pydantic import BaseModel
 
 from engine.params import Codes, GenerationParams
@@ -91,6 +92,8 @@ async def once_answer(
 
 def _response(answer: Answer, found: Found | None) -> Response:
     headers = answer.headers | ({"x-cache": found} if found else {})
+    if found:
+        get_current_span().set_attribute("audiocraft.cache", found)
     if found in ("hit", "joined"):
         headers.pop("server-timing", None)  # it tells of another request
     return Response(answer.body, media_type=answer.media_type, headers=headers)

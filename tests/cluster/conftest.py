@@ -16,6 +16,7 @@ from engine.params import Load
 from graph import launch
 from graph.config_file import read_config_file
 from tests import checkpoints as write
+from tests.spans import Collector, collecting
 from tests.waiting import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,8 @@ class Deployed:
 
     config: dict[str, Any]
     http: httpx.Client
+    collector: Collector
+    """Gets the spans of every replica."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -73,7 +76,13 @@ def add_small_models(models: list[dict[str, Any]], folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+def collector() -> Iterator[Collector]:
+    with collecting() as listening:
+        yield listening
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Deployed]:
     config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
     config["http_options"]["port"] = free_port()
     application = config["applications"][0]
@@ -87,20 +96,23 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     add_small_models(models, tmp_path_factory.mktemp("models"))
     for model in models:
         model |= {"num_gpus": FRACTIONS[model["name"]], "device": "cpu"}
-    ray.init(
-        address="local",
-        namespace="serve",
-        num_cpus=4,
-        num_gpus=1,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    with pytest.MonkeyPatch.context() as environment:  # Ray's processes take it along
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        ray.init(
+            address="local",
+            namespace="serve",
+            num_cpus=4,
+            num_gpus=1,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     try:
         launch.deploy(config)
         launch.wait_until_running(APPLICATION)
         host, port = "127.0.0.1", config["http_options"]["port"]
         with httpx.Client(base_url=f"http://{host}:{port}", timeout=120) as http:
-            yield Deployed(config, http)
+            yield Deployed(config, http, collector)
     finally:
         ray.shutdown()

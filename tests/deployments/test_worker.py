@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -17,6 +19,27 @@ def test_a_bundle_needs_no_network(monkeypatch: pytest.MonkeyPatch):
     assert os.environ["HF_HUB_OFFLINE"] == "0"
     prepare_hub("bundle:tiny/music", None)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_logs_outlive_the_import_of_audiocraft():
+    """In a process of its own: what it guards against closes every handler there is."""
+    code = """
+import logging
+from logging.handlers import MemoryHandler
+log = logging.getLogger("ray.serve")
+for keep in (False, True):
+    log.handlers = [MemoryHandler(1, target=logging.StreamHandler())]
+    if keep:
+        from deployments.worker import keep_logs
+        keep_logs()
+    import submitit.core.logger
+    log.error("heard, kept: %s", keep)
+    import sys
+    del sys.modules["submitit.core.logger"]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "kept: True" in done.stderr
+    assert "kept: False" not in done.stderr, "nothing need be kept any more"
 
 
 def test_the_older_token_name_is_honoured(monkeypatch: pytest.MonkeyPatch):

@@ -53,7 +53,7 @@ class Method:
 
     function: Any
 
-    async def remote(self, *args: Any) -> Any:
+    async def remote(self, *args: Any, **_carried: Any) -> Any:
         await asyncio.sleep(0)
         return self.function(*args)
 
@@ -77,6 +77,8 @@ class FakeLanguageModel:
     """Codes that tell the request apart: the seed, repeated."""
 
     seen: list[GenerationParams] = field(default_factory=list)
+    carried: list[dict[str, Any]] = field(default_factory=list)
+    """What came along beside the arguments."""
     error: Exception | None = None
     fails_at: int = 0
     """Where the error comes: before the first chunk, or after it."""
@@ -96,7 +98,8 @@ class FakeLanguageModel:
     def generate(self) -> "FakeLanguageModel":
         return self
 
-    def remote(self, params: GenerationParams, *sizes: int) -> "Answers":
+    def remote(self, params: GenerationParams, *sizes: int, **carried: Any) -> "Answers":
+        self.carried.append(carried)
         return Answers(self._generate(params, *sizes))
 
     async def _generate(
@@ -177,7 +180,7 @@ class FakeDiffusion:
     def generate(self) -> "FakeDiffusion":
         return self
 
-    async def remote(self, params: DiffusionParams) -> AsyncIterator[Diffusing]:
+    async def remote(self, params: DiffusionParams, **_carried: Any) -> AsyncIterator[Diffusing]:
         self.seen.append(params)
         yield Diffusing(1, 2)
         samples = params.samples or params.codes.frames * 320

@@ -1,0 +1,219 @@
+"""Spans of deployments: whose parts they are, when they end, and who sends them."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.trace import SpanKind, StatusCode, use_span
+
+from deployments import tracing
+from deployments.tracing import LEFT, begin, carried, phase, span, stop, traced
+from tests.spans import Recorded, collecting
+
+
+@traced
+class Singer:
+    """Stands for a deployment."""
+
+    async def sing(self, note: str) -> str:
+        with span("breathe"):
+            await asyncio.sleep(0)
+        if note == "h":
+            raise KeyError(note)
+        return note
+
+    async def wait(self) -> None:
+        await asyncio.sleep(60)
+
+    async def song(self, notes: int, fails: bool = False) -> AsyncGenerator[int, None]:
+        began = time.perf_counter()
+        try:
+            for note in range(notes):
+                with span("breathe"):
+                    await asyncio.sleep(0)
+                yield note
+            if fails:
+                raise KeyError
+        finally:
+            phase("all", began, time.perf_counter())
+
+
+@pytest.fixture
+def singer(monkeypatch: pytest.MonkeyPatch) -> Singer:
+    context = SimpleNamespace(deployment="choir")
+    monkeypatch.setattr(tracing.serve, "get_replica_context", lambda: context)
+    return Singer()
+
+
+async def request(work: Any) -> Any:
+    """Do `work` in a trace of its own, as the ingress would."""
+    root = begin("request", SpanKind.SERVER, {})
+    try:
+        with use_span(root):
+            return await work()
+    finally:
+        root.end()
+
+
+def names(found: list[ReadableSpan]) -> list[str]:
+    return [one.name for one in found]
+
+
+async def test_a_call_is_a_part_of_its_request(singer: Singer, recorded: Recorded):
+    assert await request(lambda: singer.sing("a", **carried())) == "a"
+    (call,) = recorded.children(recorded.one("request"))
+    assert (call.name, call.kind, call.status.status_code) == (
+        "sing choir", SpanKind.SERVER, StatusCode.UNSET,
+    )  # fmt: skip
+    assert names(recorded.children(call)) == ["breathe"]
+
+
+async def test_an_error_is_told(singer: Singer, recorded: Recorded):
+    with pytest.raises(KeyError):
+        await request(lambda: singer.sing("h", **carried()))
+    call = recorded.one("sing choir")
+    assert call.status.status_code == StatusCode.ERROR
+    assert call.events[0].attributes["exception.type"] == "KeyError"
+
+
+async def test_who_is_left_says_so(singer: Singer, recorded: Recorded):
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await singer.wait(**carried())
+
+    await request(leave)
+    call = recorded.one("wait choir")
+    assert call.attributes[LEFT] is True
+    assert call.status.status_code == StatusCode.UNSET
+
+
+async def test_a_stream_is_one_span_until_its_end(singer: Singer, recorded: Recorded):
+    async def read() -> None:
+        async for _ in singer.song(3, **carried()):
+            assert "song choir" not in recorded.names()
+
+    await request(read)
+    call = recorded.one("song choir")
+    assert names(recorded.children(call)) == ["breathe"] * 3 + ["all"]
+    assert call.status.status_code == StatusCode.UNSET
+    whole = recorded.one("all")
+    assert call.start_time <= whole.start_time <= whole.end_time <= call.end_time
+
+
+async def test_a_stream_that_is_left_ends(singer: Singer, recorded: Recorded):
+    async def read() -> None:
+        async with aclosing(singer.song(3, **carried())) as notes:
+            await anext(notes)
+
+    await request(read)
+    call = recorded.one("song choir")
+    assert call.attributes[LEFT] is True
+    assert names(recorded.children(call)) == ["breathe", "all"]
+
+
+async def test_a_stream_that_fails_says_so(singer: Singer, recorded: Recorded):
+    async def read() -> None:
+        async for _ in singer.song(1, True, **carried()):
+            pass
+
+    with pytest.raises(KeyError):
+        await request(read)
+    call = recorded.one("song choir")
+    assert call.status.status_code == StatusCode.ERROR
+    assert names(recorded.children(call)) == ["breathe", "all"]
+
+
+async def test_streams_that_one_task_reads_stay_apart(singer: Singer, recorded: Recorded):
+    """A span that stayed current at a `yield` would become the other's parent."""
+
+    async def read() -> None:
+        first, second = singer.song(2, **carried()), singer.song(2, **carried())
+        for _ in range(2):
+            await anext(first)
+            await anext(second)
+        await second.aclose()
+        await first.aclose()
+
+    await request(read)
+    calls = recorded.children(recorded.one("request"))
+    assert names(calls) == ["song choir"] * 2
+    assert [len(recorded.children(call)) for call in calls] == [3, 3]
+
+
+async def test_what_no_request_asked_for_is_not_traced(singer: Singer, recorded: Recorded):
+    assert carried() == {}
+    await singer.sing("a")
+    assert [note async for note in singer.song(2)] == [0, 1]
+    phase("idle", 0.0, 1.0)
+    assert recorded.all() == []
+
+
+async def test_who_is_not_sampled_is_so_everywhere(singer: Singer, recorded: Recorded):
+    sent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
+    with use_span(begin("request", SpanKind.SERVER, sent)):
+        told = carried()
+        await singer.sing("a", **told)
+    _, trace, _, flags = told["carrier"]["traceparent"].split("-")
+    assert (trace, flags) == ("0af7651916cd43dd8448eb211c80319c", "00")
+    assert recorded.all() == []
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A process that has not asked its environment yet, and sends nothing of its own accord."""
+    for name in tracing.ENDPOINTS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+    monkeypatch.setattr(tracing, "provider", cache(tracing.provider.__wrapped__))
+    yield monkeypatch
+    stop()
+
+
+def test_nothing_is_begun_where_no_collector_is_named(fresh: pytest.MonkeyPatch):
+    assert not begin("request", SpanKind.SERVER, {}).is_recording()
+    fresh.setenv(tracing.ENDPOINTS[0], "http://127.0.0.1:1")
+    fresh.setenv("OTEL_TRACES_EXPORTER", "none")
+    tracing.provider.cache_clear()
+    assert not begin("request", SpanKind.SERVER, {}).is_recording()
+
+
+def test_the_end_sends_what_is_left(fresh: pytest.MonkeyPatch):
+    with collecting() as collector:
+        fresh.setenv(tracing.ENDPOINTS[0], collector.endpoint)
+        fresh.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        begin("request", SpanKind.SERVER, {}).end()
+        assert collector.spans == []
+        stop()
+        (sent,) = collector.spans
+    assert sent.name == "request"
+    assert sent.resource["service.name"] == tracing.NAME
+    assert sent.resource["deployment.environment.name"] == "test"
+
+
+def test_the_environment_names_the_service_and_samples(fresh: pytest.MonkeyPatch):
+    fresh.setenv(tracing.ENDPOINTS[1], "http://127.0.0.1:1")
+    fresh.setenv("OTEL_SERVICE_NAME", "mine")
+    fresh.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    made = tracing.provider()
+    assert isinstance(made, TracerProvider)
+    assert made.resource.attributes["service.name"] == "mine"
+    assert not begin("request", SpanKind.SERVER, {}).is_recording()
+
+
+def test_a_collector_that_is_down_holds_nobody_up(fresh: pytest.MonkeyPatch):
+    fresh.setenv(tracing.ENDPOINTS[0], "http://127.0.0.1:1")
+    fresh.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    fresh.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+    fresh.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "512")
+    begun = time.perf_counter()
+    for _ in range(2000):  # more than are kept
+        begin("request", SpanKind.SERVER, {}).end()
+    assert time.perf_counter() - begun < 5
+    stop()
