@@ -1,5 +1,7 @@
 """Guards before the routes: known keys, bodies of the wanted type and size, no steering headers."""
 
+import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -50,13 +52,16 @@ class UploadRoute(TypedRoute):
 
 # With these Ray Serve's proxy lets a client outlive its connection, or cut its own answer short.
 STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
+# Bytes a second; a body that comes more slowly has `limits.max_body_s` besides.
+SLOWEST_BODY = 10_000
+LATE = "the body comes too slowly, or stopped before its end; send it again"
 
 
 class Guard:
-    """ASGI middleware: refuses Serve's steering headers, unknown keys, and bodies above the limit.
+    """ASGI middleware: refuses Serve's steering headers, unknown keys, and bodies above the limits.
 
     A body above `limits.max_body_bytes`, or with files above `limits.max_upload_bytes` more, is
-    refused while it is read.
+    refused while it is read, and so is one that comes too slowly.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -84,12 +89,18 @@ class Guard:
         limit = limits.max_body_bytes
         if request.headers.get("content-type", "").startswith(MULTIPART):
             limit += limits.max_upload_bytes
-        seen = 0
+        began, seen, whole = time.monotonic(), 0, False
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, whole
+            left = began + limits.max_body_s + seen / SLOWEST_BODY - time.monotonic()
+            try:
+                async with asyncio.timeout(None if whole else left):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, LATE, {"connection": "close"}) from error
             seen += len(message.get("body", b""))
+            whole = not message.get("more_body")
             if seen > limit:
                 raise HTTPException(413, f"the body is above {limit} bytes")
             return message

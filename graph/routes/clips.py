@@ -20,7 +20,7 @@ from graph.pipeline import Clip, ClipRequest, Progress
 from graph.registry import Voice
 from graph.routes.answers import timing
 from graph.service import Service
-from graph.streams import Streamed, event, merged
+from graph.streams import KEEP_ALIVE, KEEP_ALIVE_S, Streamed, event, merged
 
 
 class GeneratedClip(BaseModel):
@@ -160,10 +160,26 @@ async def event_answer(
     request: Request, service: Service, order: Order, *, stream: bool
 ) -> Response:
     """Answer with events: `progress`, or `audio` as it is made; at last `done` or `error`."""
-    made = charged_parts(service, order, _all_events(service, order, stream))
-    events = told_errors(made, lambda error: event("error", body_of(request, error)))
+    events = _all_events(service, order, stream)
+    return await streamed_events(
+        service, order, events, lambda error: event("error", body_of(request, error))
+    )
+
+
+async def streamed_events(
+    service: Service,
+    order: Order,
+    events: AsyncGenerator[bytes, None],
+    tell: Callable[[Exception], bytes],
+) -> Response:
+    """Answer with events once the order is let in; what fails then is another, by `tell`.
+
+    While none comes for long, a comment does, and what fails after that has no status any more.
+    """
+    made = merged([charged_parts(service, order, events)], KEEP_ALIVE, KEEP_ALIVE_S)
     headers = order.all_headers() | {"cache-control": "no-store"}
-    return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
+    parts = told_errors(made, tell)
+    return await Streamed.begin(parts, media_type="text/event-stream", headers=headers)
 
 
 def _charged(service: Service, order: Order) -> AbstractAsyncContextManager[None]:

@@ -10,11 +10,13 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from starlette.types import Message
 
 from engine.codec import Codec
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.params import Codes
 from graph import codes_file
+from graph.routes import clips
 from graph.streams import merged
 from tests.graph.conftest import Served
 from tests.graph.test_generations import samples
@@ -155,6 +157,46 @@ async def test_an_error_is_an_event_too(served: Served, stream: bool):
     assert name == "error"
     assert told["error"]["code"] == "generation_failed"
     assert told["request_id"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [PATH, "/v1/audio/speech"])
+async def test_a_comment_comes_where_no_event_does(
+    served: Served, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
+):
+    """What fails after it is an event, since the answer has begun; a model's wait is its cause."""
+    monkeypatch.setattr(clips, "KEEP_ALIVE_S", 0.01)
+    held = served.music.held = asyncio.Event()
+    speech = {"input": "a", "model": "music", "stream_format": "sse", "response_format": "wav"}
+    body = BODY | {"stream": stream} if path == PATH else speech
+    text = ""
+
+    async def send(message: Message) -> None:
+        nonlocal text
+        text += message.get("body", b"").decode()
+        if text.count(": keep-alive\n\n") == 2:
+            held.set()
+
+    content = iter([json.dumps(body).encode()])
+    never = asyncio.Event()
+
+    async def receive() -> Message:
+        for part in content:
+            return {"type": "http.request", "body": part}
+        await never.wait()
+        raise AssertionError
+
+    headers = {"content-type": "application/json", **EVENTS}
+    request = httpx.Request("POST", f"http://test{path}", headers=headers)
+    scope = {
+        "type": "http", "method": "POST", "path": path, "query_string": b"",
+        "headers": [(key.lower(), value) for key, value in request.headers.raw],
+    }  # fmt: skip
+    async with asyncio.timeout(20):
+        await served.app(scope, receive, send)
+    assert text.startswith(": keep-alive\n\n: keep-alive\n\n")
+    assert text.endswith("\n\n")
+    assert ("done" if path == PATH else "speech.audio.done") in text.split("\n\n")[-2]
 
 
 async def numbers(count: int, ended: list[int], error: Exception | None = None):
