@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from ray.exceptions import TaskCancelledError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -50,10 +51,11 @@ class UploadRoute(TypedRoute):
     wanted = (MULTIPART,)
 
 
+LEFT = "the client left before its body's end"
 # With these Ray Serve's proxy lets a client outlive its connection, or cut its own answer short.
 STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
-# Bytes a second; a body that comes more slowly has `limits.max_body_s` besides.
 SLOWEST_BODY = 10_000
+"""Bytes that give a body one second more to come in, up to `limits.max_body_s`."""
 LATE = "the body comes too slowly, or stopped before its end; send it again"
 
 
@@ -89,18 +91,25 @@ class Guard:
         limit = limits.max_body_bytes
         if request.headers.get("content-type", "").startswith(MULTIPART):
             limit += limits.max_upload_bytes
-        began, seen, whole = time.monotonic(), 0, False
+        seen, left, whole = 0, limits.max_body_s, False
 
         async def counted() -> Message:
-            nonlocal seen, whole
-            left = began + limits.max_body_s + seen / SLOWEST_BODY - time.monotonic()
+            nonlocal seen, left, whole
+            asked = time.monotonic()
             try:
                 async with asyncio.timeout(None if whole else left):
                     message = await receive()
             except TimeoutError as error:
                 raise HTTPException(408, LATE, {"connection": "close"}) from error
-            seen += len(message.get("body", b""))
+            except TaskCancelledError:  # Serve ends its own waiting so, where the client has left
+                message = {"type": "http.disconnect"}
+            if message["type"] == "http.disconnect" and not whole:
+                # Else FastAPI's own error would keep the body, in a cycle of references.
+                raise HTTPException(400, LEFT)
+            size, waited = len(message.get("body", b"")), time.monotonic() - asked
+            left = min(left - waited + size / SLOWEST_BODY, limits.max_body_s)
             whole = not message.get("more_body")
+            seen += size
             if seen > limit:
                 raise HTTPException(413, f"the body is above {limit} bytes")
             return message

@@ -18,6 +18,7 @@ from engine.params import Codes
 from graph import codes_file
 from graph.routes import clips
 from graph.streams import merged
+from tests.graph.asgi import asgi
 from tests.graph.conftest import Served
 from tests.graph.test_generations import samples
 from tests.graph.test_uploads import RATE
@@ -169,16 +170,7 @@ async def test_a_comment_comes_where_no_event_does(
     held = served.music.held = asyncio.Event()
     speech = {"input": "a", "model": "music", "stream_format": "sse", "response_format": "wav"}
     body = BODY | {"stream": stream} if path == PATH else speech
-    text = ""
-
-    async def send(message: Message) -> None:
-        nonlocal text
-        text += message.get("body", b"").decode()
-        if text.count(": keep-alive\n\n") == 2:
-            held.set()
-
-    content = iter([json.dumps(body).encode()])
-    never = asyncio.Event()
+    content, never = iter([json.dumps(body).encode()]), asyncio.Event()
 
     async def receive() -> Message:
         for part in content:
@@ -186,14 +178,18 @@ async def test_a_comment_comes_where_no_event_does(
         await never.wait()
         raise AssertionError
 
+    comments = 0
+
+    def sent(message: Message) -> None:
+        nonlocal comments
+        comments += message.get("body") == b": keep-alive\n\n"
+        if comments == 2:
+            held.set()
+
     headers = {"content-type": "application/json", **EVENTS}
-    request = httpx.Request("POST", f"http://test{path}", headers=headers)
-    scope = {
-        "type": "http", "method": "POST", "path": path, "query_string": b"",
-        "headers": [(key.lower(), value) for key, value in request.headers.raw],
-    }  # fmt: skip
     async with asyncio.timeout(20):
-        await served.app(scope, receive, send)
+        answer = await asgi(served.app, path, headers, receive, sent)
+    text = b"".join(message.get("body", b"") for message in answer).decode()
     assert text.startswith(": keep-alive\n\n: keep-alive\n\n")
     assert text.endswith("\n\n")
     assert ("done" if path == PATH else "speech.audio.done") in text.split("\n\n")[-2]
