@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from audiocraft.models import builders
+from audiocraft.models.encodec import EncodecModel
+from omegaconf import DictConfig
 
 from bundles.tiny.recipe import codec_config, fill_codebooks
 from engine.codec import Codec
@@ -27,8 +29,8 @@ FRAME_RATE, SECONDS = 50, 10
 BATCHES, PIECES_S = (1, 4, 16), (0.5, 1.0, 2.0)
 
 
-def build(shape: str) -> Codec:
-    """Return an untrained codec."""
+def codec_model(shape: str) -> tuple[EncodecModel, DictConfig]:
+    """Return an untrained codec and its configuration."""
     rate, filters, width, cardinality = SHAPES[shape]
     cfg = codec_config(filters)
     cfg.sample_rate, cfg.seanet.dimension, cfg.rvq.bins = rate, width, cardinality
@@ -36,7 +38,7 @@ def build(shape: str) -> Codec:
     torch.manual_seed(0)
     model = builders.get_compression_model(cfg).eval()
     fill_codebooks(model)
-    return Codec(model)
+    return model, cfg
 
 
 def medians(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
@@ -70,7 +72,7 @@ def one_by_one(codec: Codec, clips: Sequence[Codes]) -> None:
 
 def measure(shape: str, rounds: int) -> list[dict[str, object]]:
     """Return a row for each batch and each size of piece."""
-    codec = build(shape)
+    codec = Codec(codec_model(shape)[0])
     draw = np.random.default_rng(0)
     clips = [
         Codes.pack(draw.integers(0, codec.info.cardinality, (4, SECONDS * FRAME_RATE)))

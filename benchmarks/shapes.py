@@ -18,12 +18,13 @@ SHAPES = {
     "medium": (48, 1536, 24),
     "large": (48, 2048, 32),
 }
-CARDINALITY = 2048
+CARDINALITY, SAMPLE_RATE = 2048, 32000
 
 
 def config(shape: str) -> DictConfig:
     """Return the configuration of a shape, with the embedded text encoder."""
     cfg = language_model_config(30.0)
+    cfg.sample_rate = SAMPLE_RATE
     sizes = cfg.transformer_lm
     sizes.num_layers, sizes.dim, sizes.num_heads = SHAPES[shape]
     sizes.card = CARDINALITY

@@ -54,6 +54,7 @@ HTTP_CODES = {
     400: "invalid_body",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_late",
     413: "body_too_large",
 }
 VALIDATION_CODES = {

@@ -1,10 +1,13 @@
 """Guards before the routes: known keys, bodies of the wanted type and size, no steering headers."""
 
+import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from ray.exceptions import TaskCancelledError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,15 +51,19 @@ class UploadRoute(TypedRoute):
     wanted = (MULTIPART,)
 
 
+LEFT = "the client left before its body's end"
 # With these Ray Serve's proxy lets a client outlive its connection, or cut its own answer short.
 STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
+SLOWEST_BODY = 10_000
+"""Bytes that give a body one second more to come in, up to `limits.max_body_s`."""
+LATE = "the body comes too slowly, or stopped before its end; send it again"
 
 
 class Guard:
-    """ASGI middleware: refuses Serve's steering headers, unknown keys, and bodies above the limit.
+    """ASGI middleware: refuses Serve's steering headers, unknown keys, and bodies above the limits.
 
     A body above `limits.max_body_bytes`, or with files above `limits.max_upload_bytes` more, is
-    refused while it is read.
+    refused while it is read, and so is one that comes too slowly.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -84,12 +91,25 @@ class Guard:
         limit = limits.max_body_bytes
         if request.headers.get("content-type", "").startswith(MULTIPART):
             limit += limits.max_upload_bytes
-        seen = 0
+        seen, left, whole = 0, limits.max_body_s, False
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
+            nonlocal seen, left, whole
+            asked = time.monotonic()
+            try:
+                async with asyncio.timeout(None if whole else left):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, LATE, {"connection": "close"}) from error
+            except TaskCancelledError:  # Serve ends its own waiting so, where the client has left
+                message = {"type": "http.disconnect"}
+            if message["type"] == "http.disconnect" and not whole:
+                # Else FastAPI's own error would keep the body, in a cycle of references.
+                raise HTTPException(400, LEFT)
+            size, waited = len(message.get("body", b"")), time.monotonic() - asked
+            left = min(left - waited + size / SLOWEST_BODY, limits.max_body_s)
+            whole = not message.get("more_body")
+            seen += size
             if seen > limit:
                 raise HTTPException(413, f"the body is above {limit} bytes")
             return message

@@ -27,6 +27,8 @@ class Limits(StrictModel):
     """The ingress's `user_config`: changes without a restart."""
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    max_body_s: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds that a body may be waited for in all; each 10 kB that come give one back."""
     max_text_chars: Annotated[int, Field(ge=1)] = 2000
     max_duration_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds of audio a request may ask for, where the model itself allows them."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from fastapi.responses import StreamingResponse
@@ -10,6 +10,9 @@ from pydantic import BaseModel
 from starlette.types import Send
 
 T = TypeVar("T")
+KEEP_ALIVE, KEEP_ALIVE_S = b": keep-alive\n\n", 15.0
+"""A comment that a reader of events ignores, for proxies that cut what is silent for long
+(WHATWG HTML, 9.2.7)."""
 
 
 class Streamed(StreamingResponse):
@@ -44,8 +47,12 @@ def event(name: str, data: BaseModel) -> bytes:
     return f"event: {name}\ndata: {data.model_dump_json(exclude_none=True)}\n\n".encode()
 
 
-async def merged(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """Yield what comes of any source, as it comes.
+async def merged(
+    sources: Sequence[AsyncGenerator[T, None]],
+    meanwhile: T | None = None,
+    every_s: float | None = None,
+) -> AsyncGenerator[T, None]:
+    """Yield what comes of any source, as it comes; and `meanwhile` where nothing came for so long.
 
     Where one fails, or the reader leaves, all end. What is not yet read waits without bound, so
     only for sources that are bounded themselves.
@@ -69,7 +76,13 @@ async def merged(sources: Sequence[AsyncGenerator[T, None]]) -> AsyncGenerator[T
     for task in tasks:
         task.add_done_callback(ended)
     try:
-        while (item := await arrived.get()) is not None:
+        while True:
+            item = meanwhile
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    item = await arrived.get()
+            if item is None:
+                break
             yield item
         for task in tasks:
             if task.done():

@@ -11,6 +11,7 @@ _REASONS = {
     400: "The body is not what its content type says.",
     401: "The API key is missing, or not known.",
     404: "No such model.",
+    408: "The body came too slowly, or stopped before its end.",
     413: "The body is too large.",
     415: "The body's content type is another.",
     422: "A field is missing, unknown or out of range.",

@@ -29,7 +29,7 @@ from graph.order import Order
 from graph.pipeline import Clip, ClipRequest, Progress
 from graph.registry import Voice
 from graph.service import Service
-from graph.streams import Streamed, event, merged
+from graph.streams import KEEP_ALIVE, KEEP_ALIVE_S, Streamed, event, merged
 
 
 class ProgressEvent(BaseModel):
@@ -117,11 +117,28 @@ async def event_answer(
     request: Request, service: Service, order: Order, *, stream: bool
 ) -> Response:
     """Answer with events: `progress`, or `audio` as it is made; at last `done` or `error`."""
-    made = charged_parts(service, order, _all_events(service, order, stream))
-    events = told_errors(made, lambda error: event("error", body_of(request, error)))
+    events = _all_events(service, order, stream)
     headers = order.all_headers() if stream else headers_of(service, order)
+    return await streamed_events(
+        service, order, events, headers, lambda error: event("error", body_of(request, error))
+    )
+
+
+async def streamed_events(
+    service: Service,
+    order: Order,
+    events: AsyncGenerator[bytes, None],
+    headers: dict[str, str],
+    tell: Callable[[Exception], bytes],
+) -> Response:
+    """Answer with events once the order is let in; what fails then is another, by `tell`.
+
+    While none comes for long, a comment does, and what fails after that has no status any more.
+    """
+    made = merged([charged_parts(service, order, events)], KEEP_ALIVE, KEEP_ALIVE_S)
     headers["cache-control"] = "no-store"
-    return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
+    parts = told_errors(made, tell)
+    return await Streamed.begin(parts, media_type="text/event-stream", headers=headers)
 
 
 async def charged_parts(

@@ -22,6 +22,7 @@ class LimitsAnswer(BaseModel):
     """Every limit that applies to this key's requests."""
 
     max_body_bytes: int
+    max_body_s: float
     max_text_chars: int
     max_duration_s: float
     max_clips: int

@@ -13,10 +13,9 @@ from graph.errors import body_of
 from graph.guards import JsonRoute
 from graph.order import Order
 from graph.routes.answers import ERRORS, FILES, HEADERS
-from graph.routes.clips import charged_parts, file_parts, growing_answer, order_of, told_errors
+from graph.routes.clips import file_parts, growing_answer, order_of, streamed_events
 from graph.schemas.familiar import SpeechBody
 from graph.service import Served, Service
-from graph.streams import Streamed
 
 
 class Delta(BaseModel):
@@ -62,10 +61,10 @@ async def speech(request: Request, body: SpeechBody, service: Served) -> Respons
     order = order_of(request, voice, params, body.output(), repeatable=body.repeatable)
     if body.stream_format == "audio":
         return await growing_answer(service, order)
-    made = charged_parts(service, order, _events(service, order))
-    events = told_errors(made, lambda error: _data(body_of(request, error)))
-    headers = order.all_headers() | {"cache-control": "no-store"}
-    return await Streamed.begin(events, media_type="text/event-stream", headers=headers)
+    events = _events(service, order)
+    return await streamed_events(
+        service, order, events, order.all_headers(), lambda error: _data(body_of(request, error))
+    )
 
 
 async def _events(service: Service, order: Order) -> AsyncGenerator[bytes, None]:

@@ -52,7 +52,10 @@ class Deployed:
 
     def replica(self, deployment: str) -> psutil.Process:
         """Return the one process that is a replica of `deployment`."""
-        name = f"ray::ServeReplica:{APPLICATION}:{deployment}"
+        return self.process(f"ray::ServeReplica:{APPLICATION}:{deployment}")
+
+    def process(self, name: str) -> psutil.Process:
+        """Return the one process whose name begins so."""
         found = [
             process
             for process in psutil.Process().children(recursive=True)
@@ -84,15 +87,21 @@ def collector() -> Iterator[Collector]:
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Deployed]:
     config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
-    config["http_options"]["port"] = free_port()
+    # Above what clients' pools keep connections for, 5 s.
+    config["http_options"] |= {"port": free_port(), "keep_alive_timeout_s": 6}
     application = config["applications"][0]
     jobs = {"store": {"kind": "folder", "folder": str(tmp_path_factory.mktemp("jobs"))}}
     application["args"]["ingress"] = {"jobs": jobs}
     models = application["args"]["models"]
     for deployment in application["deployments"]:
         if deployment["name"] == "ingress":
-            # The same request twice shall be made twice; and much be let in without the ledger.
-            deployment["user_config"] |= {"cache_bytes": 0, "local_row_seconds": 5000}
+            # The same request twice shall be made twice; and much be let in, the ledger or not.
+            deployment["user_config"] |= {
+                "cache_bytes": 0,
+                "local_row_seconds": 5000,
+                "max_wait_s": 5000,
+                "max_body_s": 3,
+            }
     add_small_models(models, tmp_path_factory.mktemp("models"))
     for model in models:
         model |= {"num_gpus": FRACTIONS[model["name"]], "device": "cpu"}

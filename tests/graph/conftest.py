@@ -82,6 +82,8 @@ class FakeLanguageModel:
     error: Exception | None = None
     fails_at: int = 0
     """Where the error comes: before the first chunk, or after it."""
+    held: asyncio.Event | None = None
+    """What it waits for before its first chunk."""
     melody: bool = False
     gate: asyncio.Event | None = None
     """What it waits for after its first chunk."""
@@ -108,6 +110,8 @@ class FakeLanguageModel:
         if self.error and self.fails_at == 0:
             raise self.error
         self.seen.append(params)
+        if self.held:
+            await self.held.wait()
         left = params.frames - (params.prompt.frames if params.prompt else 0)
         size = first_chunk_frames
         while left:

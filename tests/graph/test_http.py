@@ -253,7 +253,18 @@ async def test_the_schema_describes_it(server: Server):
     schema = (await server.http.get("/openapi.json")).json()
     for path in ("/generate/music", "/generate/audio"):
         answers = schema["paths"][path]["post"]["responses"]
-        assert set(answers) == {"200", "400", "401", "404", "413", "415", "422", "429", "503"}
+        assert set(answers) == {
+            "200",
+            "400",
+            "401",
+            "404",
+            "408",
+            "413",
+            "415",
+            "422",
+            "429",
+            "503",
+        }
         assert set(answers["200"]["content"]) == {"audio/wav"}
         assert "ErrorBody" in json.dumps(answers["422"])
 

@@ -10,12 +10,15 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from starlette.types import Message
 
 from engine.codec import Codec
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.params import Codes
 from graph import codes_file
+from graph.routes import clips
 from graph.streams import merged
+from tests.graph.asgi import asgi
 from tests.graph.conftest import Served
 from tests.graph.test_generations import samples
 from tests.graph.test_uploads import RATE
@@ -155,6 +158,41 @@ async def test_an_error_is_an_event_too(served: Served, stream: bool):
     assert name == "error"
     assert told["error"]["code"] == "generation_failed"
     assert told["request_id"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [PATH, "/v1/audio/speech"])
+async def test_a_comment_comes_where_no_event_does(
+    served: Served, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
+):
+    """What fails after it is an event, since the answer has begun; a model's wait is its cause."""
+    monkeypatch.setattr(clips, "KEEP_ALIVE_S", 0.01)
+    held = served.music.held = asyncio.Event()
+    speech = {"input": "a", "model": "music", "stream_format": "sse", "response_format": "wav"}
+    body = BODY | {"stream": stream} if path == PATH else speech
+    content, never = iter([json.dumps(body).encode()]), asyncio.Event()
+
+    async def receive() -> Message:
+        for part in content:
+            return {"type": "http.request", "body": part}
+        await never.wait()
+        raise AssertionError
+
+    comments = 0
+
+    def sent(message: Message) -> None:
+        nonlocal comments
+        comments += message.get("body") == b": keep-alive\n\n"
+        if comments == 2:
+            held.set()
+
+    headers = {"content-type": "application/json", **EVENTS}
+    async with asyncio.timeout(20):
+        answer = await asgi(served.app, path, headers, receive, sent)
+    text = b"".join(message.get("body", b"") for message in answer).decode()
+    assert text.startswith(": keep-alive\n\n: keep-alive\n\n")
+    assert text.endswith("\n\n")
+    assert ("done" if path == PATH else "speech.audio.done") in text.split("\n\n")[-2]
 
 
 async def numbers(count: int, ended: list[int], error: Exception | None = None):

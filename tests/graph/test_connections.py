@@ -1,0 +1,145 @@
+"""uvicorn's connections, as they are in Ray Serve's proxy: bounded where nothing moves."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass, field
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http import auto
+
+from graph import connections
+
+SOON_S, PART, SMALL = 0.3, 100_000, 60_000
+HEAD = b"POST /%b HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\n"
+
+
+@dataclass
+class Proxy:
+    """A server whose `/large` answers with more than any buffer holds, most with the body."""
+
+    ended: list[str] = field(default_factory=list)
+    connections: Collection[object] = ()
+    port: int = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = scope["path"] == "/refused"
+        body = b""
+        while len(body) < 4 and not refused:
+            body += (await receive())["body"]
+        parts = {"/large": [bytes(PART)] * 20, "/small": [bytes(SMALL)]}.get(scope["path"], [body])
+        await send({"type": "http.response.start", "status": 200})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+        self.ended.append(scope["path"])
+
+    async def open(
+        self, *, read_bytes: int = 0
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        client = socket.socket()
+        if read_bytes:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_bytes)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self.port))
+        return await asyncio.open_connection(sock=client, limit=1000)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
+    assert connections.install() == []
+    application = Proxy()
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    application.port = listening.getsockname()[1]
+    config = uvicorn.Config(application, timeout_keep_alive=SOON_S, lifespan="off", log_config=None)  # type: ignore[arg-type]
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    application.connections = server.server_state.connections
+    serving = asyncio.create_task(server._serve([listening]))
+    yield application
+    server.should_exit = server.force_exit = True
+    await serving
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST / HTTP/1.1\r\nhost: te", b"\r\n"])
+async def test_who_sends_no_whole_head_is_cut_off(proxy: Proxy, sent: bytes):
+    reader, writer = await proxy.open()
+    writer.write(sent)
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    assert not proxy.ended
+
+
+async def test_drops_do_not_keep_a_head_open(proxy: Proxy):
+    reader, writer = await proxy.open()
+    ended = asyncio.ensure_future(reader.read())
+    async with asyncio.timeout(10):
+        while not ended.done():
+            writer.write(b"P")
+            await asyncio.wait([ended], timeout=SOON_S / 10)
+
+
+async def test_nor_do_they_after_an_answer(proxy: Proxy):
+    """Of a refused body, which uvicorn would take in for as long as it comes."""
+    reader, writer = await proxy.open()
+    writer.write(HEAD.replace(b": 4", b": 4000") % b"refused")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    ended = asyncio.ensure_future(reader.read())
+    async with asyncio.timeout(10):
+        while not ended.done():
+            writer.write(b"x")
+            await asyncio.wait([ended], timeout=SOON_S / 10)
+
+
+async def test_a_body_may_take_longer(proxy: Proxy):
+    """It has a limit of its own, `max_body_s`."""
+    reader, writer = await proxy.open()
+    writer.write(HEAD % b"body")
+    for _ in range(4):
+        await asyncio.sleep(SOON_S / 2)
+        writer.write(b"x")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    assert proxy.ended == ["/body"]
+
+
+async def test_a_client_that_does_not_read_is_cut_off(proxy: Proxy):
+    _, writer = await proxy.open(read_bytes=4096)
+    writer.write(HEAD % b"large" + b"body")
+    await until(lambda: proxy.ended == ["/large"] and not proxy.connections)
+
+
+async def test_one_that_reads_slowly_is_not(proxy: Proxy):
+    reader, writer = await proxy.open(read_bytes=4096)
+    writer.write(HEAD % b"large" + b"body")
+    began = time.monotonic()
+    for _ in range(20):
+        await reader.readexactly(PART)
+        await asyncio.sleep(SOON_S / 10)
+    assert time.monotonic() - began > SOON_S
+    assert (await reader.read()).endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_the_end_of_an_answer_is_waited_for(proxy: Proxy, reads: bool):
+    """It stands in a buffer, too small a rest for uvicorn to mind."""
+    reader, writer = await proxy.open(read_bytes=4096)
+    writer.write(HEAD % b"small" + b"body")
+    await until(lambda: proxy.ended)
+    began = time.monotonic()
+    if reads:
+        await asyncio.sleep(1.2 * SOON_S)
+        assert len(await reader.read()) > SMALL
+    else:
+        await until(lambda: not proxy.connections)
+        assert time.monotonic() - began > 1.9 * SOON_S
