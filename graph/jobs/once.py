@@ -5,7 +5,6 @@ under way, on whichever ingress, or gets its answer; what failed is made anew.
 """
 
 import asyncio
-import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
@@ -13,6 +12,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 
 from graph.cache import Answer
+from graph.calls import apart
 from graph.jobs.job import KeptAnswer
 from graph.jobs.jobs import Jobs, check_same
 
@@ -59,8 +59,7 @@ class Once:
             await asyncio.sleep(POLL_S)
 
     async def _made(self, name: str, claim: Claim, make: Make) -> Answer:
-        # Not in this context: Serve cancels what bears the id of a request that was left.
-        work = asyncio.create_task(self._make(name, claim, make), context=contextvars.Context())
+        work = apart(self._make(name, claim, make))
         self._tasks.add(work)
         work.add_done_callback(self._tasks.discard)
         return await asyncio.shield(work)
