@@ -9,8 +9,9 @@ from uuid import uuid4
 import pytest
 import ray
 
-from tests.cluster.conftest import Deployed, until
+from tests.cluster.conftest import Deployed
 from tests.spans import Sent
+from tests.waiting import until
 
 PATH = "/v1/generations"
 BODY = {"prompt": "a secret wish", "duration": 2}
