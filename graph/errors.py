@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from python_multipart.exceptions import FormParserError
 from starlette.exceptions import HTTPException
 
 from engine.errors import EngineError, InvalidAudio, InvalidRequest
@@ -108,6 +109,8 @@ def described(error: Exception) -> ApiError:
             return from_validation(error)
         case HTTPException():
             return from_http(error)
+        case FormParserError():
+            return ApiError(400, "invalid_body", f"the form cannot be read: {error}")
         case _:
             message = "the server failed; the request id finds the reason in its log"
             return ApiError(500, UNFORESEEN, message)
@@ -144,5 +147,6 @@ def install(app: FastAPI) -> None:
         return answer(request, error)
 
     # What nobody foresaw Starlette raises again once this is sent, so that it reaches the log.
-    for kind in (ApiError, EngineError, RequestValidationError, HTTPException, Exception):
+    expected = (ApiError, EngineError, RequestValidationError, HTTPException, FormParserError)
+    for kind in (*expected, Exception):
         app.add_exception_handler(kind, answered)

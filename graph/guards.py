@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from ray.exceptions import TaskCancelledError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,21 +20,37 @@ MULTIPART = "multipart/form-data"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
+def content_type(request: Request) -> str:
+    """Return a body's media type, without parameters, in lower case."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def no_unknown_fields(form: FormData, valid: Collection[str]) -> None:
+    """Raise ApiError 422 where a form has a field that nobody would read."""
+    unknown = next((field for field in form if field not in valid), None)
+    if unknown is not None:
+        message = f"unknown field {unknown!r}; valid fields: {', '.join(valid)}"
+        raise ApiError(422, "unknown_field", message, unknown)
+
+
 class TypedRoute(APIRoute):
-    """A route that refuses a body of another content type, rather than guess at it."""
+    """A route that refuses a body of another content type, and a form with unknown fields."""
 
     wanted: tuple[str, ...]
 
     def get_route_handler(self) -> Handler:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
+        fields = [field.alias for field in self.dependant.body_params]
 
         async def checked(request: Request) -> Response:
-            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            kind = content_type(request)
             if kind not in self.wanted:
                 wanted = " or ".join(self.wanted)
                 message = f"content-type is {kind or 'missing'!r}; send {wanted}"
                 raise ApiError(415, "unsupported_content_type", message)
+            if kind == MULTIPART and fields:  # FastAPI would leave out what it does not know
+                no_unknown_fields(await request.form(), fields)
             return await handle(request)
 
         return checked
@@ -89,7 +106,7 @@ class Guard:
             await answer(request, error)(scope, receive, send)
             return
         limit = limits.max_body_bytes
-        if request.headers.get("content-type", "").startswith(MULTIPART):
+        if content_type(request) == MULTIPART:
             limit += limits.max_upload_bytes
         seen, left, whole = 0, limits.max_body_s, False
 

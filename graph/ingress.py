@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import tracing
 from deployments.settings import AnyModelSettings
-from graph import errors
+from graph import description, errors
 from graph.admission import Admission
 from graph.audio.credentials import Signer
 from graph.audio.tags import SOFTWARE, VERSION
@@ -61,8 +61,18 @@ def create_app(
         await service.admission.close()
         await asyncio.to_thread(tracing.stop)
 
-    summary = "AudioCraft over HTTP"
-    app = FastAPIOffline(title=SOFTWARE, version=VERSION, summary=summary, lifespan=lifespan)
+    app = FastAPIOffline(
+        title=SOFTWARE,
+        version=VERSION,
+        summary="AudioCraft over HTTP",
+        description=description.ABOUT,
+        openapi_tags=description.TAGS,
+        servers=description.SERVERS,
+        swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
+        generate_unique_id_function=lambda route: route.name,
+        lifespan=lifespan,
+    )
+    description.describe(app, service)
     app.state.service = service
     app.add_middleware(Guard, service=service)
     if cors_origins:

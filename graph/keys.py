@@ -14,7 +14,10 @@ from graph.errors import ApiError
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EVERYONE = Share("everyone")
-OPEN_PATHS, DOCS = ("/healthz", "/readyz", "/docs", "/openapi.json"), "/static-offline-docs/"
+OPEN_PATHS, DOCS = (
+    ("/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"),
+    "/static-offline-docs/",
+)
 
 
 class KeySettings(StrictModel):

@@ -99,7 +99,8 @@ def headers_of(service: Service, order: Order) -> dict[str, str]:
 def _file(service: Service, order: Order, clips: list[Clip]) -> Answer:
     (clip,) = clips
     file = file_of(service, order, 0, clip)
-    headers = headers_of(service, order) | {"server-timing": _timing(clip.seconds, order.began)}
+    timing = {"server-timing": _timing(clip.seconds, order.began)}
+    headers = headers_of(service, order) | order.name_to_save() | timing
     return Answer(file.data, order.output.kind.media_type, headers)
 
 

@@ -52,6 +52,11 @@ class Order:
         """Return what the answer says of itself."""
         return {"x-seed": str(self.seed), "x-model": self.voice.model.name, **self.headers}
 
+    def name_to_save(self) -> dict[str, str]:
+        """Return the header by which what shows a file to people offers to save it."""
+        name = f"clip-{self.seed}.{self.output.format}"
+        return {"content-disposition": f'attachment; filename="{name}"'}
+
     def tags(self, clip: ClipRequest) -> Tags:
         """Return what a clip's file says of itself."""
         params = clip.params

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from deployments.settings import DiscriminatorsSettings
 from graph.guards import UploadRoute
 from graph.routes.answers import UPLOAD_ERRORS
+from graph.routes.examples import AUDIO_FILE, audio_form
 from graph.service import Served
 
 Threshold = Annotated[float | None, Field(ge=0, le=1)]
@@ -55,8 +56,8 @@ class AnalyzeAnswer(BaseModel):
 router = APIRouter(tags=["analyze"], route_class=UploadRoute, responses=UPLOAD_ERRORS)
 
 
-@router.post("/analyze")
-async def analyze(
+@router.post("/analyze", openapi_extra=audio_form(file={"audio_file": AUDIO_FILE}))
+async def analyze_audio(
     request: Request,
     service: Served,
     audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],

@@ -8,11 +8,15 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from graph.errors import ApiError
-from graph.guards import MULTIPART, TypedRoute
+from graph.guards import MULTIPART, TypedRoute, content_type
 from graph.ordering import UPLOADS
+from graph.routes.answers import BINARY
+from graph.routes.examples import AUDIO, AUDIO_FILE, CODES_FILE, JSON, SAFETENSORS, examples, files
 
 Body = TypeVar("Body", bound=BaseModel)
-UPLOAD: dict[str, Any] = {"type": "string", "format": "binary"}
+OF_CONTINUE_FROM = ("start", "end", "include_prompt")
+NOT_CHOSEN = ("", "blob")
+"""Names of an empty file that browsers send where none is chosen."""
 KEY, MOST_KEY_CHARS = "idempotency-key", 255
 IDEMPOTENCY: dict[str, Any] = {
     "name": "Idempotency-Key",
@@ -30,15 +34,53 @@ class GenerationsRoute(TypedRoute):
     wanted = ("application/json", MULTIPART)
 
 
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of a body that comes without files."""
+    schema = model.model_json_schema()
+    for name in OF_CONTINUE_FROM:
+        del schema["properties"][name]
+    return schema
+
+
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of a body with its files."""
     schema = model.model_json_schema()
     schema["properties"] |= {
-        "continue_from": UPLOAD
+        "continue_from": BINARY
         | {"description": "Audio to go on from, or codes of /v1/codec/encode; part of duration."},
-        "melody": UPLOAD | {"description": "Audio whose melody is followed, by models that can."},
+        "melody": BINARY | {"description": "Audio whose melody is followed, by models that can."},
     }
+    for name in OF_CONTINUE_FROM:  # not to be sent by default, which would want the file
+        schema["properties"][name].pop("default", None)
     return schema
+
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "file": {"prompt": "calm piano, slow jazz", "duration": 2, "format": "mp3"},
+    "several_clips": {"prompts": ["calm piano", "rain on a tin roof"], "n": 2, "duration": 1},
+    "codes": {"prompt": "calm piano", "duration": 1, "seed": 7, "return_codes": True},
+    "finished": {"prompt": "calm piano", "duration": 2, "normalize": "loudness", "fade_out": 0.5},
+}
+FORM_EXAMPLES = examples(
+    melody={"prompt": "brass band", "duration": 2, "melody": AUDIO_FILE},
+    go_on={"prompt": "calm piano", "duration": 2, "continue_from": CODES_FILE},
+    go_on_from_a_part={
+        "prompt": "calm piano",
+        "duration": 2,
+        "continue_from": AUDIO_FILE,
+        "start": 0.2,
+        "end": 0.8,
+        "include_prompt": False,
+    },
+)
+
+
+def json_or_form(model: type[BaseModel], schema: dict[str, Any], **more: object) -> dict[str, Any]:
+    """Return what OpenAPI is to say of a body that `read_body` reads, and `more` examples of it."""
+    form = {"schema": form_schema(model)} | FORM_EXAMPLES
+    kinds = files(continue_from=f"{AUDIO}, {SAFETENSORS}", melody=AUDIO)
+    as_json = {"schema": schema} | examples(**EXAMPLES, **more)
+    return {"required": True, "content": {JSON: as_json, MULTIPART: form | kinds}}
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -52,7 +94,7 @@ def idempotency_key(request: Request) -> str | None:
 
 def is_form(request: Request) -> bool:
     """Say whether files may come along."""
-    return request.headers["content-type"].startswith(MULTIPART)
+    return content_type(request) == MULTIPART
 
 
 async def read_body(request: Request, model: type[Body]) -> tuple[Body, dict[str, bytes]]:
@@ -61,11 +103,11 @@ async def read_body(request: Request, model: type[Body]) -> tuple[Body, dict[str
         if not is_form(request):
             return model.model_validate_json(await request.body()), {}
         async with request.form(max_files=len(UPLOADS), max_fields=64) as form:
-            files = await _files(form)
-            fields: dict[str, Any] = {key: form[key] for key in form if key not in files}
+            uploads = await _files(form)
+            fields: dict[str, Any] = {k: v for k, v in form.items() if isinstance(v, str) and v}
             if "prompts" in fields:
                 fields["prompts"] = form.getlist("prompts")
-            return model.model_validate_strings(fields, strict=False), files
+            return model.model_validate_strings(fields, strict=False), uploads
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
 
@@ -78,7 +120,8 @@ async def _files(form: FormData) -> dict[str, bytes]:
                 raise ApiError(
                     422, "unknown_field", f"no file {key!r}; valid: {', '.join(UPLOADS)}", key
                 )
-            files[key] = await value.read()
-        elif key in UPLOADS:
+            if value.size or value.filename not in NOT_CHOSEN:
+                files[key] = await value.read()
+        elif key in UPLOADS and value:
             raise ApiError(422, "invalid_value", f"{key}: must be a file", key)
     return files

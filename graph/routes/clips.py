@@ -110,6 +110,7 @@ async def growing_answer(service: Service, order: Order) -> Response:
     (wanted,) = order.clips
     media_type, headers = order.output.kind.media_type, order.all_headers()
     parts = charged_parts(service, order, file_parts(service, order, wanted, []))
+    headers |= order.name_to_save()
     return await Streamed.begin(parts, media_type=media_type, headers=headers)
 
 

@@ -17,12 +17,19 @@ from graph.audio.file import whole
 from graph.audio.output import Output
 from graph.codes_file import check_seconds
 from graph.errors import ApiError
-from graph.guards import MULTIPART, TypedRoute, UploadRoute
-from graph.routes.answers import ERRORS, UPLOAD_ERRORS, WAV
-from graph.schemas.base import RequestModel
+from graph.guards import MULTIPART, TypedRoute, UploadRoute, content_type, no_unknown_fields
+from graph.routes.answers import BINARY, ERRORS, SAVE_WAV, UPLOAD_ERRORS, WAV
+from graph.routes.examples import (
+    AUDIO_FILE,
+    CODES_FILE,
+    JSON,
+    SAFETENSORS,
+    audio_form,
+    examples,
+    files,
+)
+from graph.schemas.base import WHOLE, RequestModel
 from graph.service import Served
-
-SAFETENSORS = "application/octet-stream"
 
 
 class CodesAnswer(BaseModel):
@@ -41,7 +48,7 @@ class CodesAnswer(BaseModel):
     """A channel, at that rate; decoding with it gives the file's own length back."""
 
 
-Code = Annotated[int, Field(ge=0, lt=codes_file.MOST)]
+Code = Annotated[int, Field(ge=0, lt=codes_file.MOST), WHOLE]
 
 
 class DecodeBody(RequestModel):
@@ -49,7 +56,9 @@ class DecodeBody(RequestModel):
 
     codes: Annotated[list[list[Code]], Field(description="[codebooks][frames]", min_length=1)]
     samples: Annotated[
-        int | None, Field(ge=1, description="Samples to keep; by default all of the frames'.")
+        int | None,
+        Field(ge=1, description="Samples to keep; by default all of the frames'."),
+        WHOLE,
     ] = None
     model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
 
@@ -59,6 +68,16 @@ class DecodeRoute(TypedRoute):
 
     wanted = ("application/json", MULTIPART)
 
+
+TO_DECODE = {
+    "description": "What these codes sound like.",
+    "operationId": "decode_codes",
+    "requestBody": {
+        "codes": "$response.body#/codes",
+        "samples": "$response.body#/samples",
+        "model": "$response.body#/model",
+    },
+}
 
 encoding = APIRouter(prefix="/v1/codec", tags=["codec"], route_class=UploadRoute)
 decoding = APIRouter(prefix="/v1/codec", tags=["codec"], route_class=DecodeRoute)
@@ -70,18 +89,23 @@ decoding = APIRouter(prefix="/v1/codec", tags=["codec"], route_class=DecodeRoute
     responses={
         200: {
             "description": "JSON, or a safetensors file with the same as metadata.",
-            "content": {SAFETENSORS: {"schema": {"type": "string", "format": "binary"}}},
+            "content": {SAFETENSORS: {"schema": BINARY}},
+            "links": {"decode": TO_DECODE},
         },
         **UPLOAD_ERRORS,
     },
+    openapi_extra=audio_form(
+        all_codebooks={"audio_file": AUDIO_FILE},
+        fewer_in_a_file={"audio_file": AUDIO_FILE, "codebooks": 2, "format": "safetensors"},
+    ),
 )
-async def encode(
+async def encode_audio(
     request: Request,
     service: Served,
     audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],
-    codebooks: Annotated[int | None, Form(description="Keep the first so many.")] = None,
+    codebooks: Annotated[int | None, Form(ge=1, description="Keep the first so many.")] = None,
     bandwidth: Annotated[
-        float | None, Form(gt=0, allow_inf_nan=False, description="The same in kbit/s.")
+        float | None, Form(gt=0, le=1000, allow_inf_nan=False, description="The same in kbit/s.")
     ] = None,
     layout: Annotated[Literal["json", "safetensors"], Form(alias="format")] = "json",
     model: Annotated[str | None, Form(description="A name from /v1/models.")] = None,
@@ -134,20 +158,23 @@ def _codebooks(info: CodecInfo, codebooks: int | None, bandwidth: float | None) 
     return codebooks or info.codebooks
 
 
-FORM = {
+FORM: dict[str, Any] = {
     "type": "object",
     "required": ["codes_file"],
     "properties": {
         "codes_file": {"type": "string", "format": "binary", "description": "From encode."},
-        "model": {"type": "string"},
+        "model": {"type": "string", "description": "A name from /v1/models."},
     },
 }
 DECODE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": DecodeBody.model_json_schema()},
-            MULTIPART: {"schema": FORM},
+            JSON: {"schema": DecodeBody.model_json_schema()}
+            | examples(two_codebooks={"codes": [[1, 2, 3, 4], [5, 6, 7, 8]]}),
+            MULTIPART: {"schema": FORM}
+            | files(codes_file=SAFETENSORS)
+            | examples(file={"codes_file": CODES_FILE}),
         },
     }
 }
@@ -159,9 +186,9 @@ DECODE_BODY: dict[str, Any] = {
     responses={200: WAV, **ERRORS},
     openapi_extra=DECODE_BODY,
 )
-async def decode(request: Request, service: Served) -> Response:
+async def decode_codes(request: Request, service: Served) -> Response:
     """Decode codes, as JSON or as the safetensors file that encode gives, to a WAV file."""
-    read = _form if request.headers["content-type"].startswith(MULTIPART) else _json
+    read = _form if content_type(request) == MULTIPART else _json
     codes, samples, model = await read(request)
     chosen = service.registry.pick(EnCodecSettings, model)
     info = await service.registry.codec(chosen)
@@ -171,7 +198,8 @@ async def decode(request: Request, service: Served) -> Response:
     if samples is not None:
         audio = Waveform.pack(audio.array()[:, :samples], audio.sample_rate)
     file = await asyncio.to_thread(whole, audio, Output())
-    return Response(file.data, media_type="audio/wav", headers={"x-model": chosen.name})
+    headers = SAVE_WAV | {"x-model": chosen.name}
+    return Response(file.data, media_type="audio/wav", headers=headers)
 
 
 async def _json(request: Request) -> tuple[Codes, int | None, str | None]:
@@ -192,8 +220,9 @@ async def _json(request: Request) -> tuple[Codes, int | None, str | None]:
 
 async def _form(request: Request) -> tuple[Codes, int | None, str | None]:
     async with request.form(max_files=1, max_fields=1) as form:
+        no_unknown_fields(form, FORM["properties"])
         file, model = form.get("codes_file"), form.get("model")
         if not isinstance(file, Uploaded) or isinstance(model, Uploaded):
             raise ApiError(422, "missing_field", "codes_file: a file is needed", "codes_file")
         codes, samples = codes_file.read(await file.read())
-        return codes, samples, model
+        return codes, samples, model or None

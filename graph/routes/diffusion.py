@@ -12,14 +12,14 @@ from graph import codes_file
 from graph.audio.file import whole
 from graph.audio.output import Output
 from graph.guards import UploadRoute
-from graph.routes.answers import UPLOAD_ERRORS, WAV
+from graph.routes.answers import OF_A_FILE, SAVE_WAV, SEED, UPLOAD_ERRORS, WAV
+from graph.routes.examples import AUDIO_FILE, CODES_FILE, audio_form, codes_form
 from graph.service import Served
 
-SEEDED = WAV | {
-    "headers": {"x-seed": {"description": "The noise's seed.", "schema": {"type": "integer"}}}
-}
+SEEDED = WAV | {"headers": SEED | OF_A_FILE}
 Seed = Annotated[
-    int | None, Form(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out.")
+    int | None,
+    Form(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out."),
 ]
 Name = Annotated[str | None, Form(description="A name from /v1/models.")]
 
@@ -32,8 +32,8 @@ router = APIRouter(
 )
 
 
-@router.post("/decode")
-async def decode(
+@router.post("/decode", openapi_extra=codes_form(repeatable={"codes_file": CODES_FILE, "seed": 7}))
+async def diffuse_codes(
     request: Request,
     service: Served,
     codes: Annotated[UploadFile, File(alias="codes_file", description="From /v1/codec/encode.")],
@@ -53,8 +53,10 @@ async def decode(
     )
 
 
-@router.post("/regenerate")
-async def regenerate(
+@router.post(
+    "/regenerate", openapi_extra=audio_form(repeatable={"audio_file": AUDIO_FILE, "seed": 7})
+)
+async def regenerate_audio(
     request: Request,
     service: Served,
     audio_file: Annotated[UploadFile, File(description="wav, flac, mp3, ogg, opus, m4a or aiff.")],
@@ -80,5 +82,5 @@ def _drawn(seed: int | None) -> int:
 
 async def _answer(model: DiffusionSettings, params: DiffusionParams, audio: Waveform) -> Response:
     file = await asyncio.to_thread(whole, audio, Output())
-    headers = {"x-seed": str(params.seed), "x-model": model.name}
+    headers = SAVE_WAV | {"x-seed": str(params.seed), "x-model": model.name}
     return Response(file.data, media_type="audio/wav", headers=headers)

@@ -5,9 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from deployments.settings import AudioGenSettings, TokenModelSettings
+from graph.audio.output import FORMATS
 from graph.guards import JsonRoute
 from graph.routes.answers import ERRORS, FILES, HEADERS
 from graph.routes.clips import growing_answer, order_of
+from graph.routes.examples import json_body
 from graph.schemas.familiar import SoundBody, output_named
 from graph.service import Served
 
@@ -20,14 +22,27 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
     **ERRORS,
 }
 OutputFormat = Annotated[
-    str, Query(description="Format, rate and kbit/s.", examples=["mp3_44100_128", "pcm_16000"])
+    str,
+    Query(
+        description="Format, rate and, of mp3, aac and opus, kbit/s.",
+        examples=["mp3_44100_128", "pcm_16000"],
+        json_schema_extra={"pattern": f"^({'|'.join(FORMATS)})_[0-9]{{1,6}}(_[0-9]{{1,6}})?$"},
+    ),
 ]
 
 router = APIRouter(tags=["familiar"], route_class=JsonRoute)
 
 
-@router.post("/v1/sound-generation", response_class=Response, responses=ANSWERS)
-async def sound_generation(
+EXAMPLES = json_body(
+    short={"text": "thunder over the sea", "duration_seconds": 2},
+    closer={"text": "a dog barks twice", "duration_seconds": 1.5, "prompt_influence": 0.6},
+)
+
+
+@router.post(
+    "/v1/sound-generation", response_class=Response, responses=ANSWERS, openapi_extra=EXAMPLES
+)
+async def create_sound(
     request: Request,
     body: SoundBody,
     service: Served,

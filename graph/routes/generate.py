@@ -7,6 +7,7 @@ from graph.audio.output import Output
 from graph.guards import JsonRoute
 from graph.routes.answers import ERRORS, HEADERS, TIMING, WAV
 from graph.routes.clips import order_of, whole_answer
+from graph.routes.examples import json_body
 from graph.schemas.generation import GenerateBody
 from graph.service import Served, Service
 
@@ -18,13 +19,25 @@ router = APIRouter(
 )
 
 
-@router.post("/generate/music")
+@router.post(
+    "/generate/music",
+    openapi_extra=json_body(
+        short={"text": "calm piano over soft strings", "duration": 2},
+        repeatable={"text": "slow jazz, brushed drums", "duration": 2, "seed": 7, "cfg_coef": 4},
+    ),
+)
 async def generate_music(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate music from a text."""
     return await _generate(MusicGenSettings, request, body, service)
 
 
-@router.post("/generate/audio")
+@router.post(
+    "/generate/audio",
+    openapi_extra=json_body(
+        short={"text": "thunder over the sea", "duration": 2},
+        repeatable={"text": "rain on a tin roof", "duration": 2, "seed": 7, "top_p": 0.9},
+    ),
+)
 async def generate_audio(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate a sound effect or an ambience from a text."""
     return await _generate(AudioGenSettings, request, body, service)

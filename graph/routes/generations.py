@@ -4,35 +4,36 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from graph.errors import ApiError
-from graph.guards import MULTIPART
+from graph.errors import ApiError, ErrorBody
 from graph.making import GenerationsAnswer
 from graph.ordering import MELODY_STEMS, ordered
-from graph.routes.answers import FILES, HEADERS, TIMING, UPLOAD_ERRORS
+from graph.routes.answers import EVENTS, FILES, HEADERS, TIMING, UPLOAD_ERRORS, events
 from graph.routes.bodies import (
     IDEMPOTENCY,
     KEY,
     GenerationsRoute,
-    form_schema,
     idempotency_key,
+    json_or_form,
+    json_schema,
     read_body,
 )
-from graph.routes.clips import event_answer, growing_answer, once_answer, whole_answer
+from graph.routes.clips import (
+    AudioEvent,
+    ProgressEvent,
+    event_answer,
+    growing_answer,
+    once_answer,
+    whole_answer,
+)
 from graph.schemas.generation import GenerationsBody
 from graph.service import Served
 
-EVENTS = "text/event-stream"
+NAMES = ("progress", "audio", "done", "error")
 
-
+STREAM = {"prompt": "calm piano", "duration": 2, "stream": True}
 BODY: dict[str, Any] = {
     "parameters": [IDEMPOTENCY],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": GenerationsBody.model_json_schema()},
-            MULTIPART: {"schema": form_schema(GenerationsBody)},
-        },
-    },
+    "requestBody": json_or_form(GenerationsBody, json_schema(GenerationsBody), stream=STREAM),
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -41,7 +42,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "then `done`, or `error`.",
         "content": {
             **FILES,
-            EVENTS: {"schema": {"type": "string"}},
+            EVENTS: events(ProgressEvent, AudioEvent, GenerationsAnswer, ErrorBody, named=NAMES),
         },
         "model": GenerationsAnswer,
         "headers": HEADERS
@@ -61,19 +62,19 @@ router = APIRouter(tags=["generate"], route_class=GenerationsRoute)
 
 
 @router.post("/v1/generations", response_class=Response, responses=ANSWERS, openapi_extra=BODY)
-async def generations(request: Request, service: Served) -> Response:
+async def create_generations(request: Request, service: Served) -> Response:
     """Generate music or sounds from texts, a melody, or the beginning of a clip."""
     body, files = await read_body(request, GenerationsBody)
-    events = EVENTS in request.headers.get("accept", "")
+    as_events = EVENTS in request.headers.get("accept", "")
     key = idempotency_key(request)
     if body.stream:
-        _check_stream(body, events)
-    if key and (body.stream or events):
+        _check_stream(body, as_events)
+    if key and (body.stream or as_events):
         message = f"{KEY}: only what is answered whole can be asked for again; leave it out"
         raise ApiError(422, "cannot_stream", message, KEY)
     order = await ordered(service, request.state.share, request.state.began, body, files)
     request.state.model = order.voice.model.name
-    if events:
+    if as_events:
         return await event_answer(request, service, order, stream=body.stream)
     if body.stream:
         return await growing_answer(service, order)
@@ -82,7 +83,7 @@ async def generations(request: Request, service: Served) -> Response:
     return await whole_answer(service, order)
 
 
-def _check_stream(body: GenerationsBody, events: bool) -> None:
+def _check_stream(body: GenerationsBody, as_events: bool) -> None:
     """Raise ApiError 422 where what is asked for cannot be had while it is made."""
     whole_for = "decoder" if body.decoder == "mbd" else body.output().whole_clip_for
     if whole_for:
@@ -90,6 +91,6 @@ def _check_stream(body: GenerationsBody, events: bool) -> None:
             f"{whole_for}: what is asked for needs the whole clip; leave out {whole_for} or stream"
         )
         raise ApiError(422, "cannot_stream", message, whole_for)
-    if not events and (len(body.texts) * body.n > 1 or body.return_codes):
+    if not as_events and (len(body.texts) * body.n > 1 or body.return_codes):
         message = f"stream: a file is of one clip, without codes; for more, accept {EVENTS}"
         raise ApiError(422, "cannot_stream", message, "stream")

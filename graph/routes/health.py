@@ -12,13 +12,13 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
+async def get_health() -> dict[str, str]:
     """Say that this process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", responses={503: {"model": ErrorBody}})
-async def readyz(service: Served) -> dict[str, str | dict[str, str]]:
+async def get_readiness(service: Served) -> dict[str, str | dict[str, str]]:
     """Say that every deployment is healthy and that models and codecs fit together."""
     statuses = dict(await service.statuses())
     waiting = [f"{name} is {status}" for name, status in statuses.items() if status not in SERVING]

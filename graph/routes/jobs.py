@@ -3,29 +3,31 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from graph.errors import ApiError, ErrorBody, ErrorDetail
-from graph.guards import MULTIPART
 from graph.jobs.job import Job, Status
 from graph.jobs.jobs import fingerprint, name_of
+from graph.making import GenerationsAnswer
 from graph.ordering import ordered
 from graph.routes.answers import ERRORS, FILES, HEADERS, UPLOAD_ERRORS, Answers
 from graph.routes.bodies import (
     IDEMPOTENCY,
     GenerationsRoute,
-    form_schema,
     idempotency_key,
     is_form,
+    json_or_form,
+    json_schema,
     read_body,
 )
 from graph.schemas.generation import JobBody
 from graph.service import Served, Service
 
+JobId = Annotated[str, Path(description="As `POST /v1/jobs` answered it.")]
 BODIES = TypeAdapter(list[JobBody])
 
 
@@ -58,25 +60,34 @@ class JobsAnswer(BaseModel):
 
 
 ONE_OR_MORE = {
+    "title": "JobsBody",
     "oneOf": [
-        JobBody.model_json_schema(),
-        {"type": "array", "minItems": 1, "items": JobBody.model_json_schema()},
-    ]
+        json_schema(JobBody),
+        {"type": "array", "minItems": 1, "items": json_schema(JobBody)},
+    ],
 }
+LISTED = [{"prompt": "calm piano", "duration": 1}, {"prompt": "slow jazz", "duration": 1}]
 BODY: dict[str, Any] = {
     "parameters": [IDEMPOTENCY],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": ONE_OR_MORE},
-            MULTIPART: {"schema": form_schema(JobBody)},
-        },
-    },
+    "requestBody": json_or_form(JobBody, ONE_OR_MORE, several_jobs=LISTED),
+}
+LINKS = {
+    "get_job": "How far it is.",
+    "get_job_audio": "What it made, once it has.",
+    "delete_job": "Not to make it, or not to keep it.",
 }
 ACCEPTED: Answers = {
     202: {
         "description": "Accepted; of a list, all of them, or none where one cannot be.",
         "headers": {"location": {"description": "The job.", "schema": {"type": "string"}}},
+        "links": {
+            name: {
+                "description": what,
+                "operationId": name,
+                "parameters": {"job_id": "$response.body#/id"},
+            }
+            for name, what in LINKS.items()
+        },
     },
     **UPLOAD_ERRORS,
 }
@@ -85,7 +96,12 @@ UNKNOWN: Answers = {
     404: {"model": ErrorBody, "description": "No such job, or it has expired."},
 }
 AUDIO: Answers = {
-    200: {"description": "As the generation answers.", "content": FILES, "headers": HEADERS},
+    200: {
+        "description": "As the generation answers.",
+        "content": dict(FILES),
+        "model": GenerationsAnswer,
+        "headers": HEADERS,
+    },
     409: {"model": ErrorBody, "description": "It has not finished, or never will."},
     **UNKNOWN,
 }
@@ -95,7 +111,9 @@ looking = APIRouter(tags=["jobs"])
 
 
 @posting.post("/v1/jobs", status_code=202, responses=ACCEPTED, openapi_extra=BODY)
-async def create(request: Request, response: Response, service: Served) -> JobAnswer | JobsAnswer:
+async def create_jobs(
+    request: Request, response: Response, service: Served
+) -> JobAnswer | JobsAnswer:
     """Accept generations to be made when there is time; answers at once."""
     bodies, files, listed = await _bodies(request)
     owner, key = request.state.share.name, idempotency_key(request)
@@ -112,14 +130,14 @@ async def create(request: Request, response: Response, service: Served) -> JobAn
 
 
 @looking.get("/v1/jobs/{job_id}", responses=UNKNOWN)
-async def look(request: Request, job_id: str, service: Served) -> JobAnswer:
+async def get_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
     """Say how far a job is."""
     job = await service.jobs.get(job_id, request.state.share.name)
     return (await _views(service, [job]))[0]
 
 
 @looking.delete("/v1/jobs/{job_id}", responses=UNKNOWN)
-async def cancel(request: Request, job_id: str, service: Served) -> JobAnswer:
+async def delete_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
     """Cancel a job that waits or runs; delete one that has ended, with its audio."""
     job = await service.jobs.get(job_id, request.state.share.name)
     cancelled = await service.jobs.cancel(job, service.limits.keep_jobs_s)
@@ -127,7 +145,7 @@ async def cancel(request: Request, job_id: str, service: Served) -> JobAnswer:
 
 
 @looking.get("/v1/jobs/{job_id}/audio", response_class=Response, responses=AUDIO)
-async def audio(request: Request, job_id: str, service: Served) -> Response:
+async def get_job_audio(request: Request, job_id: JobId, service: Served) -> Response:
     """Return what a job made: a file, or JSON with several."""
     job = await service.jobs.get(job_id, request.state.share.name)
     made = await service.jobs.answer(job)

@@ -1,8 +1,8 @@
 """GET /v1/models, in OpenAI's shape."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
 from deployments.settings import ModelSettings
@@ -30,6 +30,14 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+TO_ONE = {
+    "description": "The first of them.",
+    "operationId": "get_model",
+    "parameters": {"name": "$response.body#/data/0/id"},
+}
+
+Name = Annotated[str, Path(description="A name from /v1/models.", examples=["music"])]
+
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
@@ -40,7 +48,7 @@ def _describe(model: ModelSettings, kind: str, created: int) -> Model:
     )
 
 
-@router.get("")
+@router.get("", responses={200: {"links": {"describe": TO_ONE}}})
 async def list_models(service: Served) -> ModelList:
     """List the models."""
     models = service.registry.models.values()
@@ -48,7 +56,7 @@ async def list_models(service: Served) -> ModelList:
 
 
 @router.get("/{name}", responses={404: {"model": ErrorBody}})
-async def get_model(name: str, service: Served) -> Model:
+async def get_model(name: Name, service: Served) -> Model:
     """Describe one model."""
     model = service.registry.models.get(name)
     if model is None:

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from deployments.settings import TokenModelSettings
-from graph.errors import body_of
+from graph.errors import ErrorBody, body_of
 from graph.guards import JsonRoute
 from graph.order import Order
-from graph.routes.answers import ERRORS, FILES, HEADERS
+from graph.routes.answers import ERRORS, EVENTS, FILES, HEADERS, events
 from graph.routes.clips import file_parts, growing_answer, order_of, streamed_events
+from graph.routes.examples import json_body
 from graph.schemas.familiar import SpeechBody
 from graph.service import Served, Service
 
@@ -43,7 +44,7 @@ class Done(BaseModel):
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file while it is made, or with `sse` events that bring it.",
-        "content": FILES | {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": FILES | {EVENTS: events(Delta, Done, ErrorBody)},
         "headers": HEADERS,
     },
     **ERRORS,
@@ -52,8 +53,14 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 router = APIRouter(tags=["familiar"], route_class=JsonRoute)
 
 
-@router.post("/v1/audio/speech", response_class=Response, responses=ANSWERS)
-async def speech(request: Request, body: SpeechBody, service: Served) -> Response:
+EXAMPLES = json_body(
+    file={"input": "calm piano, slow jazz", "duration": 2},
+    events={"input": "a dog barks twice", "duration": 2, "stream_format": "sse"},
+)
+
+
+@router.post("/v1/audio/speech", response_class=Response, responses=ANSWERS, openapi_extra=EXAMPLES)
+async def create_speech(request: Request, body: SpeechBody, service: Served) -> Response:
     """Generate music or sounds where OpenAI's clients ask for speech."""
     model = service.registry.pick(TokenModelSettings, body.model)
     voice = await service.registry.voice(model)
@@ -61,9 +68,9 @@ async def speech(request: Request, body: SpeechBody, service: Served) -> Respons
     order = order_of(request, voice, params, body.output(), repeatable=body.repeatable)
     if body.stream_format == "audio":
         return await growing_answer(service, order)
-    events = _events(service, order)
+    made = _events(service, order)
     return await streamed_events(
-        service, order, events, order.all_headers(), lambda error: _data(body_of(request, error))
+        service, order, made, order.all_headers(), lambda error: _data(body_of(request, error))
     )
 
 

@@ -3,11 +3,19 @@
 from typing import Any
 
 from annotated_types import Ge, Gt, Le
-from pydantic import ConfigDict, ValidationError, field_validator
+from pydantic import BeforeValidator, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo, ValidatorFunctionWrapHandler
 
 from deployments.settings import StrictModel
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE = BeforeValidator(_whole)
+"""Makes 3.0 an integer, as JSON Schema has it and some languages write it."""
 
 
 class RequestModel(StrictModel):

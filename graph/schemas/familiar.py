@@ -10,21 +10,22 @@ from engine.errors import InvalidRequest
 from engine.params import GenerationParams
 from graph.audio.output import FORMATS, FormatName, Output
 from graph.registry import Voice
+from graph.schemas import rules
 from graph.schemas.base import RequestModel
-from graph.schemas.generation import SamplingBody, check_length, spoken
+from graph.schemas.generation import SHORTEST_S, SamplingBody, Text, check_length, spoken
 from graph.settings import Limits
 
 SPEECH_PCM_RATE = 24000
 """OpenAI's `pcm` has no header, and this rate."""
 GUIDANCE_OF_INFLUENCE = 10.0
 """ElevenLabs' default influence, 0.3, becomes AudioCraft's default guidance scale, 3."""
-DEFAULT_SECONDS, DEFAULT_INFLUENCE = 10.0, 0.3
+DEFAULT_INFLUENCE = 0.3
 
 
 class SpeechBody(SamplingBody):
     """OpenAI's body, with AudioCraft's sampling parameters beside it."""
 
-    input: Annotated[str, Field(description="What to hear.", examples=["calm piano, slow jazz"])]
+    input: Text
     voice: Annotated[
         str | dict[str, Any] | None, Field(description="Taken and ignored: nobody speaks.")
     ] = None
@@ -51,23 +52,40 @@ class SpeechBody(SamplingBody):
 class SoundBody(RequestModel):
     """ElevenLabs' body."""
 
-    text: Annotated[str, Field(description="What to hear.", examples=["thunder over the sea"])]
+    text: Text
     duration_seconds: Annotated[
-        float | None, Field(gt=0, le=3600, description="By default 10.")
+        float | None,
+        Field(
+            ge=SHORTEST_S,
+            le=3600,
+            description="By default 10, or all that the server allows.",
+            json_schema_extra=rules.limited(maximum="max_duration_s"),
+        ),
     ] = None
     prompt_influence: Annotated[
         float | None, Field(ge=0, le=1, description="A tenth of the guidance scale; 0.3.")
     ] = None
-    loop: Annotated[Literal[False] | None, Field(description="Loops are not served.")] = None
+    loop: Annotated[
+        bool | None,
+        Field(description="Loops are not served.", json_schema_extra={"enum": [False, None]}),
+    ] = None
     model_id: Annotated[str | None, Field(description="A name from /v1/models.")] = None
 
     _spoken = field_validator("text")(spoken)
+
+    @field_validator("loop")
+    @classmethod
+    def _no_loop(cls, loop: bool | None) -> bool | None:
+        if loop:
+            raise ValueError("loops are not served; leave it out")
+        return loop
 
     def params(self, voice: Voice, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
         check_length(self.text, limits, "text")
         influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
-        clip = SamplingBody(duration=self.duration_seconds or DEFAULT_SECONDS)
+        seconds = self.duration_seconds
+        clip = SamplingBody() if seconds is None else SamplingBody(duration=seconds)
         clip.frames(voice, limits, "duration_seconds")
         sampled = clip.sampled(self.text, voice, limits)
         return replace(sampled, guidance_scale=GUIDANCE_OF_INFLUENCE * influence)

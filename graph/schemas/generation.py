@@ -4,28 +4,53 @@ import secrets
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from engine.params import Codes, GenerationParams, Waveform
 from graph.audio.finishing import LOUDNESS_BLOCK_S
 from graph.errors import ApiError
 from graph.registry import Voice
-from graph.schemas.base import RequestModel
+from graph.schemas import rules
+from graph.schemas.base import WHOLE, RequestModel
 from graph.schemas.output import OutputBody
 from graph.settings import Limits
 
-Text = Annotated[str, Field(description="What to hear.", examples=["calm piano, slow jazz"])]
+Text = Annotated[
+    str,
+    Field(
+        description="What to hear.",
+        json_schema_extra=rules.WORDS,
+    ),
+]
+SHORTEST_S = 0.02
+"""A frame of the codecs that language models have."""
 
 
 class SamplingBody(RequestModel):
     """How codes are drawn, with AudioCraft's names and defaults."""
 
     duration: Annotated[
-        float, Field(gt=0, le=3600, description="Seconds, within what the server allows.")
+        float,
+        Field(
+            ge=SHORTEST_S,
+            le=3600,
+            description="Seconds; by default 10, or all that the server allows.",
+            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+        ),
     ] = 10.0
-    temperature: Annotated[float, Field(ge=0, le=10, description="0 decodes greedily.")] = 1.0
+    temperature: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10,
+            description="0 decodes greedily; else at least 0.01.",
+            json_schema_extra={"not": {"exclusiveMinimum": 0, "exclusiveMaximum": 0.01}},
+        ),
+    ] = 1.0
     top_k: Annotated[
-        int, Field(ge=0, le=65536, description="Sample among the k likeliest; 0: among all.")
+        int,
+        Field(ge=0, le=65536, description="Sample among the k likeliest; 0: among all."),
+        WHOLE,
     ] = 250
     top_p: Annotated[
         float, Field(ge=0, le=1, description="Above 0, replaces top_k: nucleus sampling.")
@@ -33,6 +58,7 @@ class SamplingBody(RequestModel):
     seed: Annotated[
         int | None,
         Field(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out."),
+        WHOLE,
     ] = None
     model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
     cache: Annotated[
@@ -49,10 +75,12 @@ class SamplingBody(RequestModel):
     def frames(self, voice: Voice, limits: Limits, field: str = "duration") -> int:
         """Return the clip's frames. Raises ApiError where it is too short or too long."""
         shortest, longest = 1 / voice.codec.frame_rate, limits.max_duration_s
-        if not shortest <= self.duration <= longest:
-            message = f"{field}: {self.duration:g} s; allowed: from {shortest:g} to {longest:g} s"
+        by_default = "duration" not in self.model_fields_set
+        seconds = min(self.duration, longest) if by_default else self.duration
+        if not shortest <= seconds <= longest:
+            message = f"{field}: {seconds:g} s; allowed: from {shortest:g} to {longest:g} s"
             raise ApiError(422, "invalid_value", message, field)
-        return int(self.duration * voice.codec.frame_rate)
+        return int(seconds * voice.codec.frame_rate)
 
     @property
     def repeatable(self) -> bool:
@@ -108,11 +136,31 @@ class GenerateBody(SamplingBody):
 class GenerationsBody(SamplingBody, OutputBody):
     """Texts to audio, several clips of each."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [rules.OUTPUT, rules.LOUDNESS, rules.STREAM, rules.ONE_KIND_OF_PROMPT]
+        }
+    )
+
     prompt: Annotated[Text | None, Field(description="What to hear.")] = None
     prompts: Annotated[
-        list[str] | None, Field(min_length=1, description="Several, instead of `prompt`.")
+        list[Text] | None,
+        Field(
+            min_length=1,
+            description="Several, instead of `prompt`.",
+            json_schema_extra=rules.limited(maxItems="max_clips"),
+        ),
     ] = None
-    n: Annotated[int, Field(ge=1, le=64, description="Variations of each prompt.")] = 1
+    n: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Variations of each prompt.",
+            json_schema_extra=rules.limited(maximum="max_clips"),
+        ),
+        WHOLE,
+    ] = 1
     guidance_scale: Annotated[
         float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
     ] = 3.0
@@ -196,6 +244,12 @@ class GenerationsBody(SamplingBody, OutputBody):
 
 class JobBody(GenerationsBody):
     """The same, for a job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [rules.OUTPUT, rules.LOUDNESS, rules.NO_STREAM, rules.ONE_KIND_OF_PROMPT]
+        }
+    )
 
     webhook: Annotated[
         str | None,

@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from graph.audio.output import FormatName, Normalize, Output, SampleFormat
-from graph.schemas.base import RequestModel
+from graph.schemas import rules
+from graph.schemas.base import WHOLE, RequestModel
 
 
 class OutputBody(RequestModel):
@@ -19,10 +20,17 @@ class OutputBody(RequestModel):
         SampleFormat, Field(description="Of wav, pcm (both any) and flac (s16, s24).")
     ] = "s16"
     sample_rate: Annotated[
-        int | None, Field(description="By default the model's, or the next that the format has.")
+        int | None,
+        Field(
+            description="By default the model's, or the next that the format has.",
+            json_schema_extra=rules.RATE,
+        ),
+        WHOLE,
     ] = None
     bitrate: Annotated[
-        int | None, Field(description="Of mp3, aac (128) and opus (96), in kbit/s.")
+        int | None,
+        Field(description="Of mp3, aac (128) and opus (96), in kbit/s."),
+        WHOLE,
     ] = None
     normalize: Annotated[
         Normalize,

@@ -238,7 +238,8 @@ async def test_what_is_refused_says_why(
 
 async def test_the_description_of_the_api_has_every_field(served: Served):
     described = (await served.http.get("/openapi.json")).json()
-    content = described["paths"][PATH]["post"]["requestBody"]["content"]
-    for kind in ("application/json", "multipart/form-data"):
-        assert {"prompt", "prompts", "decoder"} <= content[kind]["schema"]["properties"].keys()
-    assert "melody" in content["multipart/form-data"]["schema"]["properties"]
+    bodies = described["components"]["schemas"]
+    body, form = bodies["GenerationsBody"], bodies["CreateGenerationsForm"]
+    only_beside_files = {"continue_from", "melody", "start", "end", "include_prompt"}
+    assert {"prompt", "prompts", "decoder"} <= body["properties"].keys()
+    assert form["properties"].keys() - body["properties"].keys() == only_beside_files

@@ -1,7 +1,6 @@
 """The HTTP surface: what it accepts, what it refuses, and in which words."""
 
 import io
-import json
 import re
 from typing import Any
 
@@ -59,6 +58,26 @@ async def test_every_parameter_arrives(server: Server):
     assert server.music.seen == [GenerationParams("calm piano", 50, 5, 0.5, 9, 0.3, 7)]
 
 
+async def test_an_integer_may_have_a_point(server: Server):
+    content = b'{"text": "calm piano", "duration": 1, "seed": 5.0, "top_k": 9.0}'
+    headers = {"content-type": "application/json"}
+    await server.http.post("/generate/music", content=content, headers=headers)
+    assert [(one.seed, one.top_k) for one in server.music.seen] == [(5, 9)]
+
+
+async def test_the_default_duration_is_within_the_limit(server: Server):
+    server.service.limits = Limits(max_duration_s=2)
+    assert (await server.generate()).status_code == 200
+    sound = await server.http.post("/v1/sound-generation", json={"text": "thunder"})
+    assert sound.status_code == 200
+    assert [one.frames for one in server.music.seen] == [100]
+
+
+async def test_a_file_has_a_name_to_save_it_by(server: Server):
+    response = await server.generate(duration=1, seed=5)
+    assert response.headers["content-disposition"] == 'attachment; filename="clip-5.wav"'
+
+
 async def test_without_a_seed_one_is_drawn(server: Server):
     seeds = {(await server.generate(duration=1)).headers["x-seed"] for _ in range(3)}
     assert len(seeds) == 3
@@ -72,8 +91,8 @@ async def test_without_a_seed_one_is_drawn(server: Server):
         ({"text": 3}, "text", "valid string"),
         ({"text": ["a"]}, "text", "valid string"),
         ({"text": "x" * 501}, "text", "501 characters; allowed: 1 to 500"),
-        ({"duration": 0}, "duration", "allowed: above 0 to 3600"),
-        ({"duration": 0.01}, "duration", "from 0.02 to 30 s"),
+        ({"duration": 0}, "duration", "allowed: from 0.02 to 3600"),
+        ({"duration": 0.01}, "duration", "from 0.02 to 3600"),
         ({"duration": 30.1}, "duration", "from 0.02 to 30 s"),
         ({"duration": "10"}, "duration", "valid number"),
         ({"duration": True}, "duration", "valid number"),
@@ -247,26 +266,6 @@ async def test_not_ready_where_model_and_codec_do_not_fit(server: Server):
     response = await server.http.get("/readyz")
     say = "model 'music' does not fit codec 'codec': cardinality 512 against 1024"
     assert_error(response, 500, "configuration", None, say)
-
-
-async def test_the_schema_describes_it(server: Server):
-    schema = (await server.http.get("/openapi.json")).json()
-    for path in ("/generate/music", "/generate/audio"):
-        answers = schema["paths"][path]["post"]["responses"]
-        assert set(answers) == {
-            "200",
-            "400",
-            "401",
-            "404",
-            "408",
-            "413",
-            "415",
-            "422",
-            "429",
-            "503",
-        }
-        assert set(answers["200"]["content"]) == {"audio/wav"}
-        assert "ErrorBody" in json.dumps(answers["422"])
 
 
 async def test_the_docs_need_no_other_server(server: Server):
