@@ -82,6 +82,7 @@ async def test_who_died_is_taken_over(tmp_path: Path, monkeypatch: pytest.Monkey
         assert made == (ANSWER, False)
 
 
+@pytest.mark.slow
 async def test_long_work_is_made_once(working: Working, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(once, "LEASE_S", 0.3)
     working.music.gate = asyncio.Event()

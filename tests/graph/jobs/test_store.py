@@ -106,6 +106,7 @@ async def test_several_replicas_share_the_work(connect: Connect):
     assert {replica for replica, _ in done} == {0, 1}
 
 
+@pytest.mark.slow
 async def test_work_is_tried_again_when_it_says_so(store: Store):
     tries: list[tuple[int, float]] = []
 
@@ -180,6 +181,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 async def test_work_of_a_process_that_is_killed_is_done_by_another(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -211,6 +213,7 @@ async def test_work_of_a_process_that_is_killed_is_done_by_another(
     await store.close()
 
 
+@pytest.mark.slow
 async def test_long_work_keeps_its_lease(connect: Connect, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sqlite, "LEASE_S", 1)
     monkeypatch.setattr(redis, "LEASE_S", 1)
@@ -231,6 +234,7 @@ async def test_long_work_keeps_its_lease(connect: Connect, monkeypatch: pytest.M
     assert begun == [1]
 
 
+@pytest.mark.slow
 async def test_redis_may_go_and_come_back(redis_server: RedisServer):
     """What was accepted is there again; who serves says that it cannot."""
     store = redis.RedisStore(redis_server.url, None)
