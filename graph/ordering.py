@@ -74,8 +74,8 @@ async def _prompt(
 
 def _part(body: GenerationsBody, rate: float, total: int) -> tuple[int, int]:
     """Return where start and end lie in so many frames or samples. Raises ApiError 422."""
-    first = int(body.start * rate)
-    last = total if body.end is None else min(int(body.end * rate), total)
+    first = int(min(body.start * rate, total))
+    last = total if body.end is None else int(min(body.end * rate, total))
     if first >= last:
         message = f"start: nothing lies between start and end; the file has {total / rate:g} s"
         raise ApiError(422, "invalid_value", message, "start")

@@ -169,7 +169,9 @@ class GenerationsBody(SamplingBody, OutputBody):
     )
     extend_stride: Annotated[
         float | None,
-        Field(gt=0, description="Seconds by which windows advance in clips longer than one."),
+        Field(
+            gt=0, le=3600, description="Seconds by which windows advance in clips longer than one."
+        ),
     ] = None
     decoder: Annotated[
         Literal["encodec", "mbd"], Field(description="`mbd`: multi-band diffusion, finer, slower.")

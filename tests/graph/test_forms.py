@@ -55,6 +55,13 @@ async def test_an_empty_file_that_was_chosen_is_refused(served: Served):
     assert (response.status_code, response.json()["error"]["param"]) == (422, "melody")
 
 
+async def test_a_part_ends_with_its_file(served: Served):
+    response = await post(served, "/v1/generations", end="1e308")
+    assert response.status_code == 200, response.text
+    error = (await post(served, "/v1/generations", start="1e308")).json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_value", "start")
+
+
 @pytest.mark.parametrize("path", FILES)
 async def test_an_unknown_field_is_refused(served: Served, path: str):
     error = (await post(served, path, modle="music")).json()["error"]

@@ -196,6 +196,9 @@ async def test_unknown_path_and_method(server: Server):
     response = await server.http.get("/generate/music")
     assert_error(response, 405, "method_not_allowed", None, "Method Not Allowed")
     assert response.headers["allow"] == "POST"
+    response = await server.http.put("/v1/jobs/one")
+    assert_error(response, 405, "method_not_allowed", None, "Method Not Allowed")
+    assert response.headers["allow"] == "DELETE, GET", "of every route of the path"
 
 
 async def test_the_callers_request_id_is_kept(server: Server):

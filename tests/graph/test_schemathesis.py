@@ -52,23 +52,24 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 QUICK = ("examples", "stateful")
 
 # Fields that a server may refuse although the schema allows what they hold: no schema can say why.
+OF_CLIPS = {
+    "n": "prompts by variations, a product",
+    "None": "no prompt: in a form an empty `prompts` is none at all",
+    "continue_from": "start and end are of it, and not without it",
+    "start": "before end, and before the end of the file",
+    "duration": "longer than what is continued",
+    "idempotency-key": "came with another request before",
+}
 BEYOND_THE_SCHEMA = {
-    ("POST /v1/codec/decode", "codes"): "rows of one length, of as many codes as the codec has",
-    ("POST /v1/codec/encode", "codebooks"): "as many as the codec has",
-    ("POST /v1/codec/encode", "bandwidth"): "one of the codec's; not beside codebooks",
-    ("POST /v1/sound-generation", "output_format"): "rates and kbit/s that differ by format",
-} | {
-    (f"POST /v1/{path}", field): reason
-    for path in ("generations", "jobs")
-    for field, reason in {
-        "n": "prompts by variations, a product",
-        "stream": "more than one file only as events, a matter of `accept`",
-        "None": "no prompt: in a form an empty `prompts` is none at all",
-        "continue_from": "start and end are of it, and not without it",
-        "start": "before end, and before the end of the file",
-        "duration": "longer than what is continued",
-        "webhook": "an address that this server may go to",
-    }.items()
+    "POST /v1/generations": OF_CLIPS
+    | {"stream": "more than one file only as events, a matter of `accept`"},
+    "POST /v1/jobs": OF_CLIPS | {"webhook": "where the operator lets them go, and signs them"},
+    "POST /v1/codec/decode": {"codes": "rows of one length, of as many codes as the codec has"},
+    "POST /v1/codec/encode": {
+        "codebooks": "as many as the codec has",
+        "bandwidth": "one of the codec's; not beside codebooks",
+    },
+    "POST /v1/sound-generation": {"output_format": "rates and kbit/s that differ by format"},
 }
 
 
@@ -103,19 +104,20 @@ def before_load_schema(_context: Any, raw_schema: dict[str, Any]) -> None:
 def filter_failure(
     _context: Any, failure: Failure, case: schemathesis.Case, response: Response
 ) -> bool:
-    """Drop valid data that was refused for a reason which no schema can say.
-
-    And what Schemathesis itself misjudges: a form with a file is invalid to it once a link has
-    changed a field (`Case._validate_component`, 4.32.5), though its mutations are none.
-    """
-    if failure.title == "Deleted resource still available":
-        return response.json()["status"] != "cancelled"  # told until it expires, as documented
-    if case.media_type == MULTIPART and "Invalid component: positive test case" in failure.message:
-        return False
-    if failure.title != "Schema-valid request rejected" or response.status_code != 422:
-        return True
-    field = str(response.json()["error"]["param"]).partition(".")[0]
-    return (case.operation.label, field) not in BEYOND_THE_SCHEMA
+    """Drop what is as it should be, or what Schemathesis 4.32.5 misjudges."""
+    operation = case.operation.label
+    match failure.title:
+        case "Schema-valid request rejected" if response.status_code == 422:
+            field = str(response.json()["error"]["param"]).partition(".")[0]
+            return field not in BEYOND_THE_SCHEMA.get(operation, {})
+        case "Deleted resource still available" if operation == "DELETE /v1/jobs/{job_id}":
+            # What had not ended is cancelled first, and told as such until it is deleted.
+            return response.json()["status"] != "cancelled"
+        case "Schema-violating request accepted" if case.media_type == MULTIPART:
+            # A form with a file counts as invalid once a link has changed a field, for any form
+            # with bytes does in `Case._validate_component`; the message knows that nothing is.
+            return "Invalid component: positive test case" not in failure.message
+    return True
 
 
 @dataclass
@@ -176,7 +178,8 @@ def app(
 class Run:
     """What came of it."""
 
-    found: list[str]
+    found: dict[str, str]
+    """How, by what."""
     phases: dict[str, Status]
     requests: int
     linked: set[str]
@@ -193,11 +196,11 @@ def run(app: FastAPI, examples: int, phases: Sequence[str], path: str | None = N
     }
     config = SchemathesisConfig.from_dict(settings)
     schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
-    seen = Run([], {}, 0, set())
+    seen = Run({}, {}, 0, set())
     for event in from_schema(schema.include(path=path) if path else schema).execute():
         match event:
             case events.NonFatalError():
-                seen.found.append(f"{event.label}: {event.value!r}")
+                seen.found[f"{event.label}: {event.value!r}"] = ""
             case events.FatalError():
                 raise event.exception
             case events.PhaseFinished() if event.phase.name in phases:
@@ -217,10 +220,8 @@ def note(seen: Run, event: events.ScenarioFinished) -> None:
                 failure, how = check.failure_info.failure, check.failure_info.code_sample
                 response = event.recorder.interactions[case_id].response
                 answer = response.content[:500] if response else None
-                seen.found.append(
-                    f"{event.phase}: {failure.operation}: {check.name}: {failure.title}: "
-                    f"{failure.message}\n{how}\n{answer!r}"
-                )
+                what = f"{event.phase}: {failure.operation}: {check.name}: {failure.message}"
+                seen.found[what] = f"{how}\n{answer!r}"
 
 
 async def test_every_example_of_a_body_runs(app: FastAPI):
@@ -246,15 +247,16 @@ def sent(example: dict[str, Any]) -> dict[str, Any]:
 
 def test_schemathesis_finds_nothing(app: FastAPI):
     seen = run(app, 10, QUICK)
-    assert not seen.found, "\n\n".join(seen.found)
+    assert not seen.found, "\n\n".join(map("\n".join, seen.found.items()))
     assert seen.phases == dict.fromkeys(QUICK, Status.SUCCESS)
     assert seen.linked, "links were followed"
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("app", ["keyed"], indirect=True)
 def test_schemathesis_finds_nothing_in_any_phase(app: FastAPI):
     seen = run(app, 20, PHASES)
-    assert not seen.found, "\n\n".join(seen.found)
+    assert not seen.found, "\n\n".join(map("\n".join, seen.found.items()))
     assert seen.phases == dict.fromkeys(PHASES, Status.SUCCESS)
     assert seen.requests > 500
 
