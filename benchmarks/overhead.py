@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import socket
 import statistics
 import tempfile
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +37,20 @@ if TYPE_CHECKING:
     from engine.language_model import LanguageModel
 
 TEXT, FRAME_RATE = "calm piano over soft strings", 50
-Timed = tuple[float, NDArray[np.floating]]
-"""Seconds, and samples [channels, samples]."""
 loaded: tuple["LanguageModel", "Codec"]
 """In the process without Ray."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A clip or its beginning."""
+
+    seconds: float
+    """That it took."""
+    samples: NDArray[np.floating]
+    """[channels, samples]"""
+    stages: str = ""
+    """Where the server says the time went: `server-timing`."""
 
 
 def load(music: dict[str, Any], codec: dict[str, Any]) -> None:
@@ -60,7 +72,7 @@ def load(music: dict[str, Any], codec: dict[str, Any]) -> None:
     loaded = model, Codec.load(codec["checkpoint"], device="cpu")
 
 
-def alone(seed: int, frames: int, sizes: tuple[int, int], first: bool) -> Timed:
+def alone(seed: int, frames: int, sizes: tuple[int, int], first: bool) -> Made:
     """Make a clip, or only what is heard of it first, without Ray."""
     from engine.params import AudioPiece, Codes, CodesPiece, GenerationParams
 
@@ -80,7 +92,7 @@ def alone(seed: int, frames: int, sizes: tuple[int, int], first: bool) -> Timed:
     codes = Codes.join(asyncio.run(made()))
     (piece,) = codec.decode([CodesPiece(codes, ended=not first)])
     assert isinstance(piece, AudioPiece)
-    return time.perf_counter() - begun, piece.audio.array()
+    return Made(time.perf_counter() - begun, piece.audio.array())
 
 
 def heard(file: bytes) -> NDArray[np.floating]:
@@ -91,7 +103,7 @@ def heard(file: bytes) -> NDArray[np.floating]:
     return np.frombuffer(file[at + 8 : len(file) // 2 * 2], "<i2")[None] / 32768
 
 
-def over_http(http: httpx.Client, seed: int, frames: int, first: bool) -> Timed:
+def over_http(http: httpx.Client, seed: int, frames: int, first: bool) -> Made:
     """Ask for a clip, or hear only its beginning."""
     body = {"prompt": TEXT, "duration": frames / FRAME_RATE, "seed": seed, "stream": first}
     body["cache"] = False
@@ -103,7 +115,7 @@ def over_http(http: httpx.Client, seed: int, frames: int, first: bool) -> Timed:
             if first and heard(file).size:
                 break
         taken = time.perf_counter() - begun
-    return taken, heard(file)
+    return Made(taken, heard(file), response.headers.get("server-timing", ""))
 
 
 def models(shape: str, dtype: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -151,22 +163,29 @@ def serving(music: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
 
 def pair(
     pool: ProcessPoolExecutor, http: httpx.Client, seed: int, frames: int, first: bool
-) -> tuple[float, float]:
-    """Let both make a clip, each first by turns; return the seconds over HTTP and alone."""
+) -> tuple[Made, Made]:
+    """Let both make a clip, each first by turns; return what came over HTTP and alone."""
     from graph.pipeline import CHUNK_S, FIRST_CHUNK_S
 
     sizes = int(CHUNK_S * FRAME_RATE), int((FIRST_CHUNK_S if first else CHUNK_S) * FRAME_RATE)
-    ways: list[Callable[[], Timed]] = [
+    ways: list[Callable[[], Made]] = [
         lambda: over_http(http, seed, frames, first),
         lambda: pool.submit(alone, seed, frames, sizes, first).result(),
     ]
     made = {number: ways[number]() for number in ([0, 1] if seed % 2 else [1, 0])}
-    (served, file), (taken, samples) = made[0], made[1]
-    least = min(file.shape[1], samples.shape[1])
+    served, by_itself = made[0], made[1]
+    least = min(served.samples.shape[1], by_itself.samples.shape[1])
     assert least, "no audio"
-    off = np.abs(file[:, :least] - samples[:, :least].clip(-1, 1))
+    off = np.abs(served.samples[:, :least] - by_itself.samples[:, :least].clip(-1, 1))
     assert off.max() <= 2 / 32768, "they made different clips"
-    return served, taken
+    return served, by_itself
+
+
+def stages(served: list[Made]) -> Iterator[tuple[str, float]]:
+    """Yield the stages that the server tells of, and their median seconds."""
+    told = [dict(re.findall(r"(\w+);dur=([\d.]+)", one.stages)) for one in served]
+    for name in told[0]:
+        yield name, round(statistics.median(float(one[name]) for one in told) / 1000, 3)
 
 
 def compare(
@@ -174,13 +193,15 @@ def compare(
 ) -> dict[str, Any]:
     """Return the figures of several pairs, after one that warms up."""
     taken = [pair(pool, http, seed, frames, what == "first") for seed in range(pairs + 1)][1:]
-    ratios = sorted(served / alone for served, alone in taken)
+    ratios = sorted(served.seconds / alone.seconds for served, alone in taken)
     figures = {
-        f"{name}_s": statistics.median(seconds)
-        for name, seconds in zip(("http", "alone"), zip(*taken, strict=True), strict=True)
+        "http_s": statistics.median(served.seconds for served, _ in taken),
+        "alone_s": statistics.median(alone.seconds for _, alone in taken),
     }
     figures |= {"ratio": statistics.median(ratios), "lowest": ratios[0], "highest": ratios[-1]}
-    row = {"what": what} | {name: round(value, 3) for name, value in figures.items()}
+    row: dict[str, Any] = {"what": what}
+    row |= {name: round(value, 3) for name, value in figures.items()}
+    row |= {f"{name}_s": seconds for name, seconds in stages([served for served, _ in taken])}
     print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     return row
 

@@ -154,6 +154,7 @@ class Storm:
         """Wait until the server has ended the connections of all that stayed."""
         for client in self.clients:
             if client.fileno() >= 0:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
                 with client, suppress(ConnectionResetError):
                     while client.recv(100_000):
                         pass
