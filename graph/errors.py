@@ -11,10 +11,10 @@ from uuid import uuid4
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from python_multipart.exceptions import FormParserError
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
 
 from engine.errors import EngineError, InvalidAudio, InvalidRequest
 
@@ -136,15 +136,15 @@ def body_of(request: Request, error: Exception) -> ErrorBody:
 
 def _allowed(request: Request) -> dict[str, str]:
     """Return the header of 405: the methods of every route of the path, not of the first alone."""
-    routes = [one for one in request.app.routes if isinstance(one, Route)]
-    fitting = [one for one in routes if one.matches(request.scope)[0] is Match.PARTIAL]
-    return {"allow": ", ".join(sorted({name for one in fitting for name in one.methods or ()}))}
+    path = request.scope["route"].path
+    routes = [one for one in iter_route_contexts(request.app.routes) if one.path == path]
+    return {"allow": ", ".join(sorted({name for one in routes for name in one.methods or ()}))}
 
 
 def answer(request: Request, error: Exception) -> JSONResponse:
     """Build the error answer."""
     headers = error.headers if isinstance(error, ApiError | HTTPException) else None
-    if isinstance(error, HTTPException) and error.status_code == 405:
+    if isinstance(error, HTTPException) and error.status_code == 405 and "route" in request.scope:
         headers = _allowed(request)
     body = body_of(request, error)
     return JSONResponse(body.model_dump(), described(error).status, headers=headers)

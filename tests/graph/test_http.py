@@ -199,6 +199,8 @@ async def test_unknown_path_and_method(server: Server):
     response = await server.http.put("/v1/jobs/one")
     assert_error(response, 405, "method_not_allowed", None, "Method Not Allowed")
     assert response.headers["allow"] == "DELETE, GET", "of every route of the path"
+    response = await server.http.post("/static-offline-docs/favicon.png")
+    assert_error(response, 405, "method_not_allowed", None, "Method Not Allowed")
 
 
 async def test_the_callers_request_id_is_kept(server: Server):
