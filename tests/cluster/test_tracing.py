@@ -1,6 +1,7 @@
 """One request through every deployment, as logs and traces show it."""
 
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,8 @@ def logged(request_id: str) -> list[dict[str, Any]]:
     return until(complete)
 
 
-@pytest.mark.parametrize("more", [{}, {"stream": True}, {"seed": 1}])
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
 def test_one_id_finds_a_request_in_every_log(deployed: Deployed, more: dict[str, Any]):
-    """Also where its answer is one that others could join."""
     mine = str(uuid4())
     answer = deployed.http.post(PATH, json=BODY | more, headers={"x-request-id": mine})
     assert answer.status_code == 200
@@ -59,6 +59,21 @@ def test_one_id_finds_a_request_in_every_log(deployed: Deployed, more: dict[str,
     assert wanted.items() <= of_answer.items()
     assert all(one["replica"] for one in found)
     assert "secret" not in str(found)
+
+
+def test_work_that_outlives_its_request_keeps_its_name(deployed: Deployed):
+    """Serve cancels what a request began when its client leaves; not an answer to be kept."""
+    mine, body = str(uuid4()), json.dumps(BODY | {"duration": 30})
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nx-request-id: {mine}\r\nidempotency-key: {mine}\r\n\r\n"
+    )
+    with socket.create_connection(deployed.address) as connection:
+        connection.sendall((head + body).encode())
+        until(lambda: deployed.load().running == 1)
+    found = logged(mine)
+    assert [one["outcome"] for one in found if "outcome" in one] == ["cut"]
+    assert any(one["message"].startswith("CALL generate OK") for one in found)
 
 
 def test_an_id_that_the_server_gave_is_in_its_logs(deployed: Deployed):
