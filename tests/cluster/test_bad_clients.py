@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psutil
 
-from tests.cluster.conftest import Deployed, until
+from tests.cluster.conftest import Deployed
 from tests.cluster.test_metrics import scraped
 from tests.cluster.test_uploads import wav
+from tests.waiting import until
 
 CLIENTS = 200
 CONNECTIONS, BACKGROUND_TASKS = 6, 4
