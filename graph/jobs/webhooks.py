@@ -14,6 +14,7 @@ import socket
 import ssl
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import cached_property
 
 import httpx
 from standardwebhooks.webhooks import Webhook
@@ -38,11 +39,14 @@ class Webhooks:
 
     def __init__(self, settings: JobsSettings) -> None:
         self._settings = settings
-        self._tls = ssl.create_default_context()
         secrets = os.environ.get(SECRETS, "").split()
         if not all(SECRET.fullmatch(one) for one in secrets):
             raise ValueError(f"{SECRETS}: a secret is `whsec_` and 24 bytes or more in base64")
         self._signers = [Webhook(one) for one in secrets]
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
 
     def check(self, address: str) -> None:
         """Raise ApiError 422 where this server tells nothing to such an address."""

@@ -207,6 +207,7 @@ def test_the_environment_names_the_service_and_samples(fresh: pytest.MonkeyPatch
     assert not begin("request", SpanKind.SERVER, {}).is_recording()
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_down_holds_nobody_up(fresh: pytest.MonkeyPatch):
     fresh.setenv(tracing.ENDPOINTS[0], "http://127.0.0.1:1")
     fresh.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")

@@ -140,6 +140,7 @@ def test_the_codes_are_worth_comparing(lm: LMModel):
     assert (codes != other).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_among_fifteen_who_join_and_leave(lm: LMModel, parity: Parity):
     """Others arrive, end and are cancelled around the wanted ones, at random steps."""
     draw = np.random.default_rng(1)

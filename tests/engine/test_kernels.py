@@ -27,6 +27,7 @@ def kernels() -> ModuleType:
     return importlib.import_module(f"engine.kernels_{'cuda' if INTERPRETED else 'cpu'}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
 def test_those_for_cuda_interpreted_on_the_cpu():
     command = [sys.executable, "-m", "pytest", __file__, "-q", "-k", "each_token"]

@@ -109,6 +109,7 @@ async def test_a_running_requests_text_can_be_replaced(model: LanguageModel):
         model.loop.replace_conditions(request, texts[""])
 
 
+@pytest.mark.slow
 async def test_a_clip_longer_than_the_window(model: LanguageModel):
     long = replace(PARAMS, frames=1600)
     assert (await generate(model, long)).shape == (4, 1600)
@@ -170,6 +171,7 @@ async def test_a_failing_step_ends_its_requests_and_nothing_else(
     np.testing.assert_array_equal(await generate(model), expected)
 
 
+@pytest.mark.slow
 async def test_a_failing_replacement_ends_its_request_alone(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ):

@@ -73,6 +73,7 @@ def made(plan: Plan, conditions: dict[str, Conditions]) -> Request:
     return Request(params, conditions[plan.text], sequence, priority=plan.priority)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schedule=plans)
 def test_everyone_ends_once(

@@ -78,6 +78,7 @@ def counting() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", BEGINNINGS)
 @pytest.mark.parametrize("end", ["leaves", "is cancelled", "stops", "goes on for too long"])
 async def test_nothing_of_it_stays(
