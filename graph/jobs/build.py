@@ -13,12 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def jobs_of(settings: JobsSettings) -> Jobs:
-    """Return the jobs of a configured store, not yet open. Raises KeyError without its password."""
+    """Return the jobs of a configured store, not yet open. Raises ValueError without a password."""
     store = settings.store
     if isinstance(store, FolderStore):
         folder = ROOT / store.folder
         return Jobs(SqliteStore(folder / "jobs.sqlite"), Files(str(folder / "files")))
     from graph.jobs.redis import RedisStore  # streaq and its client only where they are used
 
-    password = os.environ[store.password_env] if store.password_env else None
+    password = os.environ.get(store.password_env) if store.password_env else None
+    if store.password_env and not password:
+        raise ValueError(f"jobs.store.password_env: {store.password_env} is not set; set it")
     return Jobs(RedisStore(store.url, password), Files(store.files))

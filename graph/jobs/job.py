@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel
 
 from graph.errors import ErrorDetail
+from graph.jobs.store import Work
 
 Status = Literal["queued", "running", "finished", "failed", "cancelled"]
 ENDED = ("finished", "failed", "cancelled")
@@ -45,6 +46,11 @@ class Job(BaseModel):
     ended: float | None = None
     answer: KeptAnswer | None = None
     error: ErrorDetail | None = None
+
+    @property
+    def work(self) -> Work:
+        """What is queued of it."""
+        return Work("job", self.name, self.created, self.owner, self.model, self.row_seconds)
 
     @property
     def has_ended(self) -> bool:

@@ -47,8 +47,9 @@ class Jobs:
     def __init__(self, store: Store, files: Files) -> None:
         self.store, self.files = store, files
 
-    async def check_room(self, owner: str, more: int, limits: Limits) -> None:
-        """Raise ApiError 429 where so many more may not wait."""
+    async def check_room(self, owner: str, names: Sequence[str], limits: Limits) -> None:
+        """Raise ApiError 429 where those of these jobs that are new may not wait as well."""
+        more = [await self.store.get(name) for name in names].count(None)
         waiting = await self.store.waiting()
         own = sum(work.owner == owner for work in waiting)
         for what, have, most in (
@@ -70,8 +71,7 @@ class Jobs:
         if kept.status == "queued":  # also where who accepted it died before it was queued
             for name, data in files.items():
                 await self.files.put(job.name, name, data)
-            values = kept.created, kept.owner, kept.model, kept.row_seconds
-            await self.store.put(Work("job", kept.name, *values))
+            await self.store.put(kept.work)
         return kept
 
     async def load(self, name: str) -> Job | None:
@@ -107,6 +107,7 @@ class Jobs:
         while not job.has_ended:
             cancelled = job.changed(keep_s, status="cancelled")
             if await self.change(job, cancelled):
+                await self.store.withdraw(job.work)
                 return cancelled
             job = await self.get(job.name, job.owner)
         await self.forget(job.name)

@@ -106,6 +106,10 @@ class RedisStore:
         task.id = f"{work.kind}:{work.name}"  # what is queued already is not queued again
         await task
 
+    async def withdraw(self, work: Work) -> None:
+        """See `Store`; what streaq still has of it finds nothing to do."""
+        await self._redis.zrem(WAITING, [json.dumps(asdict(work))])
+
     async def waiting(self) -> list[Work]:
         """See `Store`."""
         return [Work(**json.loads(one)) for one in await self._redis.zrange(WAITING, 0, -1)]

@@ -89,6 +89,11 @@ class SqliteStore:
         await self._run(insert, *values)
         self._came.set()
 
+    async def withdraw(self, work: Work) -> None:
+        """See `Store`."""
+        gone = "delete from work where kind = ? and name = ? and leased_until < ?"
+        await self._run(gone, work.kind, work.name, time.time())
+
     async def waiting(self) -> list[Work]:
         """See `Store`."""
         query = f"select {FIELDS} from work where kind = 'job' and leased_until < ? order by since"

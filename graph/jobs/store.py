@@ -54,6 +54,9 @@ class Store(Protocol):
     async def put(self, work: Work) -> None:
         """Queue work, unless it is queued already."""
 
+    async def withdraw(self, work: Work) -> None:
+        """Take back work that nobody has begun."""
+
     async def waiting(self) -> list[Work]:
         """Return the jobs that nobody works on, longest waiting first."""
 

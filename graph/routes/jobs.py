@@ -121,7 +121,7 @@ async def create_jobs(
     for number, body in enumerate(bodies):
         job = await _job(request, service, body, files)
         jobs.append(job.model_copy(update={"name": name_of("job", owner, key, number)}))
-    await service.jobs.check_room(owner, len(jobs), service.limits)
+    await service.jobs.check_room(owner, [job.name for job in jobs], service.limits)
     views = await _views(service, [await service.jobs.accept(job, files) for job in jobs])
     if listed:
         return JobsAnswer(jobs=views)

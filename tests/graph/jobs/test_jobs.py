@@ -264,6 +264,19 @@ async def test_the_queue_is_bounded(tmp_path: Path):
         assert answer.headers["retry-after"]
 
 
+async def test_a_cancelled_job_makes_room(tmp_path: Path):
+    async with working_in(tmp_path, at_once=0, max_jobs=1) as working:
+        job = await made(working)
+        await working.http.delete(f"/v1/jobs/{job['id']}")
+        assert (await made(working))["position"] == 1
+
+
+async def test_a_full_queue_knows_its_own(tmp_path: Path):
+    async with working_in(tmp_path, at_once=0, max_jobs=1) as working:
+        first = await made(working, BODY, **{"idempotency-key": "order 1"})
+        assert (await made(working, BODY, **{"idempotency-key": "order 1"}))["id"] == first["id"]
+
+
 async def test_the_same_key_is_the_same_job(working: Working):
     key = {"idempotency-key": "order 1"}
     first = await made(working, BODY, **key)

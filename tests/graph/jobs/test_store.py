@@ -87,6 +87,13 @@ async def test_work_is_done_once_and_in_order(connect: Connect):
     assert await stores[1].waiting() == []
 
 
+async def test_work_is_withdrawn(store: Store):
+    await store.put(job(1))
+    await store.put(job(2))
+    await store.withdraw(job(1))
+    assert await store.waiting() == [job(2)]
+
+
 async def test_several_replicas_share_the_work(connect: Connect):
     stores = [await connect() for _ in range(2)]
     done: list[tuple[int, str]] = []
