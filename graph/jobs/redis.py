@@ -7,6 +7,8 @@ long work, saq re-runs by timeouts of whole jobs): typed, asyncio, leases renewe
 import asyncio
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -17,6 +19,7 @@ from coredis.exceptions import RedisError
 from streaq import StreaqRetry, Worker
 from streaq.task import Task
 
+from graph.errors import ApiError
 from graph.jobs.store import Handler, Work
 
 LEASE_S = 20
@@ -75,44 +78,53 @@ class RedisStore:
 
     async def add(self, name: str, text: str, expires: float) -> str:
         """See `Store`."""
-        found = await self._redis.eval(ADD, [PREFIX + name, EXPIRIES], [text, expires, name])
-        return str(found)
+        keys = [PREFIX + name, EXPIRIES]
+        with _reachable():
+            return str(await self._redis.eval(ADD, keys, [text, expires, name]))
 
     async def get(self, name: str) -> str | None:
         """See `Store`."""
-        return await self._redis.get(PREFIX + name)
+        with _reachable():
+            return await self._redis.get(PREFIX + name)
 
     async def swap(self, name: str, old: str, new: str, expires: float) -> bool:
         """See `Store`."""
         keys = [PREFIX + name, EXPIRIES]
-        return bool(await self._redis.eval(SWAP, keys, [old, new, expires, name]))
+        with _reachable():
+            return bool(await self._redis.eval(SWAP, keys, [old, new, expires, name]))
 
     async def forget(self, name: str) -> None:
         """See `Store`."""
-        await self._redis.zrem(EXPIRIES, [name])
-        await self._redis.delete([PREFIX + name])
+        with _reachable():
+            await self._redis.zrem(EXPIRIES, [name])
+            await self._redis.delete([PREFIX + name])
 
     async def expired(self) -> list[str]:
         """See `Store`."""
-        now = time.time()
-        return list(await self._redis.zrange(EXPIRIES, 0, now, sortby=PureToken.BYSCORE))
+        with _reachable():
+            found = await self._redis.zrange(EXPIRIES, 0, time.time(), sortby=PureToken.BYSCORE)
+        return list(found)
 
     async def put(self, work: Work) -> None:
         """See `Store`."""
         text = json.dumps(asdict(work))
-        if work.kind == "job":
-            await self._redis.zadd(WAITING, {text: work.since})
         task: Task[Any, Any] = self._queue.enqueue_unsafe(TASK, text)
         task.id = f"{work.kind}:{work.name}"  # what is queued already is not queued again
-        await task
+        with _reachable():
+            if work.kind == "job":
+                await self._redis.zadd(WAITING, {text: work.since})
+            await task
 
     async def withdraw(self, work: Work) -> None:
         """See `Store`; what streaq still has of it finds nothing to do."""
-        await self._redis.zrem(WAITING, [json.dumps(asdict(work))])
+        with _reachable():
+            await self._redis.zrem(WAITING, [json.dumps(asdict(work))])
 
     async def waiting(self) -> list[Work]:
         """See `Store`."""
-        return [Work(**json.loads(one)) for one in await self._redis.zrange(WAITING, 0, -1)]
+        with _reachable():
+            found = await self._redis.zrange(WAITING, 0, -1)
+        return [Work(**json.loads(one)) for one in found]
 
     async def serve(self, handle: Handler, most: int) -> None:
         """See `Store`."""
@@ -154,6 +166,16 @@ class RedisStore:
         redis = self._queue.redis
         assert isinstance(redis, Redis)
         return redis
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Raise ApiError 503 where Redis does not answer."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        message = "what keeps jobs cannot be reached now; try again"
+        raise ApiError(503, "jobs_unavailable", message) from error
 
 
 async def _unless(leaving: asyncio.Event, work: Any) -> float | None:

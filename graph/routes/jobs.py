@@ -94,6 +94,7 @@ ACCEPTED: Answers = {
 UNKNOWN: Answers = {
     401: ERRORS[401],
     404: {"model": ErrorBody, "description": "No such job, or it has expired."},
+    503: {"model": ErrorBody, "description": "What keeps jobs cannot be reached."},
 }
 AUDIO: Answers = {
     200: {

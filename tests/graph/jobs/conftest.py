@@ -21,6 +21,7 @@ from graph.jobs.store import Store
 from graph.jobs.webhooks import SECRETS
 from graph.service import Service
 from graph.settings import FolderStore, JobsSettings, Limits
+from graph.settings import RedisStore as RedisSettings
 from tests.graph.conftest import FakeCodec, FakeLanguageModel, Media, serving
 from tests.waiting import free_port, until_async
 
@@ -127,15 +128,17 @@ class Working:
 
 
 @asynccontextmanager
-async def working_in(folder: Path, at_once: int = 2, **limits: Any) -> AsyncIterator[Working]:
-    """One replica over a folder; several may share it."""
+async def working_in(
+    kept: Path | RedisSettings, at_once: int = 2, **limits: Any
+) -> AsyncIterator[Working]:
+    """One replica over a folder or Redis; several may share it."""
     models = [
         MusicGenSettings(name="music", kind="musicgen", checkpoint="x", codec="codec"),
         EnCodecSettings(name="codec", kind="encodec", checkpoint="x"),
     ]
     music = FakeLanguageModel()
     handles = {"music": music, "codec": FakeCodec(), "media": Media()}
-    store = FolderStore(folder=str(folder))
+    store = FolderStore(folder=str(kept)) if isinstance(kept, Path) else kept
     settings = JobsSettings(store=store, webhooks_to_private_addresses=True)
     service = serving(models, handles, Limits(**limits), settings=settings)
     app = create_app(service, jobs_at_once=at_once)

@@ -15,8 +15,8 @@ from engine.params import CodecInfo, Codes
 from graph import codes_file
 from graph.jobs import run
 from graph.keys import EVERYONE, KeySettings
-from graph.settings import Limits
-from tests.graph.jobs.conftest import Working, working_in
+from graph.settings import Limits, RedisStore
+from tests.graph.jobs.conftest import RedisServer, Working, working_in
 from tests.graph.test_admission import hashed
 from tests.waiting import until_async
 
@@ -262,6 +262,20 @@ async def test_the_queue_is_bounded(tmp_path: Path):
         assert answer.status_code == 429
         assert answer.json()["error"]["code"] == "too_many_jobs"
         assert answer.headers["retry-after"]
+
+
+async def test_redis_and_another_file_system_keep_jobs_as_well(redis_server: RedisServer):
+    kept = RedisStore(kind="redis", url=redis_server.url, files="memory://jobs")
+    async with working_in(kept, at_once=0) as accepting, working_in(kept) as working:
+        job = await made(accepting)
+        ended = await accepting.until(job["id"], "finished")
+        assert len(working.music.seen) == 1
+        audio = await accepting.http.get(ended["audio"])
+        assert soundfile.info(io.BytesIO(audio.content)).duration == 2
+        redis_server.kill()
+        answer = await accepting.http.get(f"/v1/jobs/{job['id']}")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "jobs_unavailable"
 
 
 async def test_a_cancelled_job_makes_room(tmp_path: Path):
