@@ -81,13 +81,18 @@ async def test_who_sends_no_whole_head_is_cut_off(proxy: Proxy, sent: bytes):
     assert not proxy.ended
 
 
-async def test_drops_do_not_keep_a_head_open(proxy: Proxy):
-    reader, writer = await proxy.open()
+async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, drop: bytes) -> None:
+    """Send a little now and then, until the connection ends."""
     ended = asyncio.ensure_future(reader.read())
     async with asyncio.timeout(10):
         while not ended.done():
-            writer.write(b"P")
+            writer.write(drop)
             await asyncio.wait([ended], timeout=SOON_S / 10)
+
+
+async def test_drops_do_not_keep_a_head_open(proxy: Proxy):
+    reader, writer = await proxy.open()
+    await drip(reader, writer, b"P")
 
 
 async def test_nor_do_they_after_an_answer(proxy: Proxy):
@@ -95,11 +100,7 @@ async def test_nor_do_they_after_an_answer(proxy: Proxy):
     reader, writer = await proxy.open()
     writer.write(HEAD.replace(b": 4", b": 4000") % b"refused")
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-    ended = asyncio.ensure_future(reader.read())
-    async with asyncio.timeout(10):
-        while not ended.done():
-            writer.write(b"x")
-            await asyncio.wait([ended], timeout=SOON_S / 10)
+    await drip(reader, writer, b"x")
 
 
 async def test_a_body_may_take_longer(proxy: Proxy):
