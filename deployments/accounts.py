@@ -1,13 +1,15 @@
 """Who has how much of each model outstanding, how fast models work, and who may have more.
 
 Kept in row-seconds: seconds of audio by the rows that each of its steps takes. All of it is soft:
-charges live by their ingress's beats and come back with them, so nothing is stored.
+charges live by their ingress's beats and come back with them, even where nothing was kept.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from pydantic import TypeAdapter
 
 LEASE_S = 15.0
 """An ingress that was silent for so long is gone, and its charges with it."""
@@ -97,15 +99,49 @@ class Ingress:
     charges: dict[str, Charge] = field(default_factory=dict)
 
 
+@dataclass
+class Books:
+    """All that is known, as of a time of the accounts' clock."""
+
+    at: float
+    ingresses: dict[str, Ingress] = field(default_factory=dict)
+    speeds: dict[str, Speed] = field(default_factory=dict)
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+
+
+BOOKS = TypeAdapter(Books)
+
+
 class Accounts:
     """Decides who is let in. Where nothing is outstanding, only a key's own rate refuses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._ingresses: dict[str, Ingress] = {}
-        self._speeds: dict[str, Speed] = {}
-        self._buckets: dict[str, Bucket] = {}
-        self._seen = clock()
+        self._books = Books(clock())
+
+    def written(self) -> bytes:
+        """Return all that is known, as JSON."""
+        self._advance()
+        return BOOKS.dump_json(self._books)
+
+    def read(self, written: bytes) -> None:
+        """Know what was written, on whichever machine; the time since then counts as none.
+
+        Raises ValidationError where it is something else.
+        """
+        books, now = BOOKS.validate_json(written), self._clock()
+        for ingress in books.ingresses.values():
+            ingress.beat += now - books.at
+        for bucket in books.buckets.values():
+            bucket.at += now - books.at
+        books.at = now
+        self._books = books
+
+    @property
+    def alive(self) -> Collection[str]:
+        """The ingresses that were heard of not long ago."""
+        self._advance()
+        return self._books.ingresses.keys()
 
     def admit(
         self, ingress: str, number: str, charge: Charge, share: Share, max_wait_s: float
@@ -127,7 +163,7 @@ class Accounts:
         total = self.backlog()
         charge = self._of(ingress, now).charges.pop(number, None)
         if charge:
-            speed = self._speeds.setdefault(charge.model, Speed())
+            speed = self._books.speeds.setdefault(charge.model, Speed())
             if done:
                 speed.finished(charge.row_seconds)
             else:
@@ -150,7 +186,7 @@ class Accounts:
 
     def speeds(self) -> dict[str, float]:
         """Return row-seconds a second, by model, of those that have worked."""
-        return {model: speed.value for model, speed in self._speeds.items()}
+        return {model: speed.value for model, speed in self._books.speeds.items()}
 
     def _by_key(self, charge: Charge, share: Share) -> Verdict | None:
         """Refuse what goes beyond what a key may have outstanding; one request it always may."""
@@ -180,7 +216,7 @@ class Accounts:
         rate = share.requests_per_minute
         if rate is None:
             return 0.0
-        bucket = self._buckets.setdefault(share.name, Bucket(rate, now))
+        bucket = self._books.buckets.setdefault(share.name, Bucket(rate, now))
         bucket.left = min(rate, bucket.left + (now - bucket.at) * rate / 60)
         bucket.at = now
         if bucket.left < 1:
@@ -191,18 +227,18 @@ class Accounts:
     def _advance(self) -> float:
         """Let time pass: for models at work, and for ingresses that are gone."""
         now = self._clock()
-        for name in [n for n, one in self._ingresses.items() if now - one.beat > LEASE_S]:
-            del self._ingresses[name]
+        for name in [n for n, one in self._books.ingresses.items() if now - one.beat > LEASE_S]:
+            del self._books.ingresses[name]
         for model in {charge.model for charge in self._charges()}:
-            self._speeds.setdefault(model, Speed()).pending += now - self._seen
-        self._seen = now
+            self._books.speeds.setdefault(model, Speed()).pending += now - self._books.at
+        self._books.at = now
         return now
 
     def _of(self, ingress: str, now: float) -> Ingress:
-        return self._ingresses.setdefault(ingress, Ingress(now))
+        return self._books.ingresses.setdefault(ingress, Ingress(now))
 
     def _charges(self) -> list[Charge]:
-        return [charge for one in self._ingresses.values() for charge in one.charges.values()]
+        return [charge for one in self._books.ingresses.values() for charge in one.charges.values()]
 
     def _speed(self, model: str) -> float:
-        return self._speeds.setdefault(model, Speed()).value
+        return self._books.speeds.setdefault(model, Speed()).value

@@ -1,21 +1,30 @@
-"""The one place that knows what all ingress replicas have let in."""
+"""The one place that knows what all ingress replicas have let in, and what each of them makes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ray import serve
 
 from deployments.accounts import Accounts, Charge, Share, Verdict
-from deployments.settings import NoTunables
+from deployments.joins import Joins
+from deployments.kept import Kept
+from deployments.settings import NoTunables, RedisServer
 from deployments.tracing import traced
 
 
-@serve.deployment(max_ongoing_requests=1000)
+@serve.deployment(max_ongoing_requests=10_000)  # those who wait for another's answer count
 @traced
 class Ledger:
-    """`Accounts` for every ingress. It may end at any time: beats bring back what it knew."""
+    """`Accounts` and `Joins` for every ingress.
 
-    def __init__(self) -> None:
-        self._accounts = Accounts()
+    It may end at any time: beats bring back what was let in, and who waits for an answer makes it.
+    With a Redis, the next one also knows speeds and rates, and knows all of it at once.
+    """
+
+    async def __init__(self, redis: RedisServer | None) -> None:  # type: ignore[misc]  # by Serve
+        self._accounts, self._joins = Accounts(), Joins()
+        if redis:
+            await Kept(redis, self._accounts).begin()
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new tunables. Raises ValidationError on an unknown key."""
@@ -34,6 +43,23 @@ class Ledger:
     async def beat(self, ingress: str, charges: Mapping[str, Charge]) -> None:
         """Keep an ingress's charges."""
         self._accounts.beat(ingress, charges)
+        self._joins.drop_silent(self._accounts.alive)
+
+    async def claim(self, ingress: str, number: str, key: str) -> bool:
+        """Say whether the answer of this key is the caller's to make; else another makes it."""
+        return self._joins.claim(ingress, number, key)
+
+    async def answer(self, key: str) -> Any:
+        """Wait for the answer that another makes; None: it came to nothing, or came just before."""
+        return await self._joins.answer(key)
+
+    async def wanted(self, number: str, key: str) -> bool:
+        """Say whether others wait for what this attempt has made; if not, it is over."""
+        return self._joins.wanted(number, key)
+
+    async def give(self, number: str, key: str, answer: Any) -> None:
+        """End an attempt: with the answer, or with None, so that one of those who wait makes it."""
+        self._joins.give(number, key, answer)
 
     async def snapshot(self) -> dict[str, dict[str, float]]:
         """Return row-seconds outstanding, and finished a second, by model."""

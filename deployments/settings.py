@@ -1,5 +1,6 @@
 """The settings of each model, strict: an unknown key is an error that lists the valid ones."""
 
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -173,6 +174,23 @@ AnyModelSettings = Annotated[
     | DiscriminatorsSettings,
     Field(discriminator="kind"),
 ]
+
+
+class RedisServer(StrictModel):
+    """A Redis, 7 or later."""
+
+    url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")]
+    password_env: str | None = None
+    """The environment variable that holds the password."""
+
+    @property
+    def password(self) -> str | None:
+        """What that variable holds. Raises ValueError where it is not set."""
+        if self.password_env is None:
+            return None
+        if not (password := os.environ.get(self.password_env)):
+            raise ValueError(f"password_env: {self.password_env} is not set; set it")
+        return password
 
 
 class NoTunables(StrictModel):

@@ -1,7 +1,7 @@
 """OpenTelemetry: spans of this process, and how a trace goes along with calls of deployments.
 
 Off, at the cost of a look at the current span, until the standard environment names a collector.
-Only a request to the ingress begins a trace: what runs beside requests (beats, probes) has none.
+Requests to the ingress and jobs begin traces: what runs beside them (beats, probes) has none.
 """
 
 import os

@@ -9,7 +9,7 @@ from deployments.ledger import Ledger
 from deployments.mbd import MultiBandDiffusion
 from deployments.media import Media
 from deployments.musicgen import MusicGen
-from deployments.settings import AnyModelSettings, DiffusionSettings
+from deployments.settings import AnyModelSettings, DiffusionSettings, RedisServer
 from graph.ingress import Ingress
 from graph.settings import INGRESS, LEDGER, MEDIA, AppArgs
 
@@ -40,6 +40,8 @@ def build(args: AppArgs) -> Application:
 
     handles = {model.name: bound(model) for model in args.models}
     handles[MEDIA] = DEPLOYMENTS[MEDIA].options(name=MEDIA, **args.media.options()).bind()
-    handles[LEDGER] = DEPLOYMENTS[LEDGER].options(name=LEDGER, **LEDGER_OPTIONS).bind()
+    store = args.ingress.jobs.store
+    redis = store if isinstance(store, RedisServer) else None
+    handles[LEDGER] = DEPLOYMENTS[LEDGER].options(name=LEDGER, **LEDGER_OPTIONS).bind(redis)
     ingress = DEPLOYMENTS[INGRESS].options(**args.ingress.options())
     return ingress.bind(args.models, handles, args.ingress)

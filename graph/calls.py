@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from opentelemetry.context import attach, get_current
+from opentelemetry.trace import SpanKind, use_span
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.context import _get_serve_request_context, _serve_request_context
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from deployments.tracing import carried
+from deployments.tracing import begin, carried
 from engine.errors import EngineError
 from graph.errors import ApiError
 
@@ -95,3 +96,18 @@ def apart(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     context.run(_serve_request_context.set, named)
     context.run(attach, trace)
     return asyncio.create_task(work, context=context)
+
+
+async def in_the_name_of(name: str, work: Coroutine[Any, Any, T]) -> T:
+    """Do work of no request: `name` stands in all its logs, and it begins a trace of its own."""
+
+    async def traced() -> T:
+        begun = begin(
+            name.partition("_")[0], SpanKind.CONSUMER, {}, {"audiocraft.request_id": name}
+        )
+        with use_span(begun, end_on_exit=True):
+            return await work
+
+    context = contextvars.Context()
+    context.run(_serve_request_context.set, replace(_get_serve_request_context(), request_id=name))
+    return await asyncio.create_task(traced(), context=context)

@@ -23,6 +23,8 @@ from graph.jobs.build import jobs_of
 from graph.jobs.once import Once
 from graph.jobs.runner import Runner
 from graph.jobs.webhooks import Webhooks
+from graph.joining import Joining
+from graph.ledger_client import LedgerClient
 from graph.metrics import Metrics
 from graph.observed import Observed
 from graph.registry import Registry
@@ -58,7 +60,7 @@ def create_app(
         await asyncio.gather(working, return_exceptions=True)
         await service.once.close()
         await service.jobs.store.close()
-        await service.admission.close()
+        await service.ledger.close()
         await asyncio.to_thread(tracing.stop)
 
     app = FastAPIOffline(
@@ -122,14 +124,16 @@ class Ingress:
         application = serve.get_replica_context().app_name
         metrics = Metrics()
         kept = jobs_of(settings.jobs)
+        ledger = LedgerClient(handles[LEDGER])
         self._service = Service(
             registry=Registry(models, handles),
             statuses=lambda: asyncio.to_thread(_statuses, application),
             limits=Limits(),
             started_at=int(time.time()),
-            admission=Admission(handles[LEDGER], lambda: self._service.limits, metrics),
+            ledger=ledger,
+            admission=Admission(ledger, lambda: self._service.limits, metrics),
             metrics=metrics,
-            cache=Cache(lambda: self._service.limits.cache_bytes),
+            cache=Cache(lambda: self._service.limits.cache_bytes, Joining(ledger)),
             jobs=kept,
             once=Once(kept, lambda: self._service.limits.keep_jobs_s),
             webhooks=Webhooks(settings.jobs),

@@ -39,14 +39,15 @@ class Order:
         rate = self.voice.codec.frame_rate
         return sum(_rows(c.params) * _frames_to_make(c.params) / rate for c in self.clips)
 
-    def key(self) -> Hashable:
-        """Return what makes its answer, all of it; uploads by their hash, so not on the event loop.
+    def key(self) -> str:
+        """Return a hash of what makes its answer, uploads too: not for the event loop.
 
         It is of one API key: others shall not learn what was asked for.
         """
         model = self.voice.model.name
         clips = tuple(_without_uploads(clip) for clip in self.clips)
-        return self.share.name, model, clips, self.output, self.return_codes
+        whole = self.share.name, model, clips, self.output, self.return_codes
+        return sha256(repr(whole).encode()).hexdigest()
 
     def all_headers(self) -> dict[str, str]:
         """Return what the answer says of itself."""

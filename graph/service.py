@@ -13,6 +13,7 @@ from graph.cache import Cache
 from graph.jobs.jobs import Jobs
 from graph.jobs.once import Once
 from graph.jobs.webhooks import Webhooks
+from graph.ledger_client import LedgerClient
 from graph.metrics import Metrics
 from graph.pipeline import Pipeline
 from graph.registry import Registry
@@ -29,6 +30,7 @@ class Service:
     limits: Limits
     started_at: int
     """Unix seconds."""
+    ledger: LedgerClient
     admission: Admission
     metrics: Metrics
     cache: Cache

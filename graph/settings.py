@@ -11,6 +11,7 @@ from deployments.settings import (
     DiffusionSettings,
     NoTunables,
     Placement,
+    RedisServer,
     StrictModel,
     TokenModelSettings,
 )
@@ -75,13 +76,10 @@ class FolderStore(StrictModel):
     folder: Annotated[str, Field(min_length=1)] = "build/jobs"
 
 
-class RedisStore(StrictModel):
-    """Redis 7 or later, and files where fsspec finds them: for clusters."""
+class RedisStore(RedisServer):
+    """Redis, and files where fsspec finds them: for clusters. The ledger is kept there as well."""
 
     kind: Literal["redis"]
-    url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")]
-    password_env: str | None = None
-    """The environment variable that holds the password."""
     files: Annotated[str, Field(min_length=1)]
     """A folder that all replicas share, or an address such as `s3://bucket/jobs`."""
 

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.parity import Parity
+from tests.redis_server import RedisServer
 from tests.spans import Recorded
 
 # Ray reads these once, when it is imported; the replicas inherit them.
@@ -68,6 +71,15 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
     write.write_codec(folder / "codec")
     write.write_language_model(folder / "music", text_encoder)
     return Checkpoints(text_encoder, folder / "codec", folder / "music")
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    if not shutil.which("redis-server"):
+        pytest.skip("needs Debian's package redis-server")
+    server = RedisServer(tmp_path)
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Where jobs are kept, as configured."""
 
-import os
 from pathlib import Path
 
 from graph.jobs.files import Files
@@ -20,7 +19,4 @@ def jobs_of(settings: JobsSettings) -> Jobs:
         return Jobs(SqliteStore(folder / "jobs.sqlite"), Files(str(folder / "files")))
     from graph.jobs.redis import RedisStore  # streaq and its client only where they are used
 
-    password = os.environ.get(store.password_env) if store.password_env else None
-    if store.password_env and not password:
-        raise ValueError(f"jobs.store.password_env: {store.password_env} is not set; set it")
-    return Jobs(RedisStore(store.url, password), Files(store.files))
+    return Jobs(RedisStore(store.url, store.password), Files(store.files))

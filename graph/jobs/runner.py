@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from graph.calls import in_the_name_of
 from graph.jobs.run import Run
 from graph.jobs.store import Work
 from graph.service import Service
@@ -42,7 +43,7 @@ class Runner:
 
     async def _make(self, name: str, _attempt: int) -> float | None:
         job = await self._service.jobs.load(name)
-        return await Run(self._service, job).to_its_end() if job else None
+        return await in_the_name_of(name, Run(self._service, job).to_its_end()) if job else None
 
     async def _tell(self, name: str, attempt: int) -> float | None:
         of, _, status = name.partition(".")

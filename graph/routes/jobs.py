@@ -194,7 +194,7 @@ async def _job(
 
 async def _views(service: Service, jobs: list[Job]) -> list[JobAnswer]:
     try:
-        backlog, speeds = await service.admission.snapshot()
+        backlog, speeds = await service.ledger.snapshot()
     except ApiError:  # the ledger is out of reach: nobody knows how fast models are
         backlog, speeds = {}, {}
     places = await service.jobs.places(jobs, backlog, speeds)

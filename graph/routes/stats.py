@@ -44,7 +44,7 @@ async def get_stats(service: Served) -> StatsAnswer:
         return asdict(await call(handles[name].load))
 
     loads = await together(map(load, names))
-    backlog, speed = await service.admission.snapshot()
+    backlog, speed = await service.ledger.snapshot()
     return StatsAnswer(
         uptime_s=int(time.time()) - service.started_at,
         deployments=dict(await service.statuses()),

@@ -70,7 +70,7 @@ def test_the_time_that_a_refusal_says_is_true(desk: Desk):
         while running and desk.clock.now < before + verdict.wait_s:
             desk.clock.now += 8 / speed
             desk.accounts.settle("i", str(running.pop(0)), done=True)
-            desk.accounts.beat("i", desk.accounts._ingresses["i"].charges)
+            desk.accounts.beat("i", desk.accounts._books.ingresses["i"].charges)
         again = desk.ask("a", 8)
         assert again.admitted
         running.append(desk.asked)
@@ -135,7 +135,7 @@ def test_long_work_does_not_make_a_model_seem_slow(desk: Desk, done: bool):
     desk.ask("a", 960)
     for _ in range(20):
         desk.clock.now += 5
-        desk.accounts.beat("i", desk.accounts._ingresses["i"].charges)
+        desk.accounts.beat("i", desk.accounts._books.ingresses["i"].charges)
         assert desk.accounts.speeds()["music"] == pytest.approx(ASSUMED_SPEED)
     desk.accounts.settle("i", "1", done=done)
     wanted = pytest.approx(9.6, rel=0.1) if done else pytest.approx(ASSUMED_SPEED)

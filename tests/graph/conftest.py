@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from deployments.accounts import Accounts
+from deployments.joins import Joins
 from deployments.settings import (
     AnyModelSettings,
     AudioGenSettings,
@@ -40,6 +42,8 @@ from graph.ingress import create_app
 from graph.jobs.build import jobs_of
 from graph.jobs.once import Once
 from graph.jobs.webhooks import Webhooks
+from graph.joining import Joining
+from graph.ledger_client import LedgerClient
 from graph.metrics import Metrics
 from graph.registry import Registry
 from graph.service import Service
@@ -55,7 +59,8 @@ class Method:
 
     async def remote(self, *args: Any, **_carried: Any) -> Any:
         await asyncio.sleep(0)
-        return self.function(*args)
+        answer = self.function(*args)
+        return await answer if isawaitable(answer) else answer
 
 
 class Answers:
@@ -195,7 +200,7 @@ class LocalLedger:
     """The ledger's accounts, in this process."""
 
     def __init__(self) -> None:
-        self.accounts = Accounts()
+        self.accounts, self.joins = Accounts(), Joins()
         self.reached = True
 
     def __getattr__(self, name: str) -> Method:
@@ -209,7 +214,7 @@ class LocalLedger:
         if name == "settle":
             *rest, done = args
             return self.accounts.settle(*rest, done=done)
-        return getattr(self.accounts, name)(*args)
+        return getattr(self.accounts if hasattr(self.accounts, name) else self.joins, name)(*args)
 
 
 async def nothing_to_report() -> dict[str, str]:
@@ -228,15 +233,16 @@ def serving(
     metrics = Metrics()
     settings = settings or JobsSettings()
     jobs = jobs_of(settings)  # writes nothing before it is opened
-    admission = Admission(ledger or LocalLedger(), lambda: service.limits, metrics)
+    client = LedgerClient(ledger or LocalLedger())
     service = Service(
         registry=Registry(models, handles),
         statuses=statuses,
         limits=limits,
         started_at=1,
-        admission=admission,
+        ledger=client,
+        admission=Admission(client, lambda: service.limits, metrics),
         metrics=metrics,
-        cache=Cache(lambda: service.limits.cache_bytes),
+        cache=Cache(lambda: service.limits.cache_bytes, Joining(client)),
         jobs=jobs,
         once=Once(jobs, lambda: service.limits.keep_jobs_s),
         webhooks=Webhooks(settings),
@@ -287,7 +293,7 @@ async def server() -> AsyncIterator[Server]:
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield Server(service, music, codec, statuses, http)
-    await service.admission.close()
+    await service.ledger.close()
 
 
 @pytest.fixture(scope="module")
@@ -327,4 +333,4 @@ async def served(codec: Codec) -> AsyncIterator[Served]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield Served(http, music, hum, diffusion, app, service)
-    await service.admission.close()
+    await service.ledger.close()

@@ -1,6 +1,5 @@
 """Keys, limits and refusals over HTTP."""
 
-import asyncio
 from hashlib import sha256
 
 import pytest
@@ -23,7 +22,7 @@ def hashed(*keys: str) -> list[str]:
 
 @pytest.fixture
 def ledger(served: Served) -> LocalLedger:
-    return served.service.admission._ledger
+    return served.service.ledger.methods
 
 
 @pytest.fixture
@@ -96,7 +95,7 @@ async def test_a_charge_lasts_as_long_as_its_request(
     served.music._generate = watched  # type: ignore[method-assign]
     body = {"prompt": "a", "duration": 2, "stream": stream}
     assert (await served.http.post(PATH, json=body)).status_code == 200
-    await asyncio.gather(*served.service.admission._tasks)
+    await served.service.ledger.told()
     assert seen
     assert all(one == {"music": 4.0} for one in seen), "2 s, two rows"
     assert ledger.accounts.backlog() == {}
@@ -119,7 +118,7 @@ async def test_the_price_is_audio_by_rows(served: Served, ledger: LocalLedger):
 async def test_a_request_that_fails_is_not_charged_on(served: Served, ledger: LocalLedger):
     served.music.error, served.music.fails_at = GenerationFailed("broken"), 1
     assert (await served.http.post(PATH, json={"prompt": "a"})).status_code == 500
-    await asyncio.gather(*served.service.admission._tasks)
+    await served.service.ledger.told()
     assert ledger.accounts.backlog() == {}
 
 

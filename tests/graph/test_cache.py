@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from graph.cache import ENTRY_BYTES, Answer, Cache
+from graph.joining import Joining
 from graph.keys import KeySettings
+from graph.ledger_client import LedgerClient
 from graph.settings import Limits
-from tests.graph.conftest import Served
+from tests.graph.conftest import LocalLedger, Served
 from tests.graph.test_uploads import wav
 
 PATH = "/v1/generations"
@@ -21,7 +23,7 @@ class Kitchen:
 
     def __init__(self, most: int = 10_000) -> None:
         self.most = most
-        self.cache = Cache(lambda: self.most)
+        self.cache = Cache(lambda: self.most, Joining(LedgerClient(LocalLedger())))
         self.ready = asyncio.Event()
         self.begun, self.ended = 0, 0
 

@@ -1,9 +1,6 @@
 """Stores to test with, a SQLite file and Debian's Redis; and an application that works on jobs."""
 
-import shutil
-import socket
-import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,51 +20,10 @@ from graph.service import Service
 from graph.settings import FolderStore, JobsSettings, Limits
 from graph.settings import RedisStore as RedisSettings
 from tests.graph.conftest import FakeCodec, FakeLanguageModel, Media, serving
-from tests.waiting import free_port, until_async
+from tests.redis_server import RedisServer
+from tests.waiting import until_async
 
 Connect = Callable[[], Awaitable[Store]]
-
-
-class RedisServer:
-    """Debian's redis-server, which keeps what it has written."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self.port = folder, free_port()
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
-        options += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        self._process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
-        self._answers()
-
-    def _answers(self) -> None:
-        while True:
-            assert self._process.poll() is None, "redis-server ended"
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                    connection.sendall(b"PING\r\n")
-                    if connection.recv(100) == b"+PONG\r\n":
-                        return
-            except OSError:
-                continue
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    if not shutil.which("redis-server"):
-        pytest.skip("needs Debian's package redis-server")
-    server = RedisServer(tmp_path)
-    yield server
-    server.kill()
 
 
 @asynccontextmanager

@@ -4,10 +4,12 @@ import asyncio
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from ray.serve.context import _get_serve_request_context
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from engine.errors import GenerationFailed
@@ -16,8 +18,10 @@ from graph import codes_file
 from graph.jobs import run
 from graph.keys import EVERYONE, KeySettings
 from graph.settings import Limits, RedisStore
-from tests.graph.jobs.conftest import RedisServer, Working, working_in
+from tests.graph.jobs.conftest import Working, working_in
 from tests.graph.test_admission import hashed
+from tests.redis_server import RedisServer
+from tests.spans import Recorded
 from tests.waiting import until_async
 
 BODY = {"prompt": "calm piano", "duration": 2.0, "seed": 7}
@@ -137,10 +141,38 @@ async def test_places_and_etas_of_those_that_wait(tmp_path: Path):
         jobs = [await made(working, BODY | {"seed": seed}) for seed in range(3)]
         assert [job["position"] for job in jobs] == [1, 2, 3]
         speed = 2.0
-        working.service.admission._ledger.accounts._speed("music")  # it has worked
+        working.service.ledger.methods.accounts._speed("music")  # it has worked
         looked = [await working.look(job["id"]) for job in jobs]
         price = BODY["duration"] * 2 / speed
         assert [job["eta_seconds"] for job in looked] == [price, 2 * price, 3 * price]
+
+
+async def test_a_jobs_name_is_in_its_logs_and_begins_its_trace(
+    working: Working, recorded: Recorded
+):
+    names: list[str] = []
+    remote = working.music.remote
+
+    def noted(*args: Any, **carried: Any) -> Any:
+        names.append(_get_serve_request_context().request_id)
+        return remote(*args, **carried)
+
+    working.music.remote = noted  # type: ignore[method-assign]
+    job = await made(working)
+    await working.until(job["id"], "finished")
+    assert names == [job["id"]], "Serve puts it into every log line, and hands it on"
+
+    async def ended() -> bool:
+        return "job" in recorded.names()
+
+    await until_async(ended)
+    whole = recorded.one("job")
+    assert whole.parent is None
+    assert whole.attributes == {"audiocraft.request_id": job["id"]}
+    assert "admission" in {part.name for part in recorded.children(whole)}
+    assert int(working.music.carried[0]["carrier"]["traceparent"][3:35], 16) == (
+        whole.get_span_context().trace_id
+    )
 
 
 async def test_a_waiting_job_is_cancelled(tmp_path: Path):
@@ -162,7 +194,7 @@ async def test_a_running_job_is_cancelled_within_a_second(working: Working):
     await working.http.delete(f"/v1/jobs/{job['id']}")
 
     async def left() -> bool:
-        return not working.service.admission._open
+        return not working.service.ledger.open
 
     await until_async(left, 5)
     assert (await working.look(job["id"]))["status"] == "cancelled"

@@ -14,7 +14,8 @@ from graph.errors import ApiError
 from graph.jobs import redis, sqlite
 from graph.jobs.sqlite import SqliteStore
 from graph.jobs.store import Handler, Store, Work
-from tests.graph.jobs.conftest import Connect, RedisServer
+from tests.graph.jobs.conftest import Connect
+from tests.redis_server import RedisServer
 from tests.waiting import until_async
 
 FAR = time.time() + 1000

@@ -1,0 +1,131 @@
+"""Who makes an answer that several ingresses are asked for at once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from deployments.accounts import LEASE_S
+from deployments.joins import Joins
+from graph.joining import Joining
+from graph.ledger_client import LedgerClient
+from tests.graph.conftest import LocalLedger
+
+
+class Kitchen:
+    """Makes answers when it is let, and counts."""
+
+    def __init__(self) -> None:
+        self.begun, self.fails = 0, False
+        self.ready = asyncio.Event()
+
+    async def make(self) -> bytes:
+        self.begun += 1
+        await self.ready.wait()
+        if self.fails:
+            self.fails = False
+            raise ValueError
+        return b"made %d" % self.begun
+
+
+class Ingresses:
+    """Three of them, each with its own client of one ledger."""
+
+    def __init__(self) -> None:
+        self.ledger, self.kitchen = LocalLedger(), Kitchen()
+        self.clients = [LedgerClient(self.ledger) for _ in range(3)]
+        self.joining = [Joining(client) for client in self.clients]
+
+    def ask(self, ingress: int) -> asyncio.Task[tuple[bytes, bool]]:
+        return asyncio.create_task(self.joining[ingress].get("key", self.kitchen.make))
+
+    @property
+    def waiting(self) -> int:
+        return sum(one.waiting for one in self.ledger.joins.making.values())
+
+    async def until_waiting(self, number: int) -> None:
+        async with asyncio.timeout(10):
+            while self.waiting != number or not self.kitchen.begun:
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def ingresses() -> AsyncIterator[Ingresses]:
+    made = Ingresses()
+    yield made
+    for client in made.clients:
+        await client.told()
+        await client.close()
+    assert not made.ledger.joins.making
+
+
+async def test_one_makes_it_and_the_others_get_it(ingresses: Ingresses):
+    tasks = [ingresses.ask(number) for number in range(3)]
+    await ingresses.until_waiting(2)
+    ingresses.kitchen.ready.set()
+    answers = await asyncio.gather(*tasks)
+    assert [answer for answer, _ in answers] == [b"made 1"] * 3
+    assert sorted(joined for _, joined in answers) == [False, True, True]
+
+
+async def test_what_has_ended_is_made_anew(ingresses: Ingresses):
+    ingresses.kitchen.ready.set()
+    for number in (1, 2):
+        assert await ingresses.ask(0) == (b"made %d" % number, False)
+        await ingresses.clients[0].told()
+
+
+async def test_where_it_fails_another_makes_it(ingresses: Ingresses):
+    ingresses.kitchen.fails = True
+    tasks = [ingresses.ask(number) for number in range(3)]
+    await ingresses.until_waiting(2)
+    ingresses.kitchen.ready.set()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(one, ValueError) for one in answers) == 1, "who made it is told why"
+    assert ingresses.kitchen.begun == 2
+
+
+async def test_where_its_client_leaves_another_makes_it(ingresses: Ingresses):
+    first = ingresses.ask(0)
+    await ingresses.until_waiting(0)
+    second = ingresses.ask(1)
+    await ingresses.until_waiting(1)
+    first.cancel()
+    ingresses.kitchen.ready.set()
+    assert await second == (b"made 2", False)
+
+
+async def test_who_waits_may_leave(ingresses: Ingresses):
+    first = ingresses.ask(0)
+    await ingresses.until_waiting(0)
+    second = ingresses.ask(1)
+    await ingresses.until_waiting(1)
+    second.cancel()
+    await ingresses.until_waiting(0)
+    ingresses.kitchen.ready.set()
+    assert await first == (b"made 1", False)
+
+
+async def test_without_the_ledger_each_makes_its_own(ingresses: Ingresses):
+    ingresses.ledger.reached = False
+    ingresses.kitchen.ready.set()
+    answers = await asyncio.gather(*(ingresses.ask(number) for number in range(3)))
+    assert [joined for _, joined in answers] == [False] * 3
+
+
+async def test_a_silent_ingress_makes_nothing_any_more():
+    now = 100.0
+    joins = Joins(lambda: now)
+    assert joins.claim("gone", "1", "key")
+    waiting = asyncio.create_task(joins.answer("key"))
+    await asyncio.sleep(0)
+    joins.drop_silent({"other"})
+    assert not joins.claim("other", "2", "key"), "it may not have been heard of yet"
+    now += LEASE_S + 1
+    joins.drop_silent({"other", "gone"})
+    assert not joins.claim("other", "2", "key"), "it is alive"
+    joins.drop_silent({"other"})
+    assert await waiting is None
+    assert joins.claim("other", "2", "key")
+    joins.give("1", "key", b"late")
+    assert joins.making["key"].number == "2"
