@@ -70,18 +70,21 @@ def check_sources(config: Mapping[str, Any]) -> None:
             raise LaunchError(f"model {model['name']!r}: {error}") from error
 
 
-def check_credentials(config: Mapping[str, Any]) -> None:
-    """Raise LaunchError where files are to be signed and cannot be."""
+def check_secrets(config: Mapping[str, Any]) -> None:
+    """Raise LaunchError where files or webhooks cannot be signed, or a password is missing."""
+    from graph.audio.credentials import CredentialsError, Signer
+    from graph.jobs.build import jobs_of
+    from graph.jobs.webhooks import Webhooks
     from graph.settings import AppArgs
 
-    args = AppArgs.model_validate(config["applications"][0]["args"])
-    if args.ingress.content_credentials:
-        from graph.audio.credentials import CredentialsError, Signer
-
-        try:
-            Signer(args.ingress.content_credentials)
-        except CredentialsError as error:
-            raise LaunchError(str(error)) from error
+    settings = AppArgs.model_validate(config["applications"][0]["args"]).ingress
+    try:
+        if settings.content_credentials:
+            Signer(settings.content_credentials)
+        Webhooks(settings.jobs)
+        jobs_of(settings.jobs)
+    except (CredentialsError, ValueError) as error:
+        raise LaunchError(str(error)) from error
 
 
 def set_environment() -> None:
@@ -190,7 +193,7 @@ def launch(config_path: Path, port: int | None) -> None:
     except ConfigFileError as error:
         raise LaunchError(str(error)) from error
     check_sources(config)
-    check_credentials(config)
+    check_secrets(config)
     http = config.setdefault("http_options", {})
     if port is not None:
         http["port"] = port

@@ -16,7 +16,9 @@ from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph import codes_file
 from graph.jobs import run
+from graph.jobs.webhooks import SECRETS
 from graph.keys import EVERYONE, KeySettings
+from graph.launch import LaunchError, check_secrets
 from graph.settings import Limits, RedisStore
 from tests.graph.jobs.conftest import Working, working_in
 from tests.graph.test_admission import hashed
@@ -173,6 +175,24 @@ async def test_a_jobs_name_is_in_its_logs_and_begins_its_trace(
     assert int(working.music.carried[0]["carrier"]["traceparent"][3:35], 16) == (
         whole.get_span_context().trace_id
     )
+
+
+@pytest.mark.parametrize(
+    ("jobs", "told"),
+    [({}, "AUDIOCRAFT_WEBHOOK_SECRETS: a secret is"),
+     ({"store": {"kind": "redis", "url": "redis://x", "files": "y", "password_env": "NOT_SET"}},
+      "NOT_SET is not set")],
+)  # fmt: skip
+def test_a_missing_or_wrong_secret_is_found_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, jobs: dict[str, Any], told: str
+):
+    if not jobs:
+        monkeypatch.setenv(SECRETS, "not-a-secret")
+    model = {"name": "codec", "kind": "encodec", "checkpoint": "x"}
+    args = {"models": [model], "ingress": {"jobs": jobs}}
+    with pytest.raises(LaunchError, match=told) as raised:
+        check_secrets({"applications": [{"args": args}]})
+    assert "not-a-secret" not in str(raised.value)
 
 
 async def test_a_waiting_job_is_cancelled(tmp_path: Path):
