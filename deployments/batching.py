@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import get_current_span
 
 from deployments.metrics import BatchMetrics
+from deployments.pace import BatchPace
 from deployments.settings import BatchTunables
 from deployments.worker import Worker
 
@@ -48,6 +49,7 @@ class Batches:
         """Items that wait or are worked on."""
         self._items = self._batches = 0
         self._metrics = BatchMetrics()
+        self.pace = BatchPace()
         self.tune({})
 
     def load(self) -> "BatchLoad":
@@ -68,11 +70,12 @@ class Batches:
         """Let an item join a batch; its own error, if that is what came of it, is raised."""
         self.busy += 1
         asked = time.perf_counter()
+        # Never more than a batch may hold; and positionally: a keyword argument to a batched
+        # method ends its batching task.
+        size = min(max(math.ceil(seconds), 1), self._most_seconds)
         try:
-            # Never more than a batch may hold; and positionally: a keyword argument to a batched
-            # method ends its batching task.
-            size = min(max(math.ceil(seconds), 1), self._most_seconds)
-            made = await method((size, item))
+            with self.pace.outstanding(size):
+                made = await method((size, item))
         finally:
             self.busy -= 1
         get_current_span().set_attributes(
@@ -94,8 +97,14 @@ class Batches:
         self._batches += 1
         self._items += items
         self._metrics.formed(items, seconds)
-        results = await self._worker.run(function, [item for _, item in batch])
+        results = await self._worker.run(self._work, function, batch, seconds)
         return [Batched(result, items, seconds, began) for result in results]
+
+    def _work(
+        self, function: Callable[[list[Any]], list[Any]], batch: list[Sized], seconds: int
+    ) -> list[Any]:
+        with self.pace.working(seconds):
+            return function([item for _, item in batch])
 
     async def probe(self, function: Callable[[], None]) -> None:
         """Run a check on the thread, behind the batches before it."""

@@ -1,5 +1,6 @@
 """EnCodec: codes to audio and audio to codes, in dynamic batches."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ray import serve
@@ -62,6 +63,10 @@ class EnCodec:
     async def load(self) -> "BatchLoad":
         """Return what this replica is doing."""
         return self._batches.load()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what `deployments.autoscaling` goes by."""
+        return asdict(self._batches.pace.report())
 
     async def check_health(self) -> None:
         """Raise if the codec no longer answers."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ray import serve
@@ -71,6 +72,10 @@ class MultiBandDiffusion:
     async def load(self) -> "BatchLoad":
         """Return what this replica is doing."""
         return self._batches.load()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what `deployments.autoscaling` goes by."""
+        return asdict(self._batches.pace.report())
 
     async def check_health(self) -> None:
         """Raise if work has stopped."""

@@ -1,9 +1,11 @@
 """Decoding of uploaded files, apart from everything else: a crash in it ends one upload."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ray import serve
 
+from deployments.pace import ProcessPace
 from deployments.settings import NoTunables
 from deployments.tracing import traced
 from deployments.worker import Worker
@@ -22,10 +24,15 @@ class Media:
 
         self._media = media
         self._worker = Worker()
+        self._pace = ProcessPace()
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new tunables. Raises ValidationError on an unknown key."""
         NoTunables.model_validate(user_config)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what `deployments.autoscaling` goes by."""
+        return asdict(self._pace.report())
 
     async def decode(
         self, data: bytes, limits: "MediaLimits", sample_rate: int, channels: int

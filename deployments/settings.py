@@ -29,11 +29,33 @@ class StrictModel(BaseModel):
         return data
 
 
+AT_ONCE = {
+    "metrics_interval_s": 1.0,
+    "look_back_period_s": 3.0,
+    "upscale_delay_s": 0.0,
+    "downscale_delay_s": 0.0,
+}
+"""Serve hands on what replicas say each second, and does at once what the policy decides."""
+
+
 class Autoscaling(StrictModel):
-    """Bounds between which Ray Serve scales a deployment."""
+    """Bounds between which a deployment scales, by its work; see `deployments.autoscaling`."""
 
     min_replicas: Annotated[int, Field(ge=0)] = 1
     max_replicas: Annotated[int, Field(ge=1)] = 1
+    start_within_s: Annotated[float, Field(gt=0)] = 10.0
+    """What waits is to start within so long, once the replicas that it takes are up."""
+    patience_s: Annotated[float, Field(ge=0)] = 60.0
+    """For how long replicas are kept after they were needed."""
+    idle_s: Annotated[float, Field(ge=0)] = 300.0
+    """How long nothing may be asked for before the last one goes, where `min_replicas` is 0."""
+
+    def options(self) -> dict[str, Any]:
+        """Return Serve's `autoscaling_config`."""
+        aim = self.model_dump(include={"start_within_s", "patience_s", "idle_s"})
+        policy = {"policy_function": "deployments.autoscaling:Backlog", "policy_kwargs": aim}
+        bounds = self.model_dump(include={"min_replicas", "max_replicas"})
+        return {**bounds, **AT_ONCE, "policy": policy}
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -64,7 +86,7 @@ class Placement(StrictModel):
             "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
         }
         if isinstance(self.replicas, Autoscaling):
-            options["autoscaling_config"] = self.replicas.model_dump()
+            options["autoscaling_config"] = self.replicas.options()
         else:
             options["num_replicas"] = self.replicas
         return options

@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import get_current_span
 
 from deployments.metrics import EngineMetrics
+from deployments.pace import Pace
 from deployments.settings import NoTunables, TokenModelSettings
 from deployments.tracing import phase, span, traced
 from deployments.worker import Health, Worker, keep_logs, prepare_hub
@@ -48,6 +50,7 @@ class TokenModel:
         self._encoder = Worker()
         self._health = Health()
         self._metrics = EngineMetrics()
+        self._pace = Pace(self._model.info.frame_rate)
         self._requests = self._completed = self._cancelled = 0
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
@@ -70,6 +73,8 @@ class TokenModel:
             waiting=engine.scheduler.waiting,
             running=len(engine.scheduler.running),
             slots=engine.scheduler.slots.number,
+            rows=engine.scheduler.rows,
+            queued_row_seconds=engine.scheduler.queued_rows / self._model.info.frame_rate,
             completed=self._completed,
             cancelled=self._cancelled,
             steps=done.steps,
@@ -80,6 +85,10 @@ class TokenModel:
             frames_per_second=done.frames / max(done.seconds, 1e-9),
             first_chunk_seconds=done.first_chunk_seconds / max(done.first_chunks, 1),
         )
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what `deployments.autoscaling` goes by."""
+        return asdict(self._pace.report(self._load()))
 
     async def generate(
         self, params: "GenerationParams", chunk_frames: int, first_chunk_frames: int
@@ -94,6 +103,7 @@ class TokenModel:
             self._describe(params)
             with span("condition"):
                 request = await self._request(params)
+            self._pace.asked(request.rows_to_make)
             chunks = self._model.loop.generate(request, chunk_frames, first_chunk_frames)
             first: float | None = None
             try:

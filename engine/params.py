@@ -221,6 +221,10 @@ class Load:
     waiting: int
     running: int
     slots: int
+    rows: int
+    """Of the requests that run: two each under guidance."""
+    queued_row_seconds: float
+    """Of the requests that wait: seconds of audio by rows."""
     completed: int
     cancelled: int
     steps: int

@@ -42,6 +42,11 @@ class Request:
         return 1 if self.conditions.empty or self.params.guidance_scale == 1 else 2
 
     @property
+    def rows_to_make(self) -> int:
+        """What it takes from its beginning to its end: rows by frames."""
+        return self.rows * (self.params.frames - self.sequence.prompt_frames)
+
+    @property
     def prefix_length(self) -> int:
         """Positions before the first column of codes."""
         return self.conditions.prefix_length

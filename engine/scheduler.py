@@ -28,6 +28,16 @@ class Scheduler:
         """Requests without a slot."""
         return len(self._waiting)
 
+    @property
+    def queued_rows(self) -> int:
+        """Rows by frames, of requests without a slot; another thread may ask."""
+        return sum(request.rows_to_make for *_, request in list(self._waiting))
+
+    @property
+    def rows(self) -> int:
+        """Rows of requests that have a slot; another thread may ask."""
+        return sum(request.rows for request in list(self.running.values()))
+
     def add(self, request: Request) -> None:
         """Let a request wait for a slot."""
         heapq.heappush(self._waiting, (request.priority, next(self._arrivals), request))

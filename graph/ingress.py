@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -12,6 +13,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments import tracing
+from deployments.pace import ProcessPace
 from deployments.settings import AnyModelSettings
 from graph import description, errors
 from graph.admission import Admission
@@ -140,10 +142,15 @@ class Ingress:
             signer=Signer(credentials) if credentials else None,
         )
         self._settings = settings
+        self._pace = ProcessPace()
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new limits. Raises ValidationError on an unknown key."""
         self._service.limits = Limits.model_validate(user_config)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what `deployments.autoscaling` goes by."""
+        return asdict(self._pace.report())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
