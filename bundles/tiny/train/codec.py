@@ -126,6 +126,17 @@ def keep_codes(model: EncodecModel, average: Average) -> None:
     model.quantizer.eval()
 
 
+def rate_at(share: float) -> float:
+    """Return the learning rate: it falls along a cosine in each part of the budget.
+
+    The codes are to be at their best when they are kept, and the decoder at the end.
+    """
+    if share < ADVERSARIAL_FROM:
+        return RATE * max(0.05, math.cos(share / ADVERSARIAL_FROM * math.pi / 2))
+    rest = (share - ADVERSARIAL_FROM) / (1 - ADVERSARIAL_FROM)
+    return RATE_OF_ADVERSARIES * max(0.05, math.cos(rest * math.pi / 2))
+
+
 def train(work: Path, budget_hours: float) -> None:
     """Train until the budget is spent; the averaged weights are in `work/codec/state.pt`."""
     torch.manual_seed(0)
@@ -149,7 +160,7 @@ def train(work: Path, budget_hours: float) -> None:
         if progress.share > ADVERSARIAL_FROM and not adversarial:
             adversarial = True
             keep_codes(model, average)
-        optimizer.param_groups[0]["lr"] = RATE * max(0.05, math.cos(progress.share * math.pi / 2))
+        optimizer.param_groups[0]["lr"] = rate_at(progress.share)
         split = (3 * BATCH // 4, BATCH // 4)
         real = torch.cat(
             [m.crops(draw, n, SAMPLES) for m, n in zip((music, sound), split, strict=True)]

@@ -1,0 +1,218 @@
+"""Replicas that take time without computing: requests share steps as they do in the engine."""
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.autoscale.traces import Trace
+
+FRAME_RATE = 50.0
+TICK_S = 1.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A replica's size and speed."""
+
+    slots: int = 32
+    alone_s: float = 0.02
+    """Of a step with one request."""
+    full_s: float = 0.04
+    """Of a step with all slots taken; between the two it grows evenly."""
+    start_s: float = 20.0
+    """From the decision to the first step: a process, its imports, weights."""
+
+    def step_s(self, running: int) -> float:
+        """Return the time of a step."""
+        return self.alone_s + (self.full_s - self.alone_s) * (running - 1) / (self.slots - 1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a policy may know, each second."""
+
+    now: float
+    running: Sequence[int]
+    """Requests of each replica that is up and stays."""
+    waiting: int
+    target: int
+    """Replicas that are up or start."""
+    seconds: float
+    """Of audio that a request asks for, mean of those so far."""
+
+
+Policy = Callable[[Seen], int]
+
+
+class Replica:
+    """Its requests end at numbers of steps; how long steps take depends on how many there are."""
+
+    def __init__(self, machine: Machine, now: float) -> None:
+        self._machine = machine
+        self._steps, self._at = 0.0, now
+        self.ends: list[float] = []
+        self.version = 0
+        """Grows with each change: what was planned before it no longer holds."""
+        self.stays = True
+
+    def _advance(self, now: float) -> None:
+        if self.ends:
+            self._steps += (now - self._at) / self._machine.step_s(len(self.ends))
+        self._at = now
+        self.version += 1
+
+    def begin(self, now: float, seconds: float) -> None:
+        """Give a request a slot."""
+        self._advance(now)
+        heapq.heappush(self.ends, self._steps + seconds * FRAME_RATE)
+
+    def end(self, now: float) -> None:
+        """End the request that is due."""
+        self._advance(now)
+        heapq.heappop(self.ends)
+
+    @property
+    def due(self) -> float:
+        """When the next request ends."""
+        if not self.ends:
+            return math.inf
+        return self._at + (self.ends[0] - self._steps) * self._machine.step_s(len(self.ends))
+
+
+Planned = tuple[float, int, int, Replica]
+"""A number to order by, a tiebreak, the replica's version, and the replica: void after a change."""
+
+
+@dataclass
+class Outcome:
+    """What came of a trace."""
+
+    waits: NDArray[np.float64]
+    """Seconds from arrival to a slot, of each request."""
+    gpu_hours: float
+    """Of all replicas, from the decision to start one until its last request has ended."""
+    history: list[tuple[float, int, int, int]] = field(default_factory=list)
+    """Each second: when, replicas up, replicas in all, requests waiting."""
+
+
+class Fleet:
+    """Replays a trace under a policy. Requests wait in one queue and go to the emptiest replica."""
+
+    def __init__(self, machine: Machine, trace: Trace, policy: Policy) -> None:
+        self._machine, self._trace, self._policy = machine, trace, policy
+        self._now, self._target = 0.0, 0
+        self._up: list[Replica] = []
+        self._leaving: list[Replica] = []
+        self._starting: deque[float] = deque()
+        self._queue: deque[tuple[float, float]] = deque()
+        self._plan: list[Planned] = []
+        """When replicas end a request."""
+        self._room: list[Planned] = []
+        """How many requests replicas have that are up and stay."""
+        self._tiebreak = count()
+        self._waits: list[float] = []
+        self._gpu_s = 0.0
+
+    def run(self, replicas: int) -> Outcome:
+        """Begin with so many replicas; return what came of it."""
+        self._target = replicas
+        for _ in range(replicas):
+            self._add()
+        history, tick, arrived = [], 0.0, 0
+        at = [*self._trace.at.tolist(), math.inf]
+        seconds = self._trace.seconds.tolist()
+        known = np.cumsum(self._trace.seconds)
+        while tick <= self._trace.ends or self._queue:
+            ends, starts = self._next_end(), self._starting[0] if self._starting else math.inf
+            self._pass_until(min(at[arrived], ends, starts, tick))
+            if self._now == ends:
+                self._end()
+            elif self._now == at[arrived]:
+                self._queue.append((self._now, seconds[arrived]))
+                arrived += 1
+            elif self._now == starts:
+                self._starting.popleft()
+                self._add()
+            else:
+                mean = float(known[arrived - 1] / arrived) if arrived else 0.0
+                self._decide(mean)
+                total = self._replicas
+                history.append((self._now, len(self._up), total, len(self._queue)))
+                tick += TICK_S
+            self._give()
+        return Outcome(np.array(self._waits), self._gpu_s / 3600, history)
+
+    @property
+    def _replicas(self) -> int:
+        return len(self._up) + len(self._leaving) + len(self._starting)
+
+    def _pass_until(self, now: float) -> None:
+        self._gpu_s += (now - self._now) * self._replicas
+        self._now = now
+
+    def _add(self) -> None:
+        replica = Replica(self._machine, self._now)
+        self._up.append(replica)
+        self._plan_for(replica)
+
+    def _next_end(self) -> float:
+        first = _first(self._plan)
+        return first[0] if first else math.inf
+
+    def _plan_for(self, replica: Replica) -> None:
+        if replica.ends:
+            entry = replica.due, next(self._tiebreak), replica.version, replica
+            heapq.heappush(self._plan, entry)
+        if replica.stays:
+            room = len(replica.ends), next(self._tiebreak), replica.version, replica
+            heapq.heappush(self._room, room)
+
+    def _end(self) -> None:
+        replica = heapq.heappop(self._plan)[3]
+        replica.end(self._now)
+        if not replica.stays and not replica.ends:
+            self._leaving.remove(replica)
+        self._plan_for(replica)
+
+    def _give(self) -> None:
+        while self._queue and (emptiest := _first(self._room)):
+            if emptiest[0] == self._machine.slots:
+                return
+            came, seconds = self._queue.popleft()
+            replica = emptiest[3]
+            replica.begin(self._now, seconds)
+            self._waits.append(self._now - came)
+            self._plan_for(replica)
+
+    def _decide(self, mean_seconds: float) -> None:
+        running = [len(one.ends) for one in self._up]
+        seen = Seen(self._now, running, len(self._queue), self._target, mean_seconds)
+        wanted = self._policy(seen)
+        for _ in range(wanted - self._target):
+            self._starting.append(self._now + self._machine.start_s)
+        for _ in range(self._target - wanted):
+            if self._starting:
+                self._starting.pop()
+            elif emptiest := _first(self._room):
+                self._leave(emptiest[3])
+        self._target = wanted
+
+    def _leave(self, replica: Replica) -> None:
+        replica.stays = False
+        heapq.heappop(self._room)
+        self._up.remove(replica)
+        if replica.ends:
+            self._leaving.append(replica)
+
+
+def _first(planned: list[Planned]) -> Planned | None:
+    """Return the first that still holds."""
+    while planned and planned[0][2] != planned[0][3].version:
+        heapq.heappop(planned)
+    return planned[0] if planned else None

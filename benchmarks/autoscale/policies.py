@@ -1,0 +1,125 @@
+"""The policies that are compared: ours and Serve's as Serve would call them, and one that knows."""
+
+import math
+from collections import deque
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from ray.serve import autoscaling_policy as serves
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
+
+from benchmarks.autoscale.fleet import FRAME_RATE, Machine, Seen
+from benchmarks.autoscale.traces import Trace
+from deployments.autoscaling import Backlog, Report
+from deployments.settings import Autoscaling
+
+ROWS = 2
+MOST = 10_000
+
+
+def context(seen: Seen, config: AutoscalingConfig, **more: Any) -> AutoscalingContext:
+    """Return what Serve tells a policy."""
+    given = {
+        "deployment_id": None,
+        "deployment_name": "music",
+        "app_name": "audiocraft",
+        "current_num_replicas": len(seen.running),
+        "target_num_replicas": seen.target,
+        "running_replicas": [],
+        "total_num_requests": 0.0,
+        "total_queued_requests": 0.0,
+        "aggregated_metrics": {},
+        "raw_metrics": {},
+        "capacity_adjusted_min_replicas": 1,
+        "capacity_adjusted_max_replicas": MOST,
+        "policy_state": {},
+        "last_scale_up_time": None,
+        "last_scale_down_time": None,
+        "current_time": seen.now,
+        "config": config,
+    }
+    return AutoscalingContext(**given | more)
+
+
+class Lately:
+    """The mean over a look-back, as of the last time that it was sent."""
+
+    def __init__(self, look_back_s: float, sent_every_s: float) -> None:
+        self._look_back_s, self._every_s = look_back_s, sent_every_s
+        self._values: deque[tuple[float, float]] = deque()
+        self._sent_at, self._sent = -math.inf, 0.0
+
+    def of(self, now: float, value: float) -> float:
+        """Take in a value; return what Serve's controller knows."""
+        self._values.append((now, value))
+        while self._values[0][0] <= now - self._look_back_s:
+            self._values.popleft()
+        if now - self._sent_at >= self._every_s:
+            self._sent_at = now
+            self._sent = sum(v for _, v in self._values) / len(self._values)
+        return self._sent
+
+
+class Ours:
+    """`deployments.autoscaling`, with the settings that a deployment gets."""
+
+    def __init__(self, machine: Machine) -> None:
+        settings = Autoscaling(max_replicas=MOST).options()
+        self._machine = machine
+        self._policy = Backlog(lambda: self._now, **settings["policy"]["policy_kwargs"])
+        self._config = AutoscalingConfig(**settings)
+        # As Serve sends them: each second, the mean of three.
+        self._waiting, self._occupied = Lately(3, 1), Lately(3, 1)
+
+    def __call__(self, seen: Seen) -> int:
+        """Decide as Serve does with a policy of one's own."""
+        self._now, slots = seen.now, self._machine.slots
+        number, running = len(seen.running), sum(seen.running)
+        occupied = self._occupied.of(seen.now, running / slots) / max(number, 1)
+        step_s = self._machine.step_s(max(round(running / max(number, 1)), 1))
+        speed = ROWS * slots / (step_s * FRAME_RATE)
+        report = asdict(Report(occupied, 0.0, speed, ROWS * seen.seconds))
+        metrics = {name: dict.fromkeys(range(number), value) for name, value in report.items()}
+        waiting = self._waiting.of(seen.now, seen.waiting)
+        ctx = context(seen, self._config, aggregated_metrics=metrics, total_queued_requests=waiting)
+        return int(max(serves._apply_autoscaling_config(self._policy)(ctx)[0], 1))
+
+
+class Serves:
+    """Serve's own policy and delays; `target` requests are to be at each replica."""
+
+    def __init__(self, target: float) -> None:
+        self._config = AutoscalingConfig(
+            min_replicas=1, max_replicas=MOST, target_ongoing_requests=target
+        )
+        self._decide = serves._apply_autoscaling_config(serves.default_autoscaling_policy)
+        self._ongoing = Lately(self._config.look_back_period_s, self._config.metrics_interval_s)
+        self._state: dict[str, Any] = {}
+
+    def __call__(self, seen: Seen) -> int:
+        """Decide as Serve does by default."""
+        ongoing = self._ongoing.of(seen.now, sum(seen.running) + seen.waiting)
+        ctx = context(seen, self._config, total_num_requests=ongoing, policy_state=self._state)
+        with patch.object(serves, "time", SimpleNamespace(time=lambda: seen.now)):
+            wanted, self._state = self._decide(ctx)
+        return int(max(math.ceil(wanted), 1))
+
+
+class Oracle:
+    """Knows what comes: as few replicas as have a slot for all at once, each started in time."""
+
+    def __init__(self, machine: Machine, trace: Trace) -> None:
+        self._machine = machine
+        ends = trace.at + trace.seconds * FRAME_RATE * machine.full_s
+        seconds = np.arange(math.ceil(trace.ends) + 600)
+        came = np.searchsorted(trace.at, seconds, side="right")
+        self._running = came - np.searchsorted(np.sort(ends), seconds, side="right")
+
+    def __call__(self, seen: Seen) -> int:
+        """Return what is needed from now until what is started now is up."""
+        until = int(seen.now + self._machine.start_s) + 2
+        most = self._running[int(seen.now) : until].max(initial=1)
+        return int(max(math.ceil(most / self._machine.slots), 1))
