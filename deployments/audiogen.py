@@ -5,7 +5,7 @@ from ray import serve
 from deployments.token_model import SHUTDOWN_S, TokenModel
 
 
-@serve.deployment(max_ongoing_requests=256, graceful_shutdown_timeout_s=SHUTDOWN_S)
+@serve.deployment(graceful_shutdown_timeout_s=SHUTDOWN_S)
 class AudioGen(TokenModel):
     """Serves an AudioGen checkpoint."""
 

@@ -6,7 +6,7 @@ from deployments.settings import MusicGenSettings
 from deployments.token_model import SHUTDOWN_S, TokenModel
 
 
-@serve.deployment(max_ongoing_requests=256, graceful_shutdown_timeout_s=SHUTDOWN_S)
+@serve.deployment(graceful_shutdown_timeout_s=SHUTDOWN_S)
 class MusicGen(TokenModel):
     """Serves a MusicGen checkpoint."""
 

@@ -124,6 +124,10 @@ class EngineArgs(StrictModel):
     """On a GPU, launch all of a step's kernels at once."""
 
 
+OTHER_CALLS = 64
+"""That a language model's replica takes beside its requests, such as those for its load."""
+
+
 class TokenModelSettings(ModelSettings):
     """A language model over codec tokens."""
 
@@ -135,6 +139,17 @@ class TokenModelSettings(ModelSettings):
     engine: EngineArgs = EngineArgs()
     text_encoder: str | None = None
     """A hub id or folder of T5, instead of the one that the checkpoint names."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the options for `Deployment.options`."""
+        slots = self.engine.max_slots
+        router = {
+            "request_router_class": "deployments.routing:Room",
+            "request_router_kwargs": {"slots": slots},
+        }
+        # Requests without a slot wait at the ingress; other calls shall not wait for them.
+        most = slots + OTHER_CALLS
+        return super().options() | {"max_ongoing_requests": most, "request_router_config": router}
 
     @model_validator(mode="after")
     def _precision_fits_device(self) -> Self:

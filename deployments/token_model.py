@@ -86,6 +86,10 @@ class TokenModel:
             first_chunk_seconds=done.first_chunk_seconds / max(done.first_chunks, 1),
         )
 
+    async def record_routing_stats(self) -> dict[str, int]:
+        """Return what `deployments.routing` goes by."""
+        return {"slots": self._model.loop.engine.scheduler.slots.number}
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.autoscaling` goes by."""
         return asdict(self._pace.report(self._load()))
