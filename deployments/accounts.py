@@ -5,6 +5,7 @@ charges live by their ingress's beats and come back with them, even where nothin
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -55,6 +56,16 @@ class Verdict:
     def admitted(self) -> bool:
         """Whether it is."""
         return self.refused_for is None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is outstanding, and how fast models work, by model."""
+
+    row_seconds: dict[str, float]
+    requests: dict[str, int]
+    speeds: dict[str, float]
+    """Row-seconds finished in a second of work, of those that have worked."""
 
 
 @dataclass
@@ -183,6 +194,11 @@ class Accounts:
         for charge in self._charges():
             sums[charge.model] = sums.get(charge.model, 0.0) + charge.row_seconds
         return sums
+
+    def snapshot(self) -> Snapshot:
+        """Return this moment's."""
+        requests = Counter(charge.model for charge in self._charges())
+        return Snapshot(self.backlog(), dict(requests), self.speeds())
 
     def speeds(self) -> dict[str, float]:
         """Return row-seconds a second, by model, of those that have worked."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from ray import serve
 
-from deployments.accounts import Accounts, Charge, Share, Verdict
+from deployments.accounts import Accounts, Charge, Share, Snapshot, Verdict
 from deployments.joins import Joins
 from deployments.kept import Kept
 from deployments.settings import NoTunables, RedisServer
@@ -61,6 +61,6 @@ class Ledger:
         """End an attempt: with the answer, or with None, so that one of those who wait makes it."""
         self._joins.give(number, key, answer)
 
-    async def snapshot(self) -> dict[str, dict[str, float]]:
-        """Return row-seconds outstanding, and finished a second, by model."""
-        return {"backlog": self._accounts.backlog(), "speed": self._accounts.speeds()}
+    async def snapshot(self) -> Snapshot:
+        """Return what is outstanding, and how fast models work."""
+        return self._accounts.snapshot()

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 from uuid import uuid4
 
-from deployments.accounts import LEASE_S, Charge
+from deployments.accounts import LEASE_S, Charge, Snapshot
 from graph.calls import Method, apart, call
 
 TIMEOUT_S = 1.0
@@ -53,13 +53,13 @@ class LedgerClient:
         """Wait until all that was to be done later is."""
         await asyncio.gather(*self._tasks)
 
-    async def snapshot(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Return row-seconds outstanding, and finished a second of work, by model.
+    async def snapshot(self) -> Snapshot:
+        """Return what all ingresses have outstanding.
 
         Raises ApiError 503 where the ledger is out of reach.
         """
-        told = await call(self.methods.snapshot)
-        return told["backlog"], told["speed"]
+        told: Snapshot = await call(self.methods.snapshot)
+        return told
 
     def _keep_beating(self) -> None:
         if self._beating is None or self._beating.done():

@@ -194,7 +194,8 @@ async def _job(
 
 async def _views(service: Service, jobs: list[Job]) -> list[JobAnswer]:
     try:
-        backlog, speeds = await service.ledger.snapshot()
+        told = await service.ledger.snapshot()
+        backlog, speeds = told.row_seconds, told.speeds
     except ApiError:  # the ledger is out of reach: nobody knows how fast models are
         backlog, speeds = {}, {}
     places = await service.jobs.places(jobs, backlog, speeds)

@@ -17,6 +17,8 @@ class Backlog(BaseModel):
 
     row_seconds: float
     """Outstanding: seconds of audio, twice under guidance."""
+    requests: int
+    """Outstanding: those that run, and those that wait."""
     row_seconds_per_second: float | None
     """Finished in a second of work; null: it has not worked yet."""
 
@@ -44,15 +46,17 @@ async def get_stats(service: Served) -> StatsAnswer:
         return asdict(await call(handles[name].load))
 
     loads = await together(map(load, names))
-    backlog, speed = await service.ledger.snapshot()
+    all_of_them = await service.ledger.snapshot()
     return StatsAnswer(
         uptime_s=int(time.time()) - service.started_at,
         deployments=dict(await service.statuses()),
         models=dict(zip(names, loads, strict=True)),
         backlog={
             name: Backlog(
-                row_seconds=backlog.get(name, 0.0), row_seconds_per_second=speed.get(name)
+                row_seconds=all_of_them.row_seconds.get(name, 0.0),
+                requests=all_of_them.requests.get(name, 0),
+                row_seconds_per_second=all_of_them.speeds.get(name),
             )
-            for name in sorted({*backlog, *speed})
+            for name in sorted({*all_of_them.row_seconds, *all_of_them.speeds})
         },
     )

@@ -19,7 +19,7 @@ def backlog() -> dict[str, float] | None:
     """Row-seconds outstanding, by model; None where the ledger does not answer."""
     ledger = serve.get_deployment_handle("ledger", APPLICATION)
     try:
-        found: dict[str, float] = ledger.snapshot.remote().result(timeout_s=30)["backlog"]
+        found: dict[str, float] = ledger.snapshot.remote().result(timeout_s=30).row_seconds
     except RayActorError:
         return None
     return found

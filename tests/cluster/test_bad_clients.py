@@ -230,8 +230,9 @@ def weather(deployed: Deployed, wanted: bytes) -> None:
         behaved = pool.submit(same_all_the_while, deployed, wanted, ended)
         try:
             storm = Storm.begin(deployed)
-            load = until(lambda: (now := deployed.load()).waiting and now)
-            assert load.running == load.slots, "they do not compete for slots"
+            until(lambda: (now := deployed.load()).running == now.slots)
+            more = deployed.http.get("/v1/stats").json()["backlog"]["music"]["requests"]
+            assert more > deployed.load().slots, "they do not compete for slots"
             storm.go_on()
             storm.are_sent_away()
         finally:

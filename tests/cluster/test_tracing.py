@@ -25,7 +25,7 @@ def records(request_id: str) -> list[dict[str, Any]]:
     session = ray._private.worker._global_node.get_session_dir_path()
     lines = [
         line
-        for path in Path(session, "logs", "serve").glob("replica_*.log")
+        for path in Path(session, "logs", "serve").glob("replica_audiocraft_*.log")
         for line in path.read_text().splitlines()
     ]
     found = [json.loads(line) for line in lines]

@@ -209,8 +209,6 @@ class LocalLedger:
     def _call(self, name: str, *args: Any) -> Any:
         if not self.reached:
             raise DeploymentUnavailableError("ledger")
-        if name == "snapshot":
-            return {"backlog": self.accounts.backlog(), "speed": self.accounts.speeds()}
         if name == "settle":
             *rest, done = args
             return self.accounts.settle(*rest, done=done)
