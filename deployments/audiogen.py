@@ -2,10 +2,10 @@
 
 from ray import serve
 
-from deployments.token_model import SHUTDOWN_S, TokenModel
+from deployments.token_model import TokenModel
 
 
-@serve.deployment(graceful_shutdown_timeout_s=SHUTDOWN_S)
+@serve.deployment
 class AudioGen(TokenModel):
     """Serves an AudioGen checkpoint."""
 

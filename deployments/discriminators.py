@@ -22,10 +22,12 @@ class Discriminators:
     def __init__(self, settings: DiscriminatorsSettings) -> None:
         prepare_hub(settings.checkpoint)
         keep_logs()
+        from engine import fence
         from engine.discriminators import Discriminators as Models
 
-        self._models = Models.load(settings.checkpoint, device=settings.torch_device)
-        self._models.probe()
+        with fence.within(settings.torch_device, settings.gpu_share):
+            self._models = Models.load(settings.checkpoint, device=settings.torch_device)
+            self._models.probe()
         self._health = Health()
         self._batches = Batches(self._analyze_batch)
 

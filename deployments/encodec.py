@@ -22,12 +22,14 @@ class EnCodec:
     def __init__(self, settings: EnCodecSettings) -> None:
         prepare_hub(settings.checkpoint)
         keep_logs()
+        from engine import fence
         from engine.codec import Codec
 
-        self._codec = Codec.load(
-            settings.checkpoint, device=settings.torch_device, stereo=settings.stereo
-        )
-        self._codec.probe()
+        with fence.within(settings.torch_device, settings.gpu_share):
+            self._codec = Codec.load(
+                settings.checkpoint, device=settings.torch_device, stereo=settings.stereo
+            )
+            self._codec.probe()
         self._info = self._codec.info
         self._health = Health()
         self._batches = Batches(self._decode_batch, self._encode_batch)

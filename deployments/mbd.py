@@ -26,12 +26,13 @@ class MultiBandDiffusion:
     def __init__(self, settings: DiffusionSettings, codec: str) -> None:
         prepare_hub(settings.checkpoint, codec)
         keep_logs()
-        from engine import diffusion, params
+        from engine import diffusion, fence, params
 
         self._job, self._params = diffusion.Job, params
-        self._diffusion = diffusion.Diffusion.load(
-            settings.checkpoint, codec, device=settings.torch_device, filename=settings.file
-        )
+        with fence.within(settings.torch_device, settings.gpu_share):
+            self._diffusion = diffusion.Diffusion.load(
+                settings.checkpoint, codec, device=settings.torch_device, filename=settings.file
+            )
         self._health = Health()
         self._batches = Batches(self._generate_batch)
 

@@ -3,10 +3,10 @@
 from ray import serve
 
 from deployments.settings import MusicGenSettings
-from deployments.token_model import SHUTDOWN_S, TokenModel
+from deployments.token_model import TokenModel
 
 
-@serve.deployment(graceful_shutdown_timeout_s=SHUTDOWN_S)
+@serve.deployment
 class MusicGen(TokenModel):
     """Serves a MusicGen checkpoint."""
 

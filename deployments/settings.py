@@ -73,6 +73,8 @@ class Placement(StrictModel):
     """GPUs a replica, or a fraction of one."""
     replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
     """A fixed number, or bounds for autoscaling."""
+    grace_s: Annotated[float, Field(ge=0)] = 600.0
+    """How long a replica that is to go may finish what it has begun: longer than any one clip."""
 
     @property
     def least_replicas(self) -> int:
@@ -83,7 +85,9 @@ class Placement(StrictModel):
     def options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""
         options: dict[str, Any] = {
-            "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+            "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus},
+            "graceful_shutdown_timeout_s": self.grace_s,
+            "max_surge_percent": 100,  # of an update: the new ones first, then the old ones go
         }
         if isinstance(self.replicas, Autoscaling):
             options["autoscaling_config"] = self.replicas.options()
@@ -105,6 +109,11 @@ class ModelSettings(Placement):
     """Of the weights, as `/v1/models` states it."""
 
     @property
+    def gpu_share(self) -> float:
+        """Of its card's memory."""
+        return min(self.num_gpus, 1.0) or 1.0
+
+    @property
     def torch_device(self) -> str:
         """The device that this model runs on."""
         return self.device or ("cuda" if self.num_gpus > 0 else "cpu")
@@ -115,8 +124,9 @@ class EngineArgs(StrictModel):
 
     max_slots: Annotated[int, Field(ge=1, le=1024)] = 32
     """Requests decoded together, at most."""
-    cache_gb: Annotated[float, Field(gt=0)] = 2.0
-    """Memory for their caches; fewer slots are made where they would not fit."""
+    cache_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory for their caches; fewer slots are made where they would not fit. By default what the
+    weights leave of the fraction of a GPU, and 2 GB on a CPU."""
     max_text_tokens: Annotated[int, Field(ge=8, le=4096)] = 256
     prefill_chunk: Annotated[int, Field(ge=1)] | None = None
     """Positions of prompts fed in one step; by default 16 on a CPU, 256 on a GPU."""

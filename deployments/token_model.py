@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from engine.params import Generated, GenerationParams, LanguageModelInfo, Load
     from engine.request import Request
 
-SHUTDOWN_S = 600
-"""How long a replica that is to go may finish what it has begun; longer than any one clip."""
-
 
 @traced
 class TokenModel:
@@ -40,7 +37,11 @@ class TokenModel:
         self._name, self._params = settings.name, params
         self._model = LanguageModel.load(
             settings.checkpoint,
-            EngineSettings(precision=settings.dtype, **settings.engine.model_dump()),
+            EngineSettings(
+                precision=settings.dtype,
+                gpu_share=settings.gpu_share,
+                **settings.engine.model_dump(),
+            ),
             device=settings.torch_device,
             frame_rate=settings.frame_rate,
             stride_seconds=self.STRIDE_SECONDS,

@@ -1,5 +1,6 @@
 """Continuous batching of AudioCraft's language models: requests join and leave at any step."""
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from engine.scheduler import Scheduler
 # What a prompt adds to its neighbours' step: on two cores, 16 positions take less than one more
 # step of the musicgen-small shape, 64 take two to four (measured); a GPU's number is a guess.
 PREFILL_CHUNK = {"cpu": 16, "cuda": 256}
+OUT_OF_MEMORY = "the model's memory ran out while this request was decoded with others; try again"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,11 @@ class EngineSettings:
 
     max_slots: int = 32
     """Requests that are decoded together, at most."""
-    cache_gb: float = 2.0
-    """Memory for all slots' caches; fewer slots are made where they would not fit."""
+    cache_gb: float | None = None
+    """Memory for all slots' caches; fewer slots are made where they would not fit. By default what
+    the weights leave of the share of a GPU, and 2 GB on a CPU."""
+    gpu_share: float = 1.0
+    """Of the card, of what runs on one."""
     max_text_tokens: int = 256
     prefill_chunk: int | None = None
     """Positions of prompts fed in one step, by default as `PREFILL_CHUNK` has them."""
@@ -91,9 +98,26 @@ class Engine:
         if not segments:
             return []
         begun = time.perf_counter()
-        progress = self.postprocess(segments, self.run(segments))
+        try:
+            logits = self.run(segments)
+        except torch.OutOfMemoryError:
+            return [self._make_room()]
+        progress = self.postprocess(segments, logits)
         self._count(segments, progress, time.perf_counter() - begun)
         return progress
+
+    def _make_room(self) -> Progress:
+        """End who began last, and decode one fewer from now on; the others do their step again.
+
+        Until its end a step has changed nothing: it writes to the cache what it will write again.
+        """
+        newest = max(self.scheduler.running.values(), key=lambda request: request.started or 0.0)
+        ended = self.fail(newest, GenerationFailed(OUT_OF_MEMORY))
+        self.scheduler.slots.retire()
+        if self.decoder.device.type == "cuda":
+            torch.cuda.empty_cache()
+        logger.error("%s; %d slots are left", OUT_OF_MEMORY, self.scheduler.slots.number)
+        return ended
 
     def run(self, segments: list[Segment]) -> Tensor:
         """Return the logits of every row's last position."""

@@ -5,7 +5,7 @@
     │   └── InvalidAudio          an uploaded file that is not audio, or not within the limits
     ├── Cancelled             the caller left; the work was stopped
     ├── GenerationFailed      the model failed on this request, or on the step that it was in
-    ├── NoRoom                not even one slot fits the memory that it may take
+    ├── NoRoom                a model or its caches do not fit the memory that it may take
     └── CheckpointError       a model file cannot be used
         ├── CheckpointNotFound     no such file, folder, bundle or hub repository
         ├── CheckpointUnreadable   truncated, or not a checkpoint at all
@@ -53,7 +53,7 @@ class GenerationFailed(EngineError):
 
 
 class NoRoom(EngineError):
-    """Not even one slot fits the memory that it may take."""
+    """A model, or not even one slot of it, does not fit the memory that it may take."""
 
 
 class CheckpointError(EngineError):

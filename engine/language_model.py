@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from audiocraft.models.lm import LMModel
 
+from engine import fence
 from engine.cache import slot_bytes
 from engine.checkpoints import load_language_model
 from engine.conditioning import MELODY, Conditions, attributes_of, encode, takes_melody, window_of
@@ -19,6 +20,7 @@ from engine.request import Request
 from engine.sequence import Sequence, Windowing
 
 CACHED_TEXTS, CACHED_MELODIES = 256, 16
+CPU_CACHE_GB = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +76,14 @@ class LanguageModel:
         Raises a CheckpointError, or NoRoom where not even one slot fits the budget.
         """
         dtype = "float32" if device == "cpu" else settings.precision
-        lm = load_language_model(
-            source,
-            device=device,
-            dtype=dtype,
-            text_encoder=text_encoder,
-            stem_separation=stem_separation,
-        )
+        with fence.within(device, settings.gpu_share):
+            lm = load_language_model(
+                source,
+                device=device,
+                dtype=dtype,
+                text_encoder=text_encoder,
+                stem_separation=stem_separation,
+            )
         pace = {"frame_rate": frame_rate, "stride_seconds": stride_seconds}
         return cls(lm, settings, **pace, take=True)
 
@@ -92,12 +95,29 @@ class LanguageModel:
             prefix = chroma.chroma_len + settings.max_text_tokens
         positions = prefix + self._windowing.max_frames + max(self._windowing.delays) + 1
         each = slot_bytes(self._lm, positions, settings.max_text_tokens, settings.precision)
-        slots = min(settings.max_slots, int(settings.cache_gb * 1e9 / each))
-        figures = f"a slot takes {each / 1e6:.1f} MB of cache, the budget is {settings.cache_gb} GB"
+        budget, origin = self._budget_gb(settings)
+        slots = min(settings.max_slots, int(budget * 1e9 / each))
+        figures = f"a slot takes {each / 1e6:.1f} MB of cache, the budget is {origin}"
         if slots < 1:
-            raise NoRoom(f"{figures}: raise cache_gb to {each / 1e9:.2f} or more")
+            raise NoRoom(f"{figures}: raise it to {each / 1e9:.2f} GB or more")
         logger.info("%s: %d slots", figures, slots)
         return replace(settings, max_slots=slots, max_positions=positions)
+
+    def _budget_gb(self, settings: EngineSettings) -> tuple[float, str]:
+        """Return what caches may take, and where that comes from.
+
+        Raises NoRoom where the weights and the caches that are asked for are more than the share.
+        """
+        asked = settings.cache_gb
+        if next(self._lm.parameters()).device.type != "cuda":
+            budget = CPU_CACHE_GB if asked is None else asked
+            return budget, f"{budget:g} GB (cache_gb)"
+        left, share = fence.left_gb(settings.gpu_share), fence.described(settings.gpu_share)
+        figures = f"{share}, the weights take {fence.weights_gb():.1f} GB and leave {left:.1f} GB"
+        if asked is not None and asked > left:
+            raise NoRoom(f"{figures}, cache_gb is {asked:g}: lower it, or raise num_gpus")
+        budget = left if asked is None else asked
+        return budget, f"{budget:.1f} GB ({figures})"
 
     def _text_conditions(self, text: str) -> Conditions:
         """Encode a text; some milliseconds to seconds, so not on the event loop."""

@@ -1,4 +1,4 @@
-"""One Ray cluster for the session, with a GPU that is not there, and the shipped application."""
+"""One Ray cluster for the session, with two GPUs that are not there, and our application."""
 
 import copy
 from collections.abc import Iterator
@@ -112,7 +112,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> 
             address="local",
             namespace="serve",
             num_cpus=4,
-            num_gpus=1,
+            num_gpus=2,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",

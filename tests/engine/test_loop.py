@@ -1,7 +1,7 @@
 """The engine's thread: streams, cancellation, failures, seeds, resuming, limits."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from bundles.tiny import recipe
-from engine.cache import slot_bytes
+from engine.cache import Segment, slot_bytes
 from engine.checkpoints import load_language_model
 from engine.engine import EngineSettings
 from engine.errors import CheckpointMismatch, GenerationFailed, InvalidRequest, NoRoom
@@ -25,6 +25,7 @@ from tests.conftest import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = GenerationParams("calm piano", frames=40, seed=7)
+LONGER = replace(PARAMS, frames=120)
 
 
 @pytest.fixture
@@ -171,6 +172,36 @@ async def test_a_failing_step_ends_its_requests_and_nothing_else(
     np.testing.assert_array_equal(await generate(model), expected)
 
 
+async def test_memory_that_runs_out_ends_who_came_last_and_shrinks(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+):
+    engine = model.loop.engine
+    slots, forward = engine.scheduler.slots.number, engine.decoder.forward
+    expected = await generate(model, LONGER)
+
+    def of_two(inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+        if len(segments) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(inputs, segments)
+
+    monkeypatch.setattr(engine.decoder, "forward", of_two)
+    first, second = (asyncio.ensure_future(generate(model, LONGER)) for _ in range(2))
+    while len(engine.scheduler.running) < 2:
+        await asyncio.sleep(0.001)
+    with pytest.raises(GenerationFailed, match="memory ran out"):
+        await generate(model, LONGER)
+    for made in await asyncio.gather(first, second):
+        np.testing.assert_array_equal(made, expected)
+    assert engine.scheduler.slots.number == slots - 1
+    await until_idle(model)
+    while engine.scheduler.slots.number > 2:
+        await asyncio.gather(
+            *(generate(model, LONGER) for _ in range(slots)), return_exceptions=True
+        )
+    again = await asyncio.gather(*(generate(model, LONGER) for _ in range(5)))
+    assert all(np.array_equal(made, expected) for made in again), "they wait for the two left"
+
+
 @pytest.mark.slow
 async def test_a_failing_replacement_ends_its_request_alone(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
@@ -281,5 +312,8 @@ def test_slots_follow_from_the_budget(checkpoints: Checkpoints):
 
     assert slots(3.5 * each / 1e9) == 3
     assert slots(1.0) == 10
-    with pytest.raises(NoRoom, match=r"a slot takes 6\.3 MB of cache, the budget is 0\.001 GB"):
+    with pytest.raises(
+        NoRoom,
+        match=r"a slot takes 6\.3 MB of cache, the budget is 0\.001 GB .* raise it to 0\.01 GB",
+    ):
         slots(0.001)
