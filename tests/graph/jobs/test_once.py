@@ -24,6 +24,8 @@ async def test_a_retry_gets_the_same_bytes(working: Working):
     assert again.headers["x-seed"] == first.headers["x-seed"]
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
+    assert "server-timing" in first.headers
+    assert "server-timing" not in again.headers
     assert len(working.music.seen) == 1
     other = await working.http.post(PATH, json=BODY, headers={"idempotency-key": "order 2"})
     assert other.headers["x-seed"] != first.headers["x-seed"]
