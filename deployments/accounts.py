@@ -42,6 +42,17 @@ class Charge:
     weight: float
     model: str
     row_seconds: float
+    clips: int = 1
+    """That take a slot each."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a request may wait for its model."""
+
+    max_wait_s: float
+    slots: int = 0
+    """So many clips start at once, whatever the model's speed has been; 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +166,13 @@ class Accounts:
         return self._books.ingresses.keys()
 
     def admit(
-        self, ingress: str, number: str, charge: Charge, share: Share, max_wait_s: float
+        self, ingress: str, number: str, charge: Charge, share: Share, limits: Patience
     ) -> Verdict:
         """Let a request in and charge it, or say why not and how long to wait."""
         now = self._advance()
         charges = self._of(ingress, now).charges
         charges.pop(number, None)  # a beat may have brought it before it was let in
-        verdict = self._by_key(charge, share) or self._by_backlog(charge, max_wait_s)
+        verdict = self._by_key(charge, share) or self._by_backlog(charge, limits)
         if verdict.admitted and (missing := self._take(share, now)):
             verdict = Verdict("rate", missing)
         if verdict.admitted:
@@ -212,14 +223,16 @@ class Accounts:
         over = min(own, own + charge.row_seconds - share.row_seconds)
         return Verdict("key", over / self._speed(charge.model)) if over > 0 else None
 
-    def _by_backlog(self, charge: Charge, max_wait_s: float) -> Verdict:
-        """Let in what starts within `max_wait_s`; beyond that, who has less than its share."""
+    def _by_backlog(self, charge: Charge, limits: Patience) -> Verdict:
+        """Let in what starts at once, or within `max_wait_s`; then, who has less than its share."""
         of_model = [c for c in self._charges() if c.model == charge.model]
+        if sum(c.clips for c in of_model) + charge.clips <= limits.slots:
+            return Verdict(None, 0.0)
         total = sum(c.row_seconds for c in of_model)
         own = sum(c.row_seconds for c in of_model if c.key == charge.key)
         weights = {c.key: c.weight for c in (*of_model, charge)}
         speed = self._speed(charge.model)
-        limit = speed * max_wait_s
+        limit = speed * limits.max_wait_s
         fair = limit * charge.weight / sum(weights.values())
         if total <= limit or own <= fair:
             return Verdict(None, total / speed)

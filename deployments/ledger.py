@@ -5,7 +5,7 @@ from typing import Any
 
 from ray import serve
 
-from deployments.accounts import Accounts, Charge, Share, Snapshot, Verdict
+from deployments.accounts import Accounts, Charge, Patience, Share, Snapshot, Verdict
 from deployments.joins import Joins
 from deployments.kept import Kept
 from deployments.settings import NoTunables, RedisServer
@@ -31,10 +31,10 @@ class Ledger:
         NoTunables.model_validate(user_config)
 
     async def admit(
-        self, ingress: str, number: str, charge: Charge, share: Share, max_wait_s: float
+        self, ingress: str, number: str, charge: Charge, share: Share, limits: Patience
     ) -> Verdict:
         """Let a request in and charge it, or say why not and how long to wait."""
-        return self._accounts.admit(ingress, number, charge, share, max_wait_s)
+        return self._accounts.admit(ingress, number, charge, share, limits)
 
     async def settle(self, ingress: str, number: str, done: bool) -> None:
         """End a charge."""

@@ -150,6 +150,11 @@ class TokenModelSettings(ModelSettings):
     text_encoder: str | None = None
     """A hub id or folder of T5, instead of the one that the checkpoint names."""
 
+    @property
+    def least_slots(self) -> int:
+        """Clips that can be decoded at once, by the fewest replicas."""
+        return self.engine.max_slots * self.least_replicas
+
     def options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""
         slots = self.engine.max_slots

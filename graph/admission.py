@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
-from deployments.accounts import Charge, Share, Verdict
+from deployments.accounts import Charge, Patience, Share, Verdict
 from deployments.tracing import span
 from graph.errors import ApiError
 from graph.ledger_client import BEAT_S, LedgerClient
@@ -29,18 +29,20 @@ class Admission:
 
     @asynccontextmanager
     async def charged(
-        self, share: Share, model: str, row_seconds: float, max_wait_s: float | None = None
+        self, share: Share, charge: Charge, slots: int = 0, max_wait_s: float | None = None
     ) -> AsyncIterator[None]:
         """Hold a charge. Raises ApiError 429 where the request is not let in.
 
-        `max_wait_s` is what others may have the request wait for, by default the limits'.
+        So many clips start at once, where the model has slots. `max_wait_s` is what others may have
+        the request wait for, by default the limits'.
         """
-        charge = Charge(share.name, share.weight, model, row_seconds)
+        limits, model, row_seconds = self._limits(), charge.model, charge.row_seconds
+        patience = Patience(max_wait_s or limits.max_wait_s, slots)
         number, admitted, done = uuid4().hex, False, False
         self._ledger.open[number] = charge
         try:
             with span("admission", {"audiocraft.row_seconds": row_seconds}) as asked:
-                verdict = await self._ask(number, charge, share, max_wait_s)
+                verdict = await self._ask(number, charge, share, patience)
                 asked.set_attribute("audiocraft.verdict", verdict.refused_for or "admitted")
             self._metrics.priced(model, verdict.refused_for or "admitted", row_seconds)
             if verdict.refused_for:
@@ -57,12 +59,10 @@ class Admission:
                 ended = self._ledger.methods.settle, self._ledger.name, number, done
                 self._ledger.later(self._ledger.tell(*ended))
 
-    async def _ask(
-        self, number: str, charge: Charge, share: Share, max_wait_s: float | None
-    ) -> Verdict:
+    async def _ask(self, number: str, charge: Charge, share: Share, patience: Patience) -> Verdict:
         """Ask the ledger; where it is out of reach, hold to this replica's own cap."""
         limits, ledger = self._limits(), self._ledger
-        told = ledger.name, number, charge, share, max_wait_s or limits.max_wait_s
+        told = ledger.name, number, charge, share, patience
         verdict: Verdict | None = await ledger.tell(ledger.methods.admit, *told)
         if verdict:
             return verdict

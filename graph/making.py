@@ -60,9 +60,13 @@ async def charged_made(service: Service, order: Order) -> Answer:
         return await made(service, order)
 
 
-def charged(service: Service, order: Order) -> AbstractAsyncContextManager[None]:
+def charged(
+    service: Service, order: Order, max_wait_s: float | None = None
+) -> AbstractAsyncContextManager[None]:
     """Hold an order's charge. Raises ApiError 429 where it is not let in."""
-    return service.admission.charged(order.share, order.voice.model.name, order.row_seconds)
+    return service.admission.charged(
+        order.share, order.charge, order.voice.model.least_slots, max_wait_s
+    )
 
 
 async def _clip(service: Service, order: Order, number: int, told: Told | None) -> Clip:

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from deployments.accounts import Share
+from deployments.accounts import Charge, Share
 from engine.params import GenerationParams
 from graph.audio.output import Output
 from graph.audio.tags import AI_GENERATED, COMPOSITE, Tags
@@ -38,6 +38,12 @@ class Order:
         """Its price: seconds of audio to make, by the rows that each step takes."""
         rate = self.voice.codec.frame_rate
         return sum(_rows(c.params) * _frames_to_make(c.params) / rate for c in self.clips)
+
+    @property
+    def charge(self) -> Charge:
+        """What its share owes for it while it lasts."""
+        model, share = self.voice.model.name, self.share
+        return Charge(share.name, share.weight, model, self.row_seconds, len(self.clips))
 
     def key(self) -> str:
         """Return a hash of what makes its answer, uploads too: not for the event loop.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from deployments.accounts import Charge
 from graph.admission import Admission
 from graph.audio.credentials import Signer
 from graph.cache import Cache
@@ -53,7 +54,8 @@ class Service:
         Raises ApiError 429 where it is not let in.
         """
         request.state.model = model
-        return self.admission.charged(request.state.share, model, seconds)
+        share = request.state.share
+        return self.admission.charged(share, Charge(share.name, share.weight, model, seconds))
 
 
 def _service(request: Request) -> Service:

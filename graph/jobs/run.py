@@ -9,7 +9,7 @@ from graph.cache import Answer
 from graph.errors import ApiError, told
 from graph.jobs.job import Job, KeptAnswer
 from graph.keys import share_named
-from graph.making import made
+from graph.making import charged, made
 from graph.order import Order
 from graph.ordering import ordered
 from graph.pipeline import Progress
@@ -56,8 +56,7 @@ class Run:
             raise ApiError(500, "generation_failed", message)
         share = share_named(self._job.owner, self._service.limits.keys)
         order = await self._order(share)
-        model = order.voice.model.name
-        async with self._service.admission.charged(share, model, order.row_seconds, PATIENCE_S):
+        async with charged(self._service, order, PATIENCE_S):
             begun = {"started": time.time(), "attempts": self._job.attempts + 1, "progress": 0.0}
             if await self._change(status="running", **begun) and (answer := await self._run(order)):
                 await self._keep(answer)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployments.accounts import ASSUMED_SPEED, LEASE_S, Accounts, Charge, Share
+from deployments.accounts import ASSUMED_SPEED, LEASE_S, Accounts, Charge, Patience, Share
 
 MAX_WAIT_S = 10.0
 
@@ -22,12 +22,13 @@ class Desk:
         self.clock = Clock()
         self.accounts = Accounts(self.clock)
         self.asked = 0
+        self.patience = Patience(MAX_WAIT_S)
 
     def ask(self, key: str | Share = "a", price: float = 4.0, ingress: str = "i"):
         share = key if isinstance(key, Share) else Share(key)
         self.asked += 1
         charge = Charge(share.name, share.weight, "music", price)
-        return self.accounts.admit(ingress, str(self.asked), charge, share, MAX_WAIT_S)
+        return self.accounts.admit(ingress, str(self.asked), charge, share, self.patience)
 
 
 @pytest.fixture
@@ -53,6 +54,14 @@ def test_a_busy_model_refuses_and_says_when_to_come_again(desk: Desk):
     verdict = desk.ask()
     assert verdict.refused_for == "busy"
     assert verdict.wait_s == pytest.approx(4 / ASSUMED_SPEED)
+
+
+def test_who_finds_a_slot_is_let_in_however_slow_the_model_was(desk: Desk):
+    desk.patience = Patience(MAX_WAIT_S, slots=30)
+    admitted = [desk.ask().admitted for _ in range(32)]
+    assert admitted == [True] * 30 + [False] * 2, "the backlog is far beyond its limit by then"
+    desk.patience = Patience(MAX_WAIT_S, slots=1000)
+    assert desk.ask().admitted
 
 
 def test_the_time_that_a_refusal_says_is_true(desk: Desk):

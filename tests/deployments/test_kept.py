@@ -8,7 +8,7 @@ import pytest
 from coredis import Redis
 
 from deployments import kept
-from deployments.accounts import LEASE_S, Accounts, Charge, Share
+from deployments.accounts import LEASE_S, Accounts, Charge, Patience, Share
 from deployments.kept import KEY, Kept
 from deployments.settings import RedisServer as Settings
 from tests.redis_server import RedisServer
@@ -40,16 +40,18 @@ async def test_the_next_ledger_knows_what_the_last_one_knew(redis_server: RedisS
     now = 100.0
     first, second = Accounts(lambda: now), Accounts(lambda: now + 5000)  # another machine's clock
     async with keeping(redis_server, first):
-        assert first.admit("i", "1", Charge("a", 1.0, "sound", 90.0), Share("a"), 60).admitted
+        assert first.admit(
+            "i", "1", Charge("a", 1.0, "sound", 90.0), Share("a"), Patience(60)
+        ).admitted
         now += 10
         first.settle("i", "1", done=True)
-        assert first.admit("i", "2", CHARGE, RATED, 60).admitted
+        assert first.admit("i", "2", CHARGE, RATED, Patience(60)).admitted
         await until_async(lambda: holds(redis_server, b'"2"'))
     async with keeping(redis_server, second):
         assert second.backlog() == {"music": 60}
         assert second.speeds() == first.speeds()
         assert second.speeds()["sound"] > 2
-        assert second.admit("i", "3", CHARGE, RATED, 60).refused_for == "rate"
+        assert second.admit("i", "3", CHARGE, RATED, Patience(60)).refused_for == "rate"
         now += LEASE_S + 1
         assert second.backlog() == {}, "of an ingress that has gone meanwhile"
 
@@ -65,7 +67,7 @@ async def test_redis_may_go_and_come_back(
     accounts = Accounts()
     async with keeping(redis_server, accounts):
         redis_server.kill()
-        assert accounts.admit("i", "1", CHARGE, Share("a"), 60).admitted
+        assert accounts.admit("i", "1", CHARGE, Share("a"), Patience(60)).admitted
 
         async def said() -> bool:
             return "in memory alone" in caplog.text
@@ -96,6 +98,6 @@ async def test_without_redis_it_begins_with_nothing(
     accounts = Accounts()
     async with keeping(redis_server, accounts):
         assert "does not answer" in caplog.text
-        accounts.admit("i", "1", CHARGE, Share("a"), 60)
+        accounts.admit("i", "1", CHARGE, Share("a"), Patience(60))
         redis_server.start()
         await until_async(lambda: holds(redis_server, b'"music"'))

@@ -124,7 +124,9 @@ async def test_a_request_that_fails_is_not_charged_on(served: Served, ledger: Lo
 
 async def test_more_than_can_start_soon_is_refused(served: Served):
     served.service.limits = Limits(max_wait_s=1)
-    async with served.service.admission.charged(EVERYONE, "music", 100):
+    async with served.service.admission.charged(
+        EVERYONE, Charge("everyone", 1.0, "music", 100, 99)
+    ):
         response = await served.http.post(PATH, json={"prompt": "a", "duration": 2})
     assert response.status_code == 429
     assert response.json()["error"]["code"] == "overloaded"
@@ -138,7 +140,9 @@ async def test_without_the_ledger_a_local_cap_holds(served: Served, ledger: Loca
     served.service.limits = Limits(local_row_seconds=10)
     body = {"prompt": "a", "duration": 2}
     assert (await served.http.post(PATH, json=body)).status_code == 200
-    async with served.service.admission.charged(EVERYONE, "music", 100):
+    async with served.service.admission.charged(
+        EVERYONE, Charge("everyone", 1.0, "music", 100, 99)
+    ):
         assert (await served.http.post(PATH, json=body)).status_code == 429
     assert (await served.http.post(PATH, json=body)).status_code == 200
 

@@ -12,6 +12,7 @@ import soundfile
 from ray.serve.context import _get_serve_request_context
 from ray.serve.exceptions import DeploymentUnavailableError
 
+from deployments.accounts import Charge
 from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph import codes_file
@@ -375,7 +376,9 @@ async def test_jobs_wait_while_others_are_busy(working: Working):
     refused: list[str] = []
     told = working.service.metrics.priced
     working.service.metrics.priced = lambda *args: (refused.append(args[1]), told(*args))
-    async with working.service.admission.charged(EVERYONE, "music", 1000.0):
+    async with working.service.admission.charged(
+        EVERYONE, Charge("everyone", 1.0, "music", 1000.0, 99)
+    ):
         job = await made(working)
         await until_async(lambda: _refused(refused))
         assert (await working.look(job["id"]))["status"] == "queued"
