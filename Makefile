@@ -9,13 +9,17 @@ UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 SLOW := requirements.lock Makefile $(shell find bundles engine tests/bundles -name "*.py" | sort)
 PACKAGES := engine deployments graph bundles benchmarks tests
 
-.PHONY: serve test test-slow parity check unit lint format types lock test-deps clean
+.PHONY: serve test test-faults test-slow parity check unit lint format types lock test-deps clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/python -m graph.launch $(CONFIG) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not training"
+	$(BIN)/python -m pytest -m "not faults and not training"
+
+# Kills, stops and fills what a cluster of its own stands on, with requests under way.
+test-faults: $(VENV)/.installed
+	$(BIN)/python -m pytest -m faults
 
 # Passed once, it passes until what it runs changes.
 test-slow: $(VENV)/.installed
@@ -25,7 +29,7 @@ test-slow: $(VENV)/.installed
 
 # What the tests see of the distance to AudioCraft, as docs/parity.md's table.
 parity: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not cluster and not training" --parity docs/parity.md tests/engine tests/graph
+	$(BIN)/python -m pytest -m "not cluster and not faults and not training" --parity docs/parity.md tests/engine tests/graph
 
 check: lint types unit
 
@@ -37,7 +41,7 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not cluster and not slow and not training"
+	$(BIN)/python -m pytest -m "not cluster and not faults and not slow and not training"
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format $(PACKAGES)

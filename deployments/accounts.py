@@ -166,13 +166,13 @@ class Accounts:
         return self._books.ingresses.keys()
 
     def admit(
-        self, ingress: str, number: str, charge: Charge, share: Share, limits: Patience
+        self, ingress: str, number: str, charge: Charge, share: Share, patience: Patience
     ) -> Verdict:
         """Let a request in and charge it, or say why not and how long to wait."""
         now = self._advance()
         charges = self._of(ingress, now).charges
         charges.pop(number, None)  # a beat may have brought it before it was let in
-        verdict = self._by_key(charge, share) or self._by_backlog(charge, limits)
+        verdict = self._by_key(charge, share) or self._by_backlog(charge, patience)
         if verdict.admitted and (missing := self._take(share, now)):
             verdict = Verdict("rate", missing)
         if verdict.admitted:
@@ -208,8 +208,9 @@ class Accounts:
 
     def snapshot(self) -> Snapshot:
         """Return this moment's."""
+        row_seconds = self.backlog()  # first: it lets go of ingresses that are gone
         requests = Counter(charge.model for charge in self._charges())
-        return Snapshot(self.backlog(), dict(requests), self.speeds())
+        return Snapshot(row_seconds, dict(requests), self.speeds())
 
     def speeds(self) -> dict[str, float]:
         """Return row-seconds a second, by model, of those that have worked."""
@@ -223,16 +224,16 @@ class Accounts:
         over = min(own, own + charge.row_seconds - share.row_seconds)
         return Verdict("key", over / self._speed(charge.model)) if over > 0 else None
 
-    def _by_backlog(self, charge: Charge, limits: Patience) -> Verdict:
+    def _by_backlog(self, charge: Charge, patience: Patience) -> Verdict:
         """Let in what starts at once, or within `max_wait_s`; then, who has less than its share."""
         of_model = [c for c in self._charges() if c.model == charge.model]
-        if sum(c.clips for c in of_model) + charge.clips <= limits.slots:
+        if sum(c.clips for c in of_model) + charge.clips <= patience.slots:
             return Verdict(None, 0.0)
         total = sum(c.row_seconds for c in of_model)
         own = sum(c.row_seconds for c in of_model if c.key == charge.key)
         weights = {c.key: c.weight for c in (*of_model, charge)}
         speed = self._speed(charge.model)
-        limit = speed * limits.max_wait_s
+        limit = speed * patience.max_wait_s
         fair = limit * charge.weight / sum(weights.values())
         if total <= limit or own <= fair:
             return Verdict(None, total / speed)

@@ -24,17 +24,18 @@ class Ledger:
     async def __init__(self, redis: RedisServer | None) -> None:  # type: ignore[misc]  # by Serve
         self._accounts, self._joins = Accounts(), Joins()
         if redis:
-            await Kept(redis, self._accounts).begin()
+            self._kept = Kept(redis, self._accounts)  # asyncio itself would not keep its task
+            await self._kept.begin()
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new tunables. Raises ValidationError on an unknown key."""
         NoTunables.model_validate(user_config)
 
     async def admit(
-        self, ingress: str, number: str, charge: Charge, share: Share, limits: Patience
+        self, ingress: str, number: str, charge: Charge, share: Share, patience: Patience
     ) -> Verdict:
         """Let a request in and charge it, or say why not and how long to wait."""
-        return self._accounts.admit(ingress, number, charge, share, limits)
+        return self._accounts.admit(ingress, number, charge, share, patience)
 
     async def settle(self, ingress: str, number: str, done: bool) -> None:
         """End a charge."""

@@ -38,6 +38,10 @@ AT_ONCE = {
 """Serve hands on what replicas say each second, and does at once what the policy decides."""
 
 
+HEALTH = {"health_check_period_s": 5.0, "health_check_timeout_s": 10.0}
+"""A replica that does not answer three of Serve's checks in a row is ended: 30 to 45 s."""
+
+
 class Autoscaling(StrictModel):
     """Bounds between which a deployment scales, by its work; see `deployments.autoscaling`."""
 
@@ -87,6 +91,7 @@ class Placement(StrictModel):
         options: dict[str, Any] = {
             "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus},
             "graceful_shutdown_timeout_s": self.grace_s,
+            **HEALTH,
             "max_surge_percent": 100,  # of an update: the new ones first, then the old ones go
         }
         if isinstance(self.replicas, Autoscaling):

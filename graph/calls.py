@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from opentelemetry.context import attach, get_current
 from opentelemetry.trace import SpanKind, use_span
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError
 from ray.serve.context import _get_serve_request_context, _serve_request_context
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
@@ -21,7 +21,13 @@ from engine.errors import EngineError
 from graph.errors import ApiError
 
 T = TypeVar("T")
-UNREACHABLE = (BackPressureError, DeploymentUnavailableError, RayActorError)
+UNREACHABLE = (BackPressureError, DeploymentUnavailableError)
+LOST = (RayActorError, NodeDiedError, ObjectLostError)
+"""A replica's process has ended, or its node; or what it returned went with the node."""
+
+
+class ReplicaLost(ApiError):
+    """The replica that a call was made on is no more; whatever it did is lost."""
 
 
 class Method(Protocol):
@@ -34,7 +40,7 @@ class Method(Protocol):
 async def call(method: Method, *args: Any) -> Any:
     """Call a deployment; its own typed errors come back as they were raised there.
 
-    Raises ApiError 503 where no replica can answer.
+    Raises ApiError 503 where no replica can answer, ReplicaLost where one is lost meanwhile.
     """
     with _own_errors():
         return await method.remote(*args, **carried())
@@ -62,9 +68,10 @@ def _own_errors() -> Iterator[None]:
         if isinstance(error.cause, EngineError):
             raise error.cause from error
         raise
-    except UNREACHABLE as error:
+    except (*UNREACHABLE, *LOST) as error:
         message = "a model behind this request cannot be reached now; try again"
-        raise ApiError(503, "model_unavailable", message) from error
+        kind = ReplicaLost if isinstance(error, LOST) else ApiError
+        raise kind(503, "model_unavailable", message) from error
 
 
 async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -20,6 +20,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = '{"text": "calm piano over soft strings", "duration": 5}'
 POLL_S = 0.2
+SERVE_ENVIRONMENT = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "graph.connections.install",
+    # Seconds; one that was killed is missed at its next check: 10 by default.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    # One that hangs would otherwise be waited for like one that finishes its work: `grace_s`.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+}
+"""What Serve's proxy and controller read, on whichever node they are."""
 
 
 class LaunchError(Exception):
@@ -92,7 +100,7 @@ def set_environment() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "graph.connections.install"
+    os.environ |= SERVE_ENVIRONMENT
     os.environ.pop("RAY_ADDRESS", None)
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

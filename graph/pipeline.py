@@ -28,6 +28,7 @@ from engine.params import (
     Waveform,
 )
 from graph.calls import call, last, stream, together
+from graph.recovery import call_again, resumed, stream_again
 from graph.registry import Registry
 from graph.settings import MEDIA, Limits
 
@@ -152,7 +153,7 @@ class Pipeline:
             async for codes in chunks:
                 done += codes.frames
                 piece = CodesPiece(codes, state, done == params.frames)
-                made: AudioPiece = await call(self._handles[codec.name].decode, piece)
+                made: AudioPiece = await call_again(self._handles[codec.name].decode, piece)
                 state = made.state
                 fresh = made.audio.array()[:, skipped:]
                 skipped -= made.audio.samples - fresh.shape[1]
@@ -180,14 +181,14 @@ class Pipeline:
         """Yield what the model makes, in chunks."""
         sizes = [int(seconds * model.frame_rate) for seconds in (CHUNK_S, first_s)]
         handle = self._handles[model.name].options(stream=True)
-        return stream(handle.generate, params, *sizes)
+        return resumed(lambda rest: stream(handle.generate, rest, *sizes), params)
 
     def diffuse(
         self, model: DiffusionSettings, params: DiffusionParams
     ) -> AsyncGenerator[Diffusing, None]:
         """Codes to audio by diffusion. Raises InvalidRequest where they do not fit."""
         handle = self._handles[model.name].options(stream=True)
-        return stream(handle.generate, params)
+        return stream_again(handle.generate, params)
 
     async def diffused(self, model: DiffusionSettings, params: DiffusionParams) -> Waveform:
         """Return only the audio of `diffuse`."""
@@ -203,7 +204,7 @@ class Pipeline:
         for start, end in spans(audio.samples, size):
             piece = Waveform.pack(samples[:, start:end], info.sample_rate)
             ended = end == audio.samples
-            made: CodesPiece = await call(codec.encode, AudioPiece(piece, state, ended))
+            made: CodesPiece = await call_again(codec.encode, AudioPiece(piece, state, ended))
             parts.append(made.codes.array())
             state = made.state
         return Codes.join(parts)
@@ -215,7 +216,7 @@ class Pipeline:
         parts, state = [], b""
         for start, end in spans(codes.frames, size):
             piece = Codes.pack(frames[:, start:end])
-            made: AudioPiece = await call(
+            made: AudioPiece = await call_again(
                 codec.decode, CodesPiece(piece, state, end == codes.frames)
             )
             parts.append(made.audio.array())
@@ -226,19 +227,19 @@ class Pipeline:
         self, model: DiscriminatorsSettings, data: bytes, limits: Limits
     ) -> Waveform:
         """An uploaded file to samples, as discriminators take them. Raises InvalidAudio."""
-        info: DiscriminatorsInfo = await call(self._handles[model.name].info)
+        info: DiscriminatorsInfo = await call_again(self._handles[model.name].info)
         return await self.read(data, limits, info.sample_rate, info.channels)
 
     async def analyze(self, model: DiscriminatorsSettings, audio: Waveform) -> Analysis:
         """Say what the discriminators say of audio, window by window."""
         discriminators = self._handles[model.name]
-        info: DiscriminatorsInfo = await call(discriminators.info)
+        info: DiscriminatorsInfo = await call_again(discriminators.info)
         samples, size = audio.array(), int(WINDOW_S * info.sample_rate)
         windows = [
             Waveform.pack(samples[:, start:end], info.sample_rate)
             for start, end in spans(audio.samples, size)
         ]
-        scored = await together(call(discriminators.analyze, one) for one in windows)
+        scored = await together(call_again(discriminators.analyze, one) for one in windows)
         return combine(scored, info)
 
     async def read_for(

@@ -13,8 +13,9 @@ from deployments.settings import (
     TokenModelSettings,
 )
 from engine.params import CodecInfo, LanguageModelInfo
-from graph.calls import call, together
+from graph.calls import together
 from graph.errors import ApiError
+from graph.recovery import call_again
 
 Model = TypeVar("Model", bound=ModelSettings)
 
@@ -69,7 +70,8 @@ class Registry:
         """Return what the model and its codec can do. Raises ApiError 500 where they don't fit."""
         if model.name not in self._voices:
             language_model, codec = await asyncio.gather(
-                call(self.handles[model.name].info), call(self.handles[model.codec].info)
+                call_again(self.handles[model.name].info),
+                call_again(self.handles[model.codec].info),
             )
             voice = Voice(model, language_model, codec)
             if problem := voice.mismatch():
@@ -109,5 +111,5 @@ class Registry:
     async def codec(self, model: EnCodecSettings | DiffusionSettings) -> CodecInfo:
         """Return what codes a model has, and of what audio."""
         if model.name not in self._codecs:
-            self._codecs[model.name] = await call(self.handles[model.name].info)
+            self._codecs[model.name] = await call_again(self.handles[model.name].info)
         return self._codecs[model.name]

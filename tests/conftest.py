@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from graph.launch import SERVE_ENVIRONMENT
 from tests.parity import Parity
 from tests.redis_server import RedisServer
 from tests.spans import Recorded
@@ -19,7 +20,7 @@ os.environ |= {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "graph.connections.install",
+    **SERVE_ENVIRONMENT,
     "RAY_SERVE_EVENT_LOOP_MONITORING_INTERVAL_S": "0.5",
     "RAY_metrics_report_interval_ms": "500",
     "OMP_NUM_THREADS": "1",  # small models: more threads only wait for each other

@@ -20,25 +20,27 @@ ROWS = 2
 MOST = 10_000
 
 
-def context(seen: Seen, config: AutoscalingConfig, **more: Any) -> AutoscalingContext:
-    """Return what Serve tells a policy."""
+def context(
+    config: AutoscalingConfig, running: int, target: int, **more: Any
+) -> AutoscalingContext:
+    """Return what Serve tells a policy of a deployment with so many replicas."""
     given = {
         "deployment_id": None,
         "deployment_name": "music",
         "app_name": "audiocraft",
-        "current_num_replicas": len(seen.running),
-        "target_num_replicas": seen.target,
+        "current_num_replicas": running,
+        "target_num_replicas": target,
         "running_replicas": [],
         "total_num_requests": 0.0,
         "total_queued_requests": 0.0,
         "aggregated_metrics": {},
         "raw_metrics": {},
-        "capacity_adjusted_min_replicas": 1,
+        "capacity_adjusted_min_replicas": 0,
         "capacity_adjusted_max_replicas": MOST,
         "policy_state": {},
         "last_scale_up_time": None,
         "last_scale_down_time": None,
-        "current_time": seen.now,
+        "current_time": None,
         "config": config,
     }
     return AutoscalingContext(**given | more)
@@ -84,7 +86,13 @@ class Ours:
         report = asdict(Report(occupied, 0.0, speed, ROWS * seen.seconds))
         metrics = {name: dict.fromkeys(range(number), value) for name, value in report.items()}
         waiting = self._waiting.of(seen.now, seen.waiting)
-        ctx = context(seen, self._config, aggregated_metrics=metrics, total_queued_requests=waiting)
+        ctx = context(
+            self._config,
+            len(seen.running),
+            seen.target,
+            aggregated_metrics=metrics,
+            total_queued_requests=waiting,
+        )
         return int(max(serves._apply_autoscaling_config(self._policy)(ctx)[0], 1))
 
 
@@ -102,7 +110,13 @@ class Serves:
     def __call__(self, seen: Seen) -> int:
         """Decide as Serve does by default."""
         ongoing = self._ongoing.of(seen.now, sum(seen.running) + seen.waiting)
-        ctx = context(seen, self._config, total_num_requests=ongoing, policy_state=self._state)
+        ctx = context(
+            self._config,
+            len(seen.running),
+            seen.target,
+            total_num_requests=ongoing,
+            policy_state=self._state,
+        )
         with patch.object(serves, "time", SimpleNamespace(time=lambda: seen.now)):
             wanted, self._state = self._decide(ctx)
         return int(max(math.ceil(wanted), 1))

@@ -1,8 +1,11 @@
 """What jobs take and give, as files: any store that fsspec knows, such as a folder or a bucket."""
 
 import asyncio
+from contextlib import suppress
 
 import fsspec
+
+from graph.errors import ApiError
 
 
 class Files:
@@ -12,13 +15,23 @@ class Files:
         self._system, self._root = fsspec.core.url_to_fs(url)
 
     async def put(self, job: str, name: str, data: bytes) -> None:
-        """Write a file."""
+        """Write a file, whole or not at all. Raises ApiError 503 where it cannot be written."""
+        path = f"{self._root}/{job}/{name}"
 
         def write() -> None:
-            self._system.makedirs(f"{self._root}/{job}", exist_ok=True)
-            self._system.pipe_file(f"{self._root}/{job}/{name}", data)
+            try:
+                self._system.makedirs(f"{self._root}/{job}", exist_ok=True)
+                self._system.pipe_file(path, data)
+            except OSError:
+                with suppress(OSError):
+                    self._system.rm_file(path)
+                raise
 
-        await asyncio.to_thread(write)
+        try:
+            await asyncio.to_thread(write)
+        except OSError as error:
+            message = "what keeps results is full or cannot be reached; try again"
+            raise ApiError(503, "results_unavailable", message) from error
 
     async def get(self, job: str, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""

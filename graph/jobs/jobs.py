@@ -135,9 +135,16 @@ class Jobs:
         await self.store.forget(name)
 
     async def sweep(self) -> None:
-        """Delete what has expired."""
+        """Delete what has expired; but a job that has not ended goes on, whatever the clock says.
+
+        It is queued, should it not be: who accepted it may have died before it was.
+        """
         for name in await self.store.expired():
-            await self.forget(name)
+            job = await self.load(name) if name.startswith("job_") else None
+            if job is None or job.has_ended:
+                await self.forget(name)
+            else:
+                await self.store.put(job.work)
 
 
 def _place(job: Job, position: int, ahead: float, speeds: Mapping[str, float]) -> Place:

@@ -134,7 +134,9 @@ class RedisStore:
             await self._redis.zrem(WAITING, [text])
             work = Work(**json.loads(text))
             again = await _unless(leaving, handle(work, registered.context.tries))
-            if again is not None:
+            if again is None:
+                await self._redis.zrem(WAITING, [text])  # it may have been put once more
+            else:
                 if work.kind == "job":
                     await self._redis.zadd(WAITING, {text: work.since})
                 raise StreaqRetry(delay=timedelta(seconds=again))

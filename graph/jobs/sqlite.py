@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from graph.errors import ApiError
 from graph.jobs.store import Handler, Work
 
 LEASE_S = 15.0
@@ -26,6 +27,9 @@ create table if not exists work (
 create index if not exists by_age on work (since);
 create index if not exists by_expiry on texts (expires);
 """
+FREE = "(leased_until < :now or leased_until > :now + 2 * :lease)"
+"""Nobody works on it. A lease that ends later than any that is given about now is of a clock that
+was ahead, and was set back."""
 FIELDS = "kind, name, since, owner, model, row_seconds"
 
 
@@ -91,13 +95,13 @@ class SqliteStore:
 
     async def withdraw(self, work: Work) -> None:
         """See `Store`."""
-        gone = "delete from work where kind = ? and name = ? and leased_until < ?"
-        await self._run(gone, work.kind, work.name, time.time())
+        gone = f"delete from work where kind = :kind and name = :name and {FREE}"
+        await self._run_by_name(gone, kind=work.kind, name=work.name)
 
     async def waiting(self) -> list[Work]:
         """See `Store`."""
-        query = f"select {FIELDS} from work where kind = 'job' and leased_until < ? order by since"
-        return [Work(*row) for row in await self._run(query, time.time())]
+        query = f"select {FIELDS} from work where kind = 'job' and {FREE} order by since"
+        return [Work(*row) for row in await self._run_by_name(query)]
 
     async def serve(self, handle: Handler, most: int) -> None:
         """See `Store`."""
@@ -141,22 +145,32 @@ class SqliteStore:
             await self._run(back, time.time() + again, *mine)
 
     async def _take(self) -> tuple[Work, int] | None:
-        now = time.time()
         take = (
-            "update work set holder = ?, leased_until = ?, attempts = attempts + 1 "
-            "where rowid = (select rowid from work "
-            "where due <= ? and leased_until < ? order by since limit 1) "
+            "update work set holder = :holder, leased_until = :now + :lease, "
+            "attempts = attempts + 1 where rowid = (select rowid from work "
+            f"where due <= :now and {FREE} order by since limit 1) "
             f"returning {FIELDS}, attempts"
         )
-        found = await self._run(take, self._holder, now + LEASE_S, now, now)
+        found = await self._run_by_name(take, holder=self._holder)
         return (Work(*found[0][:-1]), found[0][-1]) if found else None
 
     async def _renew(self) -> None:
         renew = "update work set leased_until = ? where holder = ?"
         await self._run(renew, time.time() + LEASE_S, self._holder)
 
+    async def _run_by_name(self, statement: str, **values: str) -> Sequence[Any]:
+        """Run one that knows `:now` and `:lease`."""
+        return await self._execute(statement, {"now": time.time(), "lease": LEASE_S, **values})
+
     async def _run(self, statement: str, *values: Any) -> Sequence[Any]:
+        return await self._execute(statement, values)
+
+    async def _execute(self, statement: str, values: Any) -> Sequence[Any]:
         def run() -> list[Any]:
             return self._connection.execute(statement, values).fetchall()
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        except sqlite3.OperationalError as error:  # its disk is full, or it is locked for long
+            message = "what keeps jobs cannot be written now; try again"
+            raise ApiError(503, "jobs_unavailable", message) from error

@@ -1,6 +1,5 @@
 """One Ray cluster for the session, with two GPUs that are not there, and our application."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,11 @@ from ray import serve
 
 from engine.params import Load
 from graph import launch
-from graph.config_file import read_config_file
 from tests import checkpoints as write
+from tests.application import APPLICATION, configuration, processes, replicas
+from tests.conftest import Checkpoints
 from tests.spans import Collector, collecting
-from tests.waiting import free_port
 
-ROOT = Path(__file__).resolve().parents[2]
-APPLICATION = "audiocraft"
 FRACTIONS = {"music": 0.35, "sound": 0.3, "codec": 0.1, "diffusion": 0.1, "judge": 0.1}
 
 
@@ -52,18 +49,13 @@ class Deployed:
 
     def replica(self, deployment: str) -> psutil.Process:
         """Return the one process that is a replica of `deployment`."""
-        return self.process(f"ray::ServeReplica:{APPLICATION}:{deployment}")
+        (found,) = replicas(deployment)
+        return found
 
     def process(self, name: str) -> psutil.Process:
         """Return the one process whose name begins so."""
-        found = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if process.status() != psutil.STATUS_ZOMBIE
-            and any(part.startswith(name) for part in process.cmdline())
-        ]
-        assert len(found) == 1, found
-        return found[0]
+        (found,) = processes(name)
+        return found
 
     def redeploy(self, config: dict[str, Any]) -> None:
         launch.deploy(config)
@@ -85,23 +77,13 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="session")
-def deployed(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Deployed]:
-    config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
+def deployed(
+    tmp_path_factory: pytest.TempPathFactory, collector: Collector, checkpoints: Checkpoints
+) -> Iterator[Deployed]:
+    store = {"kind": "folder", "folder": str(tmp_path_factory.mktemp("jobs"))}
     # Above what clients' pools keep connections for, 5 s.
-    config["http_options"] |= {"port": free_port(), "keep_alive_timeout_s": 6}
-    application = config["applications"][0]
-    jobs = {"store": {"kind": "folder", "folder": str(tmp_path_factory.mktemp("jobs"))}}
-    application["args"]["ingress"] = {"jobs": jobs}
-    models = application["args"]["models"]
-    for deployment in application["deployments"]:
-        if deployment["name"] == "ingress":
-            # The same request twice shall be made twice; and much be let in, the ledger or not.
-            deployment["user_config"] |= {
-                "cache_bytes": 0,
-                "local_row_seconds": 5000,
-                "max_wait_s": 5000,
-                "max_body_s": 3,
-            }
+    config = configuration(checkpoints, store, {"keep_alive_timeout_s": 6}, {"max_body_s": 3})
+    models = config["applications"][0]["args"]["models"]
     add_small_models(models, tmp_path_factory.mktemp("models"))
     for model in models:
         model |= {"num_gpus": FRACTIONS[model["name"]], "device": "cpu"}

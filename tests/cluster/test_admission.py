@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from ray import serve
 from ray.exceptions import RayActorError
 
-from tests.cluster.conftest import APPLICATION, Deployed
+from tests.application import APPLICATION
+from tests.cluster.conftest import Deployed
 from tests.waiting import until
 
 CLIPS = {"prompt": "calm piano", "duration": 30, "seed": 3, "stream": True, "n": 16}

@@ -25,7 +25,10 @@ GROWTH_MB = {"proxy": 60.0, "ingress": 60.0}
 """What a storm sends goes through these two, and their allocators were seen to keep 45 more of it
 or less. That nothing of a request stays is seen in tests/graph/test_broken_bodies.py."""
 OTHERS_GROWTH_MB = 10.0
-"""Seen: 3."""
+"""Seen: 3, and once 11 for the language model, whose first texts and batches of a size take room
+that later ones take again."""
+STORMS = 4
+"""At most; what leaks grows with each."""
 WELL_BEHAVED = {"duration": 1, "seed": 7}
 GENERATIONS, ENCODE = "/v1/generations", "/v1/codec/encode"
 JSON, FORM = "application/json", "multipart/form-data; boundary=x"
@@ -183,7 +186,7 @@ def idle(deployed: Deployed) -> bool:
 def processes(deployed: Deployed) -> dict[str, psutil.Process]:
     names = "ingress", "media", "ledger", "music", "sound", "codec"
     replicas = {name: deployed.replica(name) for name in names}
-    return {"proxy": deployed.process("ray::ProxyActor"), **replicas}
+    return {"proxy": deployed.process("ProxyActor"), **replicas}
 
 
 def tasks() -> dict[str, float]:
@@ -231,7 +234,8 @@ def weather(deployed: Deployed, wanted: bytes) -> None:
         try:
             storm = Storm.begin(deployed)
             until(lambda: (now := deployed.load()).running == now.slots)
-            more = deployed.http.get("/v1/stats").json()["backlog"]["music"]["requests"]
+            stats = deployed.http.get("/v1/stats", timeout=20).json()  # waits for no slot
+            more = stats["backlog"]["music"]["requests"]
             assert more > deployed.load().slots, "they do not compete for slots"
             storm.go_on()
             storm.are_sent_away()
@@ -242,16 +246,18 @@ def weather(deployed: Deployed, wanted: bytes) -> None:
 
 
 def test_bad_clients_leave_nothing_behind(deployed: Deployed):
-    """The second storm must not find more than the first, but for what allocators keep."""
+    """After some storms one finds no more than the one before it, but for what allocators keep."""
     wanted = deployed.generate(**WELL_BEHAVED).content
     until(lambda: idle(deployed))
     had = until(lambda: all((now := tasks()).values()) and now)
     open_before = descriptors(deployed)
-    memory = []
-    for _ in range(2):
+    before, now = {}, {}
+    for storm in range(STORMS):
         weather(deployed, wanted)
         until(lambda: not beyond(descriptors(deployed), open_before, CONNECTIONS))
         until(lambda: not beyond(tasks(), had, BACKGROUND_TASKS))
         assert not temporary_files(deployed)
-        memory.append(megabytes(deployed))
-    assert not beyond(memory[1], memory[0], OTHERS_GROWTH_MB, **GROWTH_MB)
+        before, now = now, megabytes(deployed)
+        if storm and not beyond(now, before, OTHERS_GROWTH_MB, **GROWTH_MB):
+            break
+    assert not beyond(now, before, OTHERS_GROWTH_MB, **GROWTH_MB)

@@ -10,7 +10,8 @@ import pytest
 
 from engine import media
 from engine.params import MediaLimits
-from tests.cluster.conftest import ROOT, Deployed
+from tests.application import ROOT
+from tests.cluster.conftest import Deployed
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
 METHODS = ("get", "post", "put", "patch", "delete")

@@ -15,7 +15,8 @@ import soundfile
 from ray import serve
 
 from engine.params import GenerationParams
-from tests.cluster.conftest import APPLICATION, FRACTIONS, Deployed
+from tests.application import APPLICATION
+from tests.cluster.conftest import FRACTIONS, Deployed
 from tests.waiting import until
 
 FRAME_S = 1 / 50
@@ -175,16 +176,3 @@ def test_limits_change_without_a_restart(deployed: Deployed):
     finally:
         deployed.redeploy(deployed.config)
         until(lambda: deployed.generate(duration=1).status_code == 200)
-
-
-def test_a_killed_replica_is_an_honest_error_and_comes_back(deployed: Deployed):
-    begun = deployed.load().steps
-    with ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(deployed.generate, duration=30)
-        until(lambda: deployed.load().steps > begun)
-        deployed.replica("music").kill()
-        response = lost.result()
-    assert response.status_code == 503
-    assert response.json()["error"]["code"] == "model_unavailable"
-    until(lambda: deployed.http.get("/readyz").status_code == 200)
-    assert deployed.generate(duration=1).status_code == 200

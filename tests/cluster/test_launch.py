@@ -16,7 +16,7 @@ import pytest
 import soundfile
 import yaml
 
-from tests.cluster.conftest import ROOT
+from tests.application import ROOT
 from tests.waiting import free_port, until
 
 START_S = 240

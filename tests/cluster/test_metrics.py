@@ -7,7 +7,8 @@ from contextlib import suppress
 import httpx
 import ray
 
-from tests.cluster.conftest import ROOT, Deployed
+from tests.application import ROOT
+from tests.cluster.conftest import Deployed
 from tests.waiting import until
 
 

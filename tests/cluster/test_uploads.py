@@ -12,7 +12,8 @@ import soundfile
 from ray import serve
 
 from engine.params import Codes, CodesPiece, DiffusionParams
-from tests.cluster.conftest import APPLICATION, Deployed
+from tests.application import APPLICATION
+from tests.cluster.conftest import Deployed
 from tests.waiting import until
 
 RATE = 16000

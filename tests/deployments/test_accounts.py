@@ -159,6 +159,14 @@ def test_a_dead_ingress_does_not_make_a_model_seem_slow(desk: Desk):
     assert desk.accounts.speeds()["music"] == pytest.approx(ASSUMED_SPEED)
 
 
+def test_what_is_told_leaves_out_an_ingress_that_is_gone(desk: Desk):
+    desk.ask("a", 100, ingress="gone")
+    assert desk.accounts.snapshot().requests == {"music": 1}
+    desk.clock.now += LEASE_S + 1
+    told = desk.accounts.snapshot()
+    assert (told.row_seconds, told.requests) == ({}, {})
+
+
 def test_a_silent_ingress_loses_its_charges(desk: Desk):
     desk.ask("a", 100, ingress="gone")
     charge = Charge("a", 1.0, "music", 7)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
+from benchmarks.autoscale import policies
 from deployments.autoscaling import Aim, Backlog, Memory, Report, needed, reports_of, wanted
 from deployments.settings import Autoscaling
 
@@ -32,26 +33,9 @@ def clock() -> Clock:
 def context(target: int, *reports: Report, waiting: float = 0.0, **more: Any) -> AutoscalingContext:
     names = ("occupied", "queued", "speed", "request")
     metrics = {n: {str(i): getattr(r, n) for i, r in enumerate(reports)} for n in names}
-    given = {
-        "deployment_id": None,
-        "deployment_name": "music",
-        "app_name": "audiocraft",
-        "current_num_replicas": target,
-        "target_num_replicas": target,
-        "running_replicas": [],
-        "total_num_requests": 0.0,
-        "total_queued_requests": waiting,
-        "aggregated_metrics": metrics if reports else {},
-        "raw_metrics": {},
-        "capacity_adjusted_min_replicas": 0,
-        "capacity_adjusted_max_replicas": 100,
-        "policy_state": {},
-        "last_scale_up_time": None,
-        "last_scale_down_time": None,
-        "current_time": None,
-        "config": AutoscalingConfig(**Autoscaling(min_replicas=0, max_replicas=100).options()),
-    }
-    return AutoscalingContext(**given | more)
+    config = AutoscalingConfig(**Autoscaling(min_replicas=0, max_replicas=100).options())
+    given = {"aggregated_metrics": metrics if reports else {}, "total_queued_requests": waiting}
+    return policies.context(config, target, target, **given | more)
 
 
 def policy(clock: Clock) -> Backlog:

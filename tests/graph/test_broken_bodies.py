@@ -15,7 +15,8 @@ from tests.graph.asgi import asgi
 from tests.graph.conftest import Server
 from tests.graph.test_http import assert_error
 
-SIZE, TIMES = 500_000, 4
+SIZE, TIMES = 5_000_000, 4
+"""Bytes of a body: far more than what other threads of the process may take meanwhile."""
 JSON, FORM = "application/json", "multipart/form-data; boundary=x"
 FILE = b'--x\r\ncontent-disposition: form-data; name="%b"; filename="a"\r\n\r\n'
 BEGINNINGS = {
@@ -87,8 +88,8 @@ async def test_nothing_of_it_stays(
     """It is free at once, not when garbage is collected next; and no error of ours."""
     server.service.limits = Limits(
         max_body_s=0.01 if end == "stops" else 60,
-        max_body_bytes=1_000_000,
-        max_upload_bytes=1_000_000,
+        max_body_bytes=2 * SIZE,
+        max_upload_bytes=2 * SIZE,
     )
     app = create_app(server.service)
     kind, beginning = BEGINNINGS[path]

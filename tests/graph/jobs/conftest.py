@@ -56,6 +56,7 @@ async def store(connect: Connect) -> Store:
     return await connect()
 
 
+BODY: dict[str, object] = {"prompt": "calm piano", "duration": 2.0, "seed": 7}
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSB0ZXN0cywgbG9uZyBlbm91Z2g="
 
 
@@ -111,3 +112,10 @@ async def working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setenv(SECRETS, SECRET)
     async with working_in(tmp_path) as one:
         yield one
+
+
+async def made(working: Working, body: object = BODY, **headers: str) -> dict[str, object]:
+    answer = await working.http.post("/v1/jobs", json=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    found: dict[str, object] = answer.json()
+    return found

@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +19,11 @@ from graph.jobs import run
 from graph.jobs.webhooks import SECRETS
 from graph.keys import EVERYONE, KeySettings
 from graph.launch import LaunchError, check_secrets
-from graph.settings import Limits, RedisStore
-from tests.graph.jobs.conftest import Working, working_in
+from graph.settings import Limits
+from tests.graph.jobs.conftest import BODY, Working, made, working_in
 from tests.graph.test_admission import hashed
-from tests.redis_server import RedisServer
 from tests.spans import Recorded
 from tests.waiting import until_async
-
-BODY = {"prompt": "calm piano", "duration": 2.0, "seed": 7}
-
-
-async def made(working: Working, body: object = BODY, **headers: str) -> dict[str, object]:
-    answer = await working.http.post("/v1/jobs", json=body, headers=headers)
-    assert answer.status_code == 202, answer.text
-    found: dict[str, object] = answer.json()
-    return found
-
-
-def kept_files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("files/**/*") if path.is_file()]
 
 
 async def test_a_job_makes_what_the_generation_makes(working: Working):
@@ -224,28 +209,6 @@ async def test_a_running_job_is_cancelled_within_a_second(working: Working):
     assert answer.json()["error"]["code"] == "job_cancelled"
 
 
-async def test_an_ended_job_is_deleted_with_its_audio(working: Working, tmp_path: Path):
-    job = await made(working)
-    await working.until(job["id"], "finished")
-    assert kept_files(tmp_path)
-    answer = await working.http.delete(f"/v1/jobs/{job['id']}")
-    assert answer.json()["status"] == "finished"
-    assert (await working.http.get(f"/v1/jobs/{job['id']}")).status_code == 404
-    assert not kept_files(tmp_path)
-
-
-async def test_results_expire(working: Working, tmp_path: Path):
-    working.service.limits = Limits(keep_jobs_s=0.3)
-    job = await made(working)
-
-    async def swept() -> bool:
-        await working.service.jobs.sweep()
-        return (await working.http.get(f"/v1/jobs/{job['id']}")).status_code == 404
-
-    await until_async(swept)
-    assert not kept_files(tmp_path)
-
-
 async def test_a_failure_is_told(working: Working):
     working.music.error = GenerationFailed("out of memory at step 3")
     job = await made(working)
@@ -269,17 +232,6 @@ async def test_others_see_no_job_of_a_key(working: Working):
         refused = await working.http.request(method, where, headers=others)
         assert refused.status_code == 404
     assert (await working.http.get(path, headers=mine)).status_code == 200
-
-
-async def test_a_job_of_an_older_version_is_done(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0) as older:
-        job = await made(older)
-        store = older.service.jobs.store
-        text = await store.get(job["id"])
-        written = {key: value for key, value in json.loads(text).items() if key != "progress"}
-        assert await store.swap(job["id"], text, json.dumps(written), job["expires"])
-    async with working_in(tmp_path) as newer:
-        await newer.until(job["id"], "finished")
 
 
 async def test_a_model_that_is_away_is_waited_for(
@@ -315,20 +267,6 @@ async def test_the_queue_is_bounded(tmp_path: Path):
         assert answer.status_code == 429
         assert answer.json()["error"]["code"] == "too_many_jobs"
         assert answer.headers["retry-after"]
-
-
-async def test_redis_and_another_file_system_keep_jobs_as_well(redis_server: RedisServer):
-    kept = RedisStore(kind="redis", url=redis_server.url, files="memory://jobs")
-    async with working_in(kept, at_once=0) as accepting, working_in(kept) as working:
-        job = await made(accepting)
-        ended = await accepting.until(job["id"], "finished")
-        assert len(working.music.seen) == 1
-        audio = await accepting.http.get(ended["audio"])
-        assert soundfile.info(io.BytesIO(audio.content)).duration == 2
-        redis_server.kill()
-        answer = await accepting.http.get(f"/v1/jobs/{job['id']}")
-        assert answer.status_code == 503
-        assert answer.json()["error"]["code"] == "jobs_unavailable"
 
 
 async def test_a_cancelled_job_makes_room(tmp_path: Path):

@@ -18,8 +18,7 @@ from graph.jobs import webhooks
 from graph.jobs.job import Job
 from graph.jobs.webhooks import SECRETS, Webhooks, is_public
 from graph.settings import JobsSettings
-from tests.graph.jobs.conftest import SECRET, Working, working_in
-from tests.graph.jobs.test_jobs import BODY, made
+from tests.graph.jobs.conftest import BODY, SECRET, Working, made, working_in
 from tests.waiting import until_async
 
 
