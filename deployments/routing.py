@@ -7,6 +7,7 @@ free, it starts as soon as any replica can start it, in the order of arrival.
 """
 
 import asyncio
+import random
 import time
 from collections import defaultdict
 from typing import Any
@@ -40,6 +41,20 @@ class Room(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
         self._going: dict[ReplicaID, list[float]] = defaultdict(list)
         self._freed = asyncio.Event()
         self._asking: asyncio.Task[Any] | None = None
+
+    async def _choose_replica_for_request(
+        self, pending_request: PendingRequest, *, is_retry: bool = False
+    ) -> RunningReplica:
+        """Give another call any replica, at once.
+
+        Serve routes the oldest requests first, two at a time for each replica: it would wait behind
+        all that wait for a slot.
+        """
+        if pending_request.metadata.call_method == HELD or is_retry or not self._replicas_list:
+            return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
+        replica = random.choice(self._replicas_list)
+        self._going[replica.replica_id].append(time.monotonic())
+        return replica
 
     async def choose_replicas(
         self,

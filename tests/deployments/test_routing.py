@@ -112,8 +112,12 @@ async def test_many_at_once_do_not_take_one_slot_twice(desk: Desk):
 
 
 async def test_other_calls_do_not_wait(desk: Desk):
-    await settled(*(desk.ask() for _ in range(4)))
+    waiting = [desk.ask() for _ in range(12)]
+    await settled(*waiting)
     assert (await settled(desk.ask("load")))[0] in ("a", "b")
+    went = await settled(*waiting)
+    assert went.count(None) == 8, "none got a slot that there is not"
+    await asyncio.gather(*[task for task in waiting if task.cancel()], return_exceptions=True)
 
 
 async def test_a_new_replica_takes_from_the_queue(desk: Desk):
