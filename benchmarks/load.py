@@ -1,0 +1,148 @@
+"""How much the graph carries, and for how long.
+
+    python -m benchmarks.load peak [--transports actors grpc haproxy]
+    python -m benchmarks.load hold --load 0.7 --minutes 20 [--models bundle]
+
+`peak`, under each of Serve's transports: requests a second of closed-loop clients, at our
+application with models that compute nothing, and by turns at one of the same hops and payloads
+that does nothing. `hold`: requests that come at random at a share of the peak, from a process of
+their own; every minute what became of them, and the memory of each process. Both end with a line
+of JSON.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from benchmarks.under_load import client, serving
+from benchmarks.under_load.client import Ask
+
+CLIENTS, DURATIONS = 32, (1.0, 2.0, 5.0, 10.0)
+MOST_OF_ITS_PEAK = 0.7
+"""Of the application that does nothing: to reach."""
+
+
+def clip(path: str, seconds: float) -> Ask:
+    """Ask for a clip; its seed is drawn, so that no two are the same."""
+    return Ask(0.0, path, {"prompt": "calm piano", "duration": seconds})
+
+
+def mixed(draw: np.random.Generator) -> Ask:
+    """Ask for a clip of some length, every other one as a stream."""
+    ask = clip(serving.OURS, float(draw.choice(DURATIONS)))
+    return Ask(0.0, ask.path, ask.body | {"stream": bool(draw.integers(2))})
+
+
+def pool() -> ProcessPoolExecutor:
+    """Return a process for the clients."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def peak(transport: str, rounds: int, seconds: float) -> None:
+    """Measure both applications by turns, under one transport, in a process of its own."""
+    serving.set_environment(transport)
+    config = serving.configuration(fast=True, max_wait_s=60)
+    rates: dict[str, list[float]] = {serving.OURS: [], serving.NOOP: []}
+    with serving.serving(config) as address, pool() as clients:
+        for number in range(rounds + 1):
+            for path in sorted(rates, reverse=bool(number % 2)):
+                given = address, clip(path, 2.0), CLIENTS, seconds
+                outcomes = clients.submit(client.closed_loop, *given).result()
+                row = client.figures(outcomes, seconds)
+                assert set(row["kinds"]) == {"200"}, row["kinds"]
+                if number:  # the first warms up
+                    rates[path].append(row["goodput_per_s"])
+                print(transport, path, row, file=sys.stderr, flush=True)
+    ratios = [ours / its for ours, its in zip(*rates.values(), strict=True)]
+    row = {"transport": transport, "ours_per_s": statistics.median(rates[serving.OURS])}
+    row |= {"noop_per_s": statistics.median(rates[serving.NOOP])}
+    row |= {"ratio": round(statistics.median(ratios), 3), "ratios": sorted(ratios)}
+    print(json.dumps(row))
+
+
+def peaks(transports: list[str], rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure each transport in a process of its own: Ray reads the environment once."""
+    rows = []
+    for transport in transports:
+        command = [sys.executable, "-m", "benchmarks.load", "peak", "--of", transport]
+        command += ["--rounds", str(rounds), "--seconds", str(seconds)]
+        said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        rows.append(json.loads(said.splitlines()[-1]))
+        print({key: value for key, value in rows[-1].items() if key != "ratios"}, flush=True)
+    return {"rows": rows, "to_reach": MOST_OF_ITS_PEAK}
+
+
+def minute_by_minute(outcomes: list[client.Outcome], minutes: float) -> list[dict[str, Any]]:
+    """Return the figures of each minute."""
+    parts = []
+    for minute in range(int(np.ceil(minutes))):
+        lasted = min(60.0, 60 * (minutes - minute))
+        of_it = [one for one in outcomes if 60 * minute <= one.at < 60 * (minute + 1)]
+        parts.append({"minute": minute, **client.figures(of_it, lasted)})
+    return parts
+
+
+def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, Any]:
+    """Find the peak, then hold a share of it."""
+    serving.set_environment(transport)
+    config = serving.configuration(fast, max_wait_s=20)
+    with serving.serving(config) as address, pool() as clients:
+
+        def flat_out(seconds: float) -> float:
+            given = address, clip(serving.OURS, float(np.mean(DURATIONS))), CLIENTS, seconds
+            outcomes = clients.submit(client.closed_loop, *given).result()
+            return float(client.figures(outcomes, seconds)["goodput_per_s"])
+
+        flat_out(5)
+        rate = flat_out(20)
+        asks = client.arrivals(load * rate, 60 * minutes, mixed, seed=1)
+        print(f"peak {rate:.1f}/s; {load * rate:.1f}/s for {minutes:g} minutes", flush=True)
+        sending = clients.submit(client.open_loop, address, asks)
+        memory, begun = [], time.monotonic()
+        while not sending.done():
+            memory.append({"s": round(time.monotonic() - begun), **serving.megabytes()})
+            multiprocessing.connection.wait([], timeout=min(30.0, 10 * minutes))
+        outcomes = sending.result()
+    for row in minute_by_minute(outcomes, minutes):
+        print(row)
+    whole = client.figures(outcomes, 60 * minutes)
+    share = whole["goodput_per_s"] / rate
+    return {"peak_per_s": rate, **whole, "of_peak": round(share, 3), "memory_mb": memory}
+
+
+def main() -> None:
+    """Measure; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["peak", "hold"])
+    parser.add_argument("--transports", nargs="+", default=[*serving.TRANSPORTS])
+    parser.add_argument("--of", choices=[*serving.TRANSPORTS], help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--load", type=float, default=0.7, help="of the peak")
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--models", default="fast", choices=["fast", "bundle"])
+    options = parser.parse_args()
+    if options.of:
+        peak(options.of, options.rounds, options.seconds)
+        return
+    if options.what == "peak":
+        found = peaks(options.transports, options.rounds, options.seconds)
+    else:
+        fast = options.models == "fast"
+        found = hold(fast, options.load, options.minutes, options.transports[0])
+    machine = {"cpu": platform.machine(), "cores": os.cpu_count()}
+    print(json.dumps({"machine": machine, **vars(options), **found}))
+
+
+if __name__ == "__main__":
+    main()

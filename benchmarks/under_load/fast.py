@@ -1,0 +1,86 @@
+"""The application with models that compute nothing: what is left is the graph.
+
+`import_path: benchmarks.under_load.fast:build`. Codes come at once, in chunks of the sizes that are
+asked for, and audio of the right length is silent.
+"""
+
+from collections.abc import AsyncGenerator
+from unittest.mock import patch
+
+import numpy as np
+from ray import serve
+from ray.serve import Application
+
+from deployments.settings import EnCodecSettings, TokenModelSettings
+from deployments.tracing import traced
+from engine.params import (
+    AudioPiece,
+    BatchLoad,
+    CodecInfo,
+    Codes,
+    CodesPiece,
+    Generated,
+    GenerationParams,
+    LanguageModelInfo,
+    Waveform,
+)
+from graph import app
+from graph.settings import AppArgs
+
+CODEBOOKS, CARDINALITY, SAMPLE_RATE, FRAME_RATE = 4, 512, 16000, 50
+
+
+@serve.deployment
+@traced
+class FastMusicGen:
+    """A language model's replica, but for the model."""
+
+    def __init__(self, settings: TokenModelSettings) -> None:
+        self._slots = settings.engine.max_slots
+
+    async def info(self) -> LanguageModelInfo:
+        """Return the embedded model's."""
+        return LanguageModelInfo(CODEBOOKS, CARDINALITY, SAMPLE_RATE, FRAME_RATE, 30.0)
+
+    async def record_routing_stats(self) -> dict[str, int]:
+        """Return what `deployments.routing` goes by."""
+        return {"slots": self._slots}
+
+    async def generate(
+        self, params: GenerationParams, chunk_frames: int, first_chunk_frames: int
+    ) -> AsyncGenerator[Generated, None]:
+        """Yield codes, at once."""
+        done, size = 0, first_chunk_frames
+        while done < params.frames:
+            size = min(size, params.frames - done)
+            yield Generated(Codes.pack(np.zeros((CODEBOOKS, size), np.int16)), 0.0, 0.0)
+            done, size = done + size, chunk_frames
+
+
+@serve.deployment(max_ongoing_requests=256)
+@traced
+class FastEnCodec:
+    """A codec's replica, but for the codec."""
+
+    def __init__(self, settings: EnCodecSettings) -> None:
+        pass
+
+    async def info(self) -> CodecInfo:
+        """Return the embedded codec's."""
+        return CodecInfo(CODEBOOKS, CARDINALITY, SAMPLE_RATE, 1, FRAME_RATE)
+
+    async def load(self) -> BatchLoad:
+        """Return nothing."""
+        return BatchLoad(0, 0, 0)
+
+    async def decode(self, piece: CodesPiece) -> AudioPiece:
+        """Return silence, at once."""
+        samples = piece.codes.frames * SAMPLE_RATE // FRAME_RATE
+        audio = Waveform.pack(np.zeros((1, samples), np.float32), SAMPLE_RATE)
+        return AudioPiece(audio, b"", piece.ended)
+
+
+def build(args: AppArgs) -> Application:
+    """Bind our graph over these."""
+    with patch.dict(app.DEPLOYMENTS, musicgen=FastMusicGen, encodec=FastEnCodec):
+        return app.build(args)

@@ -1,0 +1,88 @@
+"""Starts Ray under one of Serve's transports, with applications on it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+from graph import launch
+
+GRPC_BYTES = str(64 * 2**20)
+"""Most of a message between replicas; Serve's own is 4 MB, and 30 s of stereo 7.7 MB."""
+GRPC = {
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": GRPC_BYTES,
+}
+TRANSPORTS: dict[str, dict[str, str]] = {
+    "actors": {},
+    "grpc": GRPC,
+    "haproxy": {**GRPC, "RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+}
+"""As Serve's processes are told, by their environment."""
+OURS, NOOP = "/v1/generations", "/noop/noop"
+
+
+def set_environment(transport: str) -> None:
+    """Before Ray is imported."""
+    launch.set_environment()
+    os.environ |= {**TRANSPORTS[transport], "OMP_NUM_THREADS": "1"}
+
+
+def configuration(fast: bool, max_wait_s: float) -> dict[str, Any]:
+    """Return the shipped file's, with its music model alone, on a free port.
+
+    `fast`: with models that compute nothing, and beside it the application that does nothing.
+    """
+    from graph.config_file import read_config_file
+
+    config = read_config_file(launch.ROOT / "serve_config.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        config["http_options"]["port"] = probe.getsockname()[1]
+    application = config["applications"][0]
+    models = application["args"]["models"]
+    application["args"]["models"] = [one for one in models if one["name"] != "sound"]
+    (ingress,) = (one for one in application["deployments"] if one["name"] == "ingress")
+    ingress["user_config"] |= {"cache_bytes": 0, "max_wait_s": max_wait_s}
+    if fast:
+        application["import_path"] = "benchmarks.under_load.fast:build"
+        application["deployments"] = [ingress]
+        for model in application["args"]["models"]:
+            model["num_cpus"] = 0.1
+        config["applications"].append(
+            {
+                "name": "noop",
+                "route_prefix": "/noop",
+                "import_path": "benchmarks.under_load.noop:application",
+            }
+        )
+    return config
+
+
+@contextmanager
+def serving(config: dict[str, Any]) -> Iterator[str]:
+    """Serve; yield the address."""
+    import ray
+
+    launch.start_ray()
+    try:
+        launch.deploy(config)
+        for application in config["applications"]:
+            launch.wait_until_running(application["name"])
+        yield f"http://127.0.0.1:{config['http_options']['port']}"
+    finally:
+        ray.shutdown()
+
+
+def megabytes() -> dict[str, float]:
+    """Return the memory that each of our and Serve's processes has to itself."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        name = process.cmdline()[0] if process.cmdline() else ""
+        if name.startswith(("ray::ServeReplica", "ray::Proxy", "ray::ServeController")):
+            # Once a process works its title goes on after a dot.
+            short = name.removeprefix("ray::").split(".")[0].split(":")[-1]
+            found[short] = round(process.memory_full_info().uss / 1e6, 1)
+    return found
