@@ -1,8 +1,8 @@
 """An application of the same hops and payloads as a clip's, that does nothing: Serve's own price.
 
-`import_path: benchmarks.under_load.noop:application`. `POST /noop` with `{"duration": seconds}` asks
-a ledger, reads a stream of codes, has them decoded, tells the ledger, and answers with as many bytes
-as a WAV file of so many seconds has.
+`import_path: benchmarks.under_load.noop:application`. `POST /noop` with `{"duration": seconds}`
+asks a ledger, reads a stream of codes, has them decoded, tells the ledger, and answers with as
+many bytes as a WAV file of so many seconds has.
 """
 
 import asyncio
