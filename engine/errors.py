@@ -5,6 +5,7 @@
     │   └── InvalidAudio          an uploaded file that is not audio, or not within the limits
     ├── Cancelled             the caller left; the work was stopped
     ├── GenerationFailed      the model failed on this request, or on the step that it was in
+    ├── UnsupportedPrecision  the device cannot multiply in the precision asked for
     ├── NoRoom                a model or its caches do not fit the memory that it may take
     └── CheckpointError       a model file cannot be used
         ├── CheckpointNotFound     no such file, folder, bundle or hub repository
@@ -50,6 +51,10 @@ class Cancelled(EngineError):
 
 class GenerationFailed(EngineError):
     """The model failed on this request, or on the step that it was in."""
+
+
+class UnsupportedPrecision(EngineError):
+    """The device cannot multiply in the precision that a model's settings ask for."""
 
 
 class NoRoom(EngineError):

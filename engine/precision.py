@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.errors import UnsupportedPrecision
 from engine.kernels_cpu import quantise
 
 Linear = Callable[[Tensor], Tensor]
@@ -24,14 +25,34 @@ BLOCK = 1024
 ROWS_HINT = 16
 
 
+def cpu_multiplies_in(precision: str) -> bool:
+    """Return whether oneDNN has packed products in `precision` on this CPU."""
+    kernels = torch.ops.mkldnn
+    able: dict[str, Callable[[], bool]] = {
+        "bfloat16": kernels._is_mkldnn_bf16_supported,
+        "float16": kernels._is_mkldnn_fp16_supported,
+    }
+    return precision not in able or able[precision]()
+
+
 def make_linear(weight: Tensor, precision: str) -> Linear:
-    """Return the product with `weight` [out, in], transposed, in `precision`."""
+    """Return the product with `weight` [out, in], transposed, in `precision`.
+
+    Raises UnsupportedPrecision where a CPU has no such products; in emulation they would be slower
+    than float32's.
+    """
     assert precision in PRECISIONS
+    on_cpu = weight.device.type == "cpu"
+    if on_cpu and not cpu_multiplies_in(precision):
+        raise UnsupportedPrecision(
+            f"this CPU cannot multiply in {precision} (bfloat16 wants AVX-512): "
+            "use dtype float32 or int8"
+        )
     weight = weight.detach()
     if precision == "int8":
         return _int8(weight)
     dtype: torch.dtype = getattr(torch, precision)
-    return _packed(weight, dtype) if weight.device.type == "cpu" else _plain(weight, dtype)
+    return _packed(weight, dtype) if on_cpu else _plain(weight, dtype)
 
 
 def _plain(weight: Tensor, dtype: torch.dtype) -> Linear:

@@ -22,6 +22,7 @@ from engine.language_model import LanguageModel
 from engine.params import Codes, GenerationParams
 from tests import checkpoints as write
 from tests.conftest import Checkpoints
+from tests.engine.cpu import BFLOAT16
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = GenerationParams("calm piano", frames=40, seed=7)
@@ -142,7 +143,7 @@ async def test_leaving_before_it_begins(model: LanguageModel):
     assert (await generate(model)).shape == (4, 40)
 
 
-@pytest.mark.parametrize("model", ["float32", "bfloat16", "int8"], indirect=True)
+@pytest.mark.parametrize("model", ["float32", BFLOAT16, "int8"], indirect=True)
 async def test_a_poisoned_request_fails_alone(model: LanguageModel):
     conditions = model.conditions("calm piano")
     poison = replace(conditions, text=torch.full_like(conditions.text, torch.nan))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bundles.tiny.data.store import clips
 from bundles.tiny.recipe import SAMPLE_RATE, codec_config
-from bundles.tiny.train.progress import Average, Progress
+from bundles.tiny.train.progress import Average, Progress, rounded
 
 MUSIC_CLIPS, SOUND_CLIPS = 3000, 1500
 BATCH, SAMPLES = 12, SAMPLE_RATE
@@ -105,15 +105,15 @@ def trained_codec(work: Path) -> EncodecModel:
 def autoencode(model: EncodecModel, audio: Tensor) -> tuple[Tensor, Tensor]:
     """Return `audio`, [B, 1, samples], after the codec, and the quantizer's penalty.
 
-    `EncodecModel.forward` with its convolutions in bfloat16. The quantizer and the last
-    convolution stay in single precision: rounding there would be heard in quiet bands.
+    `EncodecModel.forward` with its convolutions in bfloat16 where the CPU has it. The quantizer
+    and the last convolution stay in single precision: rounding there would be heard in quiet bands.
     """
     *inner, last = model.decoder.model
-    with torch.autocast("cpu", torch.bfloat16):
+    with rounded():
         latent = model.encoder(audio)
     quantized = model.quantizer(latent.float(), model.frame_rate)
     hidden = quantized.x
-    with torch.autocast("cpu", torch.bfloat16):
+    with rounded():
         for layer in inner:
             hidden = layer(hidden)
     return last(hidden.float()), quantized.penalty

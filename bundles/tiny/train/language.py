@@ -32,7 +32,7 @@ from bundles.tiny.recipe import (
     write_text_encoder,
 )
 from bundles.tiny.train.codec import trained_codec
-from bundles.tiny.train.progress import Average, Progress
+from bundles.tiny.train.progress import Average, Progress, rounded
 from engine.checkpoints import without_stem_separator
 from engine.conditioning import use_text_encoder
 
@@ -122,7 +122,7 @@ def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Co
 
 def cross_entropy(model: LMModel, codes: Tensor, conditions: list[Conditions]) -> Tensor:
     """Return each codebook's cross-entropy, [codebooks]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with rounded():
         output = model.compute_predictions(codes, conditions)
     each = []
     pairs = zip(output.logits.unbind(1), codes.unbind(1), output.mask.unbind(1), strict=True)

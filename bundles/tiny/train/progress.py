@@ -12,6 +12,12 @@ SAVE_EVERY_SECONDS = 180
 LOG_EVERY_STEPS = 50
 
 
+def rounded() -> torch.autocast:
+    """Multiply in bfloat16 where the CPU can; without AVX-512 that is twenty times slower."""
+    able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=able)
+
+
 class Progress:
     """Counts steps and hours of one stage, in `work/<stage>/`; resumes where it was saved.
 
