@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from bundles.tiny import recipe
-from bundles.tiny.train import codec, diffusion, discriminators, export, language
+from bundles.tiny.train import codec, decoder, diffusion, discriminators, export, language
 from engine.checkpoints import DIFFUSION_FILE, load_diffusion
 from engine.codec import Codec
 from engine.discriminators import NAMES, Discriminators
@@ -39,6 +39,7 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return cfg
 
     monkeypatch.setattr(codec, "codec_config", quick)
+    monkeypatch.setattr(export, "codec_config", quick)
     monkeypatch.setattr(language, "CLIPS", {"music": 16, "sound": 16})
     monkeypatch.setattr(discriminators, "GENERATED_CLIPS", {"music": 2, "sound": 2})
     monkeypatch.setattr(discriminators, "HELD_OUT_CLIPS", 2)
@@ -46,7 +47,6 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     codec.train(work, 2 * SECONDS)
     first = lines(work, "codec")
-    assert "d_msstftd" in first[-1], "the adversaries took part"
     codec.train(work, 5 * SECONDS)
     resumed = lines(work, "codec")[len(first) :]
     assert resumed[0]["step"] == first[-1]["step"] + 1
@@ -56,8 +56,19 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (made,) = trained.decode([CodesPiece(codes)])
     assert np.isfinite(made.audio.array()).all()
 
+    decoder.train(work, bundle, 2 * SECONDS)
+    assert "d_msstftd" in lines(work, "decoder")[-1], "the adversaries took part"
+    before = codec.trained_codec(bundle).state_dict()
+    export.EXPORTS["decoder"](work, bundle)
+    changed = {
+        key.split(".")[0]
+        for key, value in codec.trained_codec(bundle).state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    assert changed == {"decoder"}
+
     for kind in ("music", "melody", "sound"):
-        language.train(kind, work, SECONDS)
+        language.train(kind, work, bundle, SECONDS)
         losses = [line["loss"] for line in lines(work, kind)]
         assert losses[-1] < losses[0] < 8
         export.EXPORTS[kind](work, bundle)
@@ -65,13 +76,13 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert not [key for key in state if ".t5." in key]
     assert (bundle / "t5" / "spiece.model").exists()
 
-    diffusion.train(work, SECONDS)
+    diffusion.train(work, bundle, SECONDS)
     assert lines(work, "diffusion")
     export.export_diffusion(work, bundle)
     models, _, _ = load_diffusion(str(bundle / "diffusion"), DIFFUSION_FILE, device="cpu")
     assert len(models) == diffusion.BANDS
 
-    discriminators.train(work, SECONDS, bundle)
+    discriminators.train(work, bundle, SECONDS)
     assert {"mpd", "msd", "msstftd"} <= lines(work, "discriminators")[-1].keys()
     export.export_discriminators(work, bundle)
     loaded = Discriminators.load(str(bundle / "discriminators"), device="cpu")

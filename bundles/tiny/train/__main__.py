@@ -1,9 +1,9 @@
 """Trains one part of the embedded bundle: `python -m bundles.tiny.train STAGE --budget-hours N`.
 
 Everything a stage makes lies in the work folder: rendered clips, its state and its log. A stage
-that was ended goes on where it last saved; its budget counts all of its runs. The stages need
-those above them; `bundles.tiny.train.export` writes what they made into the bundle, where the
-discriminators' stage finds the models that it learns to tell from real clips.
+that was ended goes on where it last saved; its budget counts all of its runs. What it learns from
+other models, it takes from the bundle, so export each stage (`bundles.tiny.train.export`) before
+the next: `codec`, then `decoder` and `music` (with the text encoder), then the others.
 """
 
 import argparse
@@ -11,15 +11,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bundles.tiny.train import codec, diffusion, discriminators, language
+from bundles.tiny.train import codec, decoder, diffusion, discriminators, language
 from bundles.tiny.train.export import BUNDLE
 
-STAGES: dict[str, Callable[[Path, float], None]] = {
+STAGES: dict[str, Callable[..., None]] = {
     "codec": codec.train,
-    "music": partial(language.train, "music"),
-    "melody": partial(language.train, "melody"),
-    "sound": partial(language.train, "sound"),
-    "diffusion": diffusion.train,
+    "decoder": partial(decoder.train, bundle=BUNDLE),
+    "music": partial(language.train, "music", bundle=BUNDLE),
+    "melody": partial(language.train, "melody", bundle=BUNDLE),
+    "sound": partial(language.train, "sound", bundle=BUNDLE),
+    "diffusion": partial(diffusion.train, bundle=BUNDLE),
     "discriminators": partial(discriminators.train, bundle=BUNDLE),
 }
 
@@ -31,7 +32,7 @@ def main() -> None:
     parser.add_argument("--budget-hours", type=float, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/tiny"))
     options = parser.parse_args()
-    STAGES[options.stage](options.work, options.budget_hours)
+    STAGES[options.stage](options.work, budget_hours=options.budget_hours)
 
 
 if __name__ == "__main__":

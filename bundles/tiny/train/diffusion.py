@@ -60,20 +60,20 @@ def build(codec_dim: int) -> tuple[nn.ModuleList, nn.ModuleList]:
     return models, nn.ModuleList(processors)
 
 
-def trained_bands(work: Path) -> list[tuple[nn.Module, nn.Module]]:
+def trained_bands(work: Path, bundle: Path) -> list[tuple[nn.Module, nn.Module]]:
     """Return each band's averaged model and its processor, as trained in `work`."""
-    models, processors = build(trained_codec(work).encoder.dimension)
+    models, processors = build(trained_codec(bundle).encoder.dimension)
     state = torch.load(work / "diffusion" / "state.pt", weights_only=True)
     models.load_state_dict(state["average"])
     processors.load_state_dict(state["processors"])
     return list(zip(models, processors, strict=True))
 
 
-def train(work: Path, budget_hours: float) -> None:
+def train(work: Path, bundle: Path, budget_hours: float) -> None:
     """Train every band until the budget is spent, one band a step."""
     torch.manual_seed(0)
     sources = (clips(work, "music", MUSIC_CLIPS), clips(work, "sound", SOUND_CLIPS))
-    codec = trained_codec(work)
+    codec = trained_codec(bundle)
     models, processors = build(codec.encoder.dimension)
     schedule = config(codec.encoder.dimension).schedule
     schedules = [

@@ -1,8 +1,8 @@
-"""Trains the three discriminators on, after the codec: real clips against what the bundle makes.
+"""Trains the three discriminators: real clips against what the bundle makes.
 
-They begin as the adversaries that trained the codec, and go on, by AudioCraft's hinge loss,
-against the finished codec's copies of the same clips and against clips of the finished language
-models. Then a logistic regression, fitted on held-out clips, turns their logits into a probability.
+They learn, by AudioCraft's hinge loss, to tell clips from the finished codec's copies of them and
+from clips of the finished language models. Then a logistic regression, fitted on held-out clips,
+turns their logits into a probability.
 """
 
 from pathlib import Path
@@ -18,7 +18,8 @@ from torch import nn
 from bundles.tiny import generate
 from bundles.tiny.data.store import SECONDS, Clips, clips
 from bundles.tiny.recipe import SAMPLE_RATE
-from bundles.tiny.train.codec import MUSIC_CLIPS, SOUND_CLIPS, adversaries_config, trained_codec
+from bundles.tiny.train.codec import MUSIC_CLIPS, SOUND_CLIPS, trained_codec
+from bundles.tiny.train.decoder import adversaries_config
 from bundles.tiny.train.language import caption
 from bundles.tiny.train.progress import Progress
 from engine.codec import Codec
@@ -93,7 +94,7 @@ def trained_adversaries(work: Path) -> nn.ModuleDict:
     return adversaries
 
 
-def train(work: Path, budget_hours: float, bundle: Path) -> None:
+def train(work: Path, bundle: Path, budget_hours: float) -> None:
     """Train until the budget is spent, against the models in `bundle`."""
     torch.manual_seed(0)
     sets = {"music": clips(work, "music", MUSIC_CLIPS), "sound": clips(work, "sound", SOUND_CLIPS)}
@@ -101,10 +102,8 @@ def train(work: Path, budget_hours: float, bundle: Path) -> None:
     for kind, rendered in sets.items():
         few = Clips(rendered.numbers[: GENERATED_CLIPS[kind]], rendered.audio[:1])
         pools[kind] = generated(work, kind, few, "generated", bundle)
-    codec = trained_codec(work)
+    codec = trained_codec(bundle)
     adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
-    begun = torch.load(work / "codec" / "state.pt", weights_only=True)
-    adversaries.load_state_dict(begun["adv"])
     progress = Progress(work, "discriminators", budget_hours, adv=adversaries)
     draw = np.random.default_rng([41, progress.step])
     adversaries.train()

@@ -5,19 +5,20 @@
 
 import argparse
 import json
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import audiocraft
 import torch
+from audiocraft.models import builders
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from bundles.tiny.recipe import SAMPLE_RATE, TEXT_ENCODER, codec_config, export
-from bundles.tiny.train import diffusion, discriminators, language
-from bundles.tiny.train.codec import FILTERS, adversaries_config, trained_codec
+from bundles.tiny.train import decoder, diffusion, discriminators, language
+from bundles.tiny.train.codec import FILTERS, trained_codec
+from bundles.tiny.train.decoder import adversaries_config
 from engine.checkpoints import CODEC_FILE, DIFFUSION_FILE, LANGUAGE_MODEL_FILE
 from engine.discriminators import CALIBRATION_FILE, DISCRIMINATORS_FILE, NAMES, Discriminators
 
@@ -31,18 +32,25 @@ def half(model: nn.Module) -> dict[str, Tensor]:
 
 
 def export_codec(work: Path, bundle: Path) -> None:
-    """Write the codec."""
-    path = bundle / "codec" / CODEC_FILE
-    export(trained_codec(work), codec_config(FILTERS), path)
+    """Write the codec as its first stage left it."""
+    model = builders.get_compression_model(codec_config(FILTERS))
+    state = torch.load(work / "codec" / "state.pt", weights_only=True)
+    model.load_state_dict(state["average"])
+    export(model, codec_config(FILTERS), bundle / "codec" / CODEC_FILE)
+
+
+def export_decoder(work: Path, bundle: Path) -> None:
+    """Write the codec with the decoder that was trained against the discriminators."""
+    model = decoder.trained_decoder(work, bundle)
+    export(model, codec_config(FILTERS), bundle / "codec" / CODEC_FILE)
 
 
 def export_language_model(kind: str, work: Path, bundle: Path) -> None:
     """Write "music", and with it the text encoder that it trained, or "melody" or "sound"."""
-    state = torch.load(work / kind / "state.pt", weights_only=True)["average"]
-    encoder = language.trained_text_encoder(work)
     if kind == "music":
-        shutil.copytree(encoder, bundle / "t5", dirs_exist_ok=True)
-    cfg = language.config(kind, encoder)
+        language.export_text_encoder(work, bundle)
+    state = torch.load(work / kind / "state.pt", weights_only=True)["average"]
+    cfg = language.config(kind, bundle / "t5")
     cfg.conditioners.description.t5.finetune = False  # its weights lie apart
     model = language.build(cfg)
     model.load_state_dict({key: value for key, value in state.items() if ".t5." not in key})
@@ -55,11 +63,11 @@ def export_diffusion(work: Path, bundle: Path) -> None:
 
     The file has the published name, at 16 kHz though.
     """
-    bands = diffusion.trained_bands(work)
+    bands = diffusion.trained_bands(work, bundle)
     package: dict[object, object] = {"sample_rate": SAMPLE_RATE, "n_bands": len(bands)}
     for index, (model, processor) in enumerate(bands):
         package[index] = {
-            "cfg": diffusion.config(trained_codec(work).encoder.dimension),
+            "cfg": diffusion.config(trained_codec(bundle).encoder.dimension),
             "model_state": half(model),
             "processor_state": processor.state_dict(),
         }
@@ -98,6 +106,7 @@ def export_discriminators(work: Path, bundle: Path) -> None:
 
 EXPORTS: dict[str, Callable[[Path, Path], None]] = {
     "codec": export_codec,
+    "decoder": export_decoder,
     "music": partial(export_language_model, "music"),
     "melody": partial(export_language_model, "melody"),
     "sound": partial(export_language_model, "sound"),

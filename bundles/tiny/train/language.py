@@ -91,21 +91,15 @@ def build(cfg: DictConfig) -> LMModel:
     return model
 
 
-def trained_text_encoder(work: Path) -> Path:
-    """Return the folder of the encoder that the music stage trained; write it if it is not there.
-
-    Raises FileNotFoundError before the music stage.
-    """
-    folder = work / "t5-trained"
-    if not folder.exists():
-        model = build(config("music", work / "t5"))
-        model.load_state_dict(torch.load(work / "music" / "state.pt", weights_only=True)["average"])
-        encoder = model.condition_provider.conditioners["description"]
-        assert isinstance(encoder, T5Conditioner)
-        encoder.t5.half().save_pretrained(folder)
-        shutil.copy(work / "t5" / "spiece.model", folder)
-        write_config_dtype(folder)
-    return folder
+def export_text_encoder(work: Path, bundle: Path) -> None:
+    """Write the encoder that the music stage trained into the bundle, in half precision."""
+    model = build(config("music", work / "t5"))
+    model.load_state_dict(torch.load(work / "music" / "state.pt", weights_only=True)["average"])
+    encoder = model.condition_provider.conditioners["description"]
+    assert isinstance(encoder, T5Conditioner)
+    encoder.t5.half().save_pretrained(bundle / "t5")
+    shutil.copy(work / "t5" / "spiece.model", bundle / "t5")
+    write_config_dtype(bundle / "t5")
 
 
 def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Conditions]:
@@ -134,15 +128,15 @@ def cross_entropy(model: LMModel, codes: Tensor, conditions: list[Conditions]) -
     return torch.stack(each)
 
 
-def train(kind: str, work: Path, budget_hours: float) -> None:
-    """Train "music", "melody" or "sound" until the budget is spent."""
+def train(kind: str, work: Path, bundle: Path, budget_hours: float) -> None:
+    """Train "music", "melody" or "sound" on the bundle's codec until the budget is spent."""
     torch.manual_seed(0)
     data = DATA[kind]
     rendered = clips(work, data, CLIPS[data])
-    codes = encode(trained_codec(work), work, rendered, data)
+    codes = encode(trained_codec(bundle), work, rendered, data)
     if kind == "music" and not (work / "t5").exists():
         write_text_encoder(work / "t5")
-    text_encoder = work / "t5" if kind == "music" else trained_text_encoder(work)
+    text_encoder = work / "t5" if kind == "music" else bundle / "t5"
     model = build(config(kind, text_encoder)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.05)
     average = Average(model, 0.999)

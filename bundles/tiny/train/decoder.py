@@ -1,0 +1,116 @@
+"""Trains the codec's decoder on, against AudioCraft's three discriminators.
+
+Adversaries, their features and the reconstruction are combined as in `solvers/compression.py`. The
+encoder and its codebooks stay, so codes keep their meaning for the language models.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from audiocraft.losses import Balancer
+from audiocraft.models.encodec import EncodecModel
+from audiocraft.solvers import builders as solver_builders
+from omegaconf import DictConfig, OmegaConf
+
+from bundles.tiny.train.codec import (
+    BATCH,
+    WEIGHTS,
+    Source,
+    autoencode,
+    reconstruction_losses,
+    trained_codec,
+)
+from bundles.tiny.train.progress import Average, Progress
+
+BATCH_OF_ADVERSARIES = 4
+"""They take three times as long as the codec; music and sound are in it as in the whole batch."""
+RATE = 3e-4
+WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 1.0, 1.0
+
+
+def adversaries_config() -> DictConfig:
+    """Return the adversaries, narrow, with the keys of AudioCraft's `config/solver/compression`."""
+    return OmegaConf.create(
+        {
+            "device": "cpu",
+            "adversarial": {
+                "every": 1, "adversaries": ["mpd", "msd", "msstftd"], "adv_loss": "hinge",
+                "feat_loss": "l1", "normalize": True,
+                "optim": {
+                    "optimizer": "adam", "lr": RATE,
+                    "adam": {"betas": [0.5, 0.9], "weight_decay": 0.0, "eps": 1e-8},
+                },
+            },
+            "optim": {
+                "optimizer": "adam", "lr": RATE,
+                "adam": {"betas": [0.5, 0.9], "weight_decay": 0.0, "eps": 1e-8},
+            },
+            "l1": {},
+            "mpd": {
+                "in_channels": 1, "out_channels": 1, "periods": [2, 3, 5, 7, 11],
+                "n_layers": 5, "kernel_sizes": [5, 3], "stride": 3, "filters": 4,
+                "filters_scale": 2, "max_filters": 64, "activation": "LeakyReLU",
+                "activation_params": {"negative_slope": 0.2}, "norm": "weight_norm",
+            },
+            "msd": {
+                "in_channels": 1, "out_channels": 1,
+                "scale_norms": ["weight_norm", "weight_norm", "weight_norm"],
+                "kernel_sizes": [5, 3], "filters": 8, "max_filters": 128,
+                "downsample_scales": [4, 4, 4, 4], "activation": "LeakyReLU",
+                "activation_params": {"negative_slope": 0.2},
+            },
+            "msstftd": {
+                "in_channels": 1, "out_channels": 1, "filters": 12,
+                "n_ffts": [512, 1024, 256], "hop_lengths": [128, 256, 64],
+                "win_lengths": [512, 1024, 256], "activation": "LeakyReLU",
+                "activation_params": {"negative_slope": 0.2}, "norm": "weight_norm",
+            },
+        }
+    )  # fmt: skip
+
+
+def trained_decoder(work: Path, bundle: Path) -> EncodecModel:
+    """Return the codec in `bundle` with its decoder as this stage trained it, averaged."""
+    model = trained_codec(bundle)
+    state = torch.load(work / "decoder" / "state.pt", weights_only=True)
+    model.load_state_dict(state["average"])
+    return model
+
+
+def train(work: Path, bundle: Path, budget_hours: float) -> None:
+    """Train the decoder of the codec in `bundle` until the budget is spent."""
+    torch.manual_seed(0)
+    source = Source(work)
+    model = trained_codec(bundle)
+    model.encoder.requires_grad_(False)
+    model.decoder.train()
+    adversaries = solver_builders.get_adversarial_losses(adversaries_config())
+    reconstruction = reconstruction_losses()
+    weights = dict(WEIGHTS)
+    for name in adversaries:
+        weights |= {f"adv_{name}": WEIGHT_OF_ADVERSARY, f"feat_{name}": WEIGHT_OF_FEATURES}
+    balancer = Balancer(weights)
+    optimizer = torch.optim.Adam(model.decoder.parameters(), lr=RATE, betas=(0.5, 0.9))
+    average = Average(model, 0.999)
+    parts = {"model": model, "optimizer": optimizer, "average": average, "adv": adversaries}
+    progress = Progress(work, "decoder", budget_hours, **parts)
+    draw = np.random.default_rng([43, progress.step])
+    some = slice(None, None, BATCH // BATCH_OF_ADVERSARIES)
+    while progress.share < 1:
+        optimizer.param_groups[0]["lr"] = RATE * max(0.05, math.cos(progress.share * math.pi / 2))
+        real = source.crops(draw)
+        made, _ = autoencode(model, real)
+        losses = {name: loss(made, real).squeeze() for name, loss in reconstruction.items()}
+        learned = {}
+        for name, adversary in adversaries.items():
+            learned[f"d_{name}"] = adversary.train_adv(made[some], real[some])
+            losses[f"adv_{name}"], losses[f"feat_{name}"] = adversary(made[some], real[some])
+        optimizer.zero_grad()
+        balancer.backward(losses, made)
+        torch.nn.utils.clip_grad_norm_(model.decoder.parameters(), 5.0)
+        optimizer.step()
+        average.update(model, progress.step)
+        progress.log(**{name: loss.item() for name, loss in (losses | learned).items()})
+    progress.save()
