@@ -115,6 +115,9 @@ class Backlog:
         self._memory = memory
         reports = reports_of(ctx.aggregated_metrics or {})
         if ctx.current_num_replicas and not reports:
+            # Those that have said nothing yet were started for something: by Serve itself, unasked,
+            # where a request found none.
+            memory.busy_at = now
             return int(ctx.target_num_replicas)
         replicas = needed(reports, ctx.total_queued_requests or 0.0, self._aim)
         return wanted(memory, now, replicas, self._aim)

@@ -23,6 +23,8 @@ PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 BLOCK = 1024
 """Outputs in one packed block: oneDNN's float32 kernels slow down by far on wider ones."""
 ROWS_HINT = 16
+LARGEST_INT8 = 127 if torch.cpu._is_vnni_supported() else 63
+"""Of int8 weights. Without VNNI a CPU adds two products in 16 bits, which more would overflow."""
 
 
 def cpu_multiplies_in(precision: str) -> bool:
@@ -77,7 +79,7 @@ def _packed(weight: Tensor, dtype: torch.dtype) -> Linear:
 
 def _int8(weight: Tensor) -> Linear:
     """Weights with a scale an output, activations with a scale a row."""
-    scales = weight.abs().amax(1).clamp(min=1e-12) / 127
+    scales = weight.abs().amax(1).clamp(min=1e-12) / LARGEST_INT8
     codes = (weight / scales[:, None]).round().to(torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(codes, None)
     zeros = torch.zeros(len(scales), dtype=torch.int32)

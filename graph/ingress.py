@@ -44,7 +44,7 @@ from graph.routes import (
     openai,
     stats,
 )
-from graph.service import Service
+from graph.service import Service, State
 from graph.settings import INGRESS, LEDGER, IngressSettings, Limits
 
 
@@ -106,9 +106,12 @@ def create_app(
     return app
 
 
-def _statuses(application: str) -> Mapping[str, str]:
+def _states(application: str) -> Mapping[str, State]:
     deployments = serve.status().applications[application].deployments
-    return {name: deployment.status.value for name, deployment in deployments.items()}
+    return {
+        name: State(deployment.status.value, deployment.replica_states.get("RUNNING", 0))
+        for name, deployment in deployments.items()
+    }
 
 
 @serve.deployment(name=INGRESS, max_ongoing_requests=1000)
@@ -129,7 +132,7 @@ class Ingress:
         ledger = LedgerClient(handles[LEDGER])
         self._service = Service(
             registry=Registry(models, handles),
-            statuses=lambda: asyncio.to_thread(_statuses, application),
+            states=lambda: asyncio.to_thread(_states, application),
             limits=Limits(),
             started_at=int(time.time()),
             ledger=ledger,

@@ -1,7 +1,7 @@
 """The models that this application has, and what they said about themselves."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
@@ -79,18 +79,22 @@ class Registry:
             self._voices[model.name] = voice
         return self._voices[model.name]
 
-    async def check(self) -> None:
-        """Raise ApiError where a model and its codec do not fit together."""
-        await self._all_voices()
+    async def check(self, asleep: Set[str]) -> None:
+        """Raise ApiError where a model and its codec do not fit together, of those awake."""
+        await together(
+            self.voice(model)
+            for model in self._language_models
+            if not asleep & {model.name, model.codec}
+        )
 
     async def melody_models(self) -> list[str]:
         """Return the names of the models that follow melodies."""
-        voices = await self._all_voices()
+        voices = await together(map(self.voice, self._language_models))
         return [voice.model.name for voice in voices if voice.language_model.melody]
 
-    async def _all_voices(self) -> list[Voice]:
-        models = [m for m in self.models.values() if isinstance(m, TokenModelSettings)]
-        return await together(map(self.voice, models))
+    @property
+    def _language_models(self) -> list[TokenModelSettings]:
+        return [m for m in self.models.values() if isinstance(m, TokenModelSettings)]
 
     def diffusion_of(self, model: TokenModelSettings) -> DiffusionSettings:
         """Return what decodes a model's codes by diffusion. Raises ApiError 422."""

@@ -21,13 +21,23 @@ from graph.registry import Registry
 from graph.settings import Limits
 
 
+@dataclass(frozen=True)
+class State:
+    """Of one deployment."""
+
+    status: str
+    """As Serve names it, such as HEALTHY."""
+    running: int
+    """Replicas that serve. Without any it sleeps: a call would start one."""
+
+
 @dataclass
 class Service:
     """One ingress replica's state; `limits` is replaced while running."""
 
     registry: Registry
-    statuses: Callable[[], Awaitable[Mapping[str, str]]]
-    """Asks for the status of every deployment of this application, by name."""
+    states: Callable[[], Awaitable[Mapping[str, State]]]
+    """Asks for the state of every deployment of this application, by name."""
     limits: Limits
     started_at: int
     """Unix seconds."""

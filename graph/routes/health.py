@@ -19,10 +19,14 @@ async def get_health() -> dict[str, str]:
 
 @router.get("/readyz", responses={503: {"model": ErrorBody}})
 async def get_readiness(service: Served) -> dict[str, str | dict[str, str]]:
-    """Say that every deployment is healthy and that models and codecs fit together."""
-    statuses = dict(await service.statuses())
+    """Say that every deployment is healthy and that models and codecs fit together.
+
+    Models that sleep are not woken for it.
+    """
+    states = await service.states()
+    statuses = {name: state.status for name, state in states.items()}
     waiting = [f"{name} is {status}" for name, status in statuses.items() if status not in SERVING]
     if waiting or not statuses:
         raise ApiError(503, "not_ready", "not ready: " + (", ".join(waiting) or "nothing deployed"))
-    await service.registry.check()
+    await service.registry.check({name for name, state in states.items() if not state.running})
     return {"status": "ready", "deployments": statuses}

@@ -30,7 +30,8 @@ class StatsAnswer(BaseModel):
     deployments: dict[str, str]
     models: dict[str, dict[str, float]]
     """What one replica of each is doing: `running` of `slots`, `waiting`, `step_ms` and others of a
-    language model; `busy`, `items`, `batches` of those that work in batches."""
+    language model; `busy`, `items`, `batches` of those that work in batches. Nothing where no
+    replica runs."""
     backlog: dict[str, Backlog]
 
 
@@ -41,15 +42,16 @@ router = APIRouter(tags=["health"])
 async def get_stats(service: Served) -> StatsAnswer:
     """Say what is going on."""
     handles, names = service.registry.handles, list(service.registry.models)
+    states = await service.states()
 
     async def load(name: str) -> dict[str, Any]:
-        return asdict(await call(handles[name].load))
+        return asdict(await call(handles[name].load)) if states[name].running else {}
 
     loads = await together(map(load, names))
     all_of_them = await service.ledger.snapshot()
     return StatsAnswer(
         uptime_s=int(time.time()) - service.started_at,
-        deployments=dict(await service.statuses()),
+        deployments={name: state.status for name, state in states.items()},
         models=dict(zip(names, loads, strict=True)),
         backlog={
             name: Backlog(

@@ -21,7 +21,11 @@ def test_it_stays_small(name: str):
 
 @pytest.mark.parametrize(
     "path",
-    [Path("codec", CODEC_FILE), Path("music", LANGUAGE_MODEL_FILE)],
+    [
+        Path("codec", CODEC_FILE),
+        Path("music", LANGUAGE_MODEL_FILE),
+        Path("sound", LANGUAGE_MODEL_FILE),
+    ],
     ids=lambda p: p.parts[0],
 )
 def test_it_is_half_precision_with_its_configuration(path: Path):

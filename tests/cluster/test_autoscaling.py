@@ -52,6 +52,22 @@ def test_a_full_replica_gets_company_and_an_idle_one_goes(paced: DeploymentHandl
     until(lambda: paced.tell.remote(IDLE).result(timeout_s=30) or replicas() == 1)
 
 
+@pytest.fixture
+def sleeper(deployed: Deployed) -> Iterator[DeploymentHandle]:
+    scaling = Autoscaling(min_replicas=0, max_replicas=1, patience_s=1, idle_s=1).options()
+    application = Paced.options(autoscaling_config=scaling).bind()
+    yield serve.run(application, name=NAME, route_prefix=None)
+    serve.delete(NAME)
+
+
+def test_the_last_replica_goes_and_a_request_starts_one(sleeper: DeploymentHandle):
+    until(lambda: replicas() == 0)
+    sleeper.tell.remote(FULL).result(timeout_s=60)
+    assert replicas() == 1
+    sleeper.tell.remote(IDLE).result(timeout_s=60)
+    until(lambda: replicas() == 0)
+
+
 def test_our_own_replicas_say_what_the_policy_needs(deployed: Deployed):
     for name in ("music", "sound", "codec", "diffusion", "judge", "media", "ingress"):
         handle = serve.get_deployment_handle(name, "audiocraft")

@@ -94,6 +94,17 @@ def test_serve_takes_its_decision_at_once(clock: Clock):
     assert decide(context(0, waiting=1, total_num_requests=1.0))[0] == 1
 
 
+def test_one_that_a_request_has_woken_does_not_go_at_once(clock: Clock):
+    decide = policy(clock)
+    assert decide(context(0))[0] == 0
+    clock.now += 10_000
+    assert decide(context(1))[0] == 1, "it has said nothing yet"
+    clock.now += 299
+    assert decide(context(1, IDLE))[0] == 1
+    clock.now += 2
+    assert decide(context(1, IDLE))[0] == 0
+
+
 def test_a_controller_that_has_just_begun_takes_nothing_away(clock: Clock):
     decide = policy(clock)
     assert decide(context(8, *[IDLE] * 8))[0] == 8

@@ -46,7 +46,7 @@ from graph.joining import Joining
 from graph.ledger_client import LedgerClient
 from graph.metrics import Metrics
 from graph.registry import Registry
-from graph.service import Service
+from graph.service import Service, State
 from graph.settings import JobsSettings, Limits
 from tests import checkpoints as write
 
@@ -215,7 +215,7 @@ class LocalLedger:
         return getattr(self.accounts if hasattr(self.accounts, name) else self.joins, name)(*args)
 
 
-async def nothing_to_report() -> dict[str, str]:
+async def nothing_to_report() -> dict[str, State]:
     return {}
 
 
@@ -223,7 +223,7 @@ def serving(
     models: Sequence[AnyModelSettings],
     handles: Mapping[str, Any],
     limits: Limits,
-    statuses: Callable[[], Awaitable[Mapping[str, str]]] = nothing_to_report,
+    states: Callable[[], Awaitable[Mapping[str, State]]] = nothing_to_report,
     ledger: LocalLedger | None = None,
     settings: JobsSettings | None = None,
 ) -> Service:
@@ -234,7 +234,7 @@ def serving(
     client = LedgerClient(ledger or LocalLedger())
     service = Service(
         registry=Registry(models, handles),
-        statuses=statuses,
+        states=states,
         limits=limits,
         started_at=1,
         ledger=client,
@@ -264,7 +264,7 @@ class Server:
     service: Service
     music: FakeLanguageModel
     codec: FakeCodec
-    statuses: dict[str, str]
+    states: dict[str, State]
     http: httpx.AsyncClient
 
     async def generate(self, where: str = "music", **body: Any) -> httpx.Response:
@@ -281,16 +281,18 @@ async def server() -> AsyncIterator[Server]:
         EnCodecSettings(name="codec", kind="encodec", checkpoint="/models/codec"),
     ]
     music, sound, codec = FakeLanguageModel(), FakeLanguageModel(), FakeCodec()
-    statuses = {"music": "HEALTHY", "sound": "UPSCALING", "codec": "HEALTHY"}
+    states = {
+        "music": State("HEALTHY", 1), "sound": State("UPSCALING", 1), "codec": State("HEALTHY", 1),
+    }  # fmt: skip
 
-    async def report() -> dict[str, str]:
-        return statuses
+    async def report() -> dict[str, State]:
+        return states
 
     handles = {"music": music, "sound": sound, "codec": codec, "media": Media()}
     service = serving(models, handles, Limits(max_body_bytes=2000), report)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-        yield Server(service, music, codec, statuses, http)
+        yield Server(service, music, codec, states, http)
     await service.ledger.close()
 
 

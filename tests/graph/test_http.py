@@ -12,6 +12,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.params import GenerationParams
+from graph.service import State
 from graph.settings import Limits
 from tests.graph.conftest import Server
 
@@ -257,11 +258,11 @@ async def test_health(server: Server):
     assert (await server.http.get("/healthz")).json() == {"status": "ok"}
     ready = await server.http.get("/readyz")
     assert ready.status_code == 200
-    assert ready.json()["deployments"] == server.statuses
+    assert ready.json()["deployments"] == {n: s.status for n, s in server.states.items()}
 
 
 async def test_not_ready_while_a_deployment_is_not_healthy(server: Server):
-    server.statuses["codec"] = "UPDATING"
+    server.states["codec"] = State("UPDATING", 1)
     response = await server.http.get("/readyz")
     assert_error(response, 503, "not_ready", None, "codec is UPDATING")
 
@@ -271,6 +272,22 @@ async def test_not_ready_where_model_and_codec_do_not_fit(server: Server):
     response = await server.http.get("/readyz")
     say = "model 'music' does not fit codec 'codec': cardinality 512 against 1024"
     assert_error(response, 500, "configuration", None, say)
+
+
+class Asleep:
+    """A handle that is not to be touched."""
+
+    def __getattr__(self, name: str):
+        raise AssertionError(f"{name} would start a replica")
+
+
+async def test_looking_wakes_no_model_that_sleeps(server: Server):
+    names = list(server.states)
+    server.states.update(dict.fromkeys(names, State("HEALTHY", 0)))
+    server.service.registry.handles = dict.fromkeys(names, Asleep())
+    assert (await server.http.get("/readyz")).status_code == 200
+    told = (await server.http.get("/v1/stats")).json()
+    assert told["models"] == {name: {} for name in names}
 
 
 async def test_the_docs_need_no_other_server(server: Server):

@@ -36,6 +36,7 @@ from graph.guards import MULTIPART
 from graph.ingress import create_app
 from graph.keys import KeySettings
 from graph.routes.examples import AUDIO_FILE, CODES_FILE
+from graph.service import State
 from graph.settings import FolderStore, JobsSettings, Limits
 from tests import checkpoints as write
 from tests.graph.conftest import (
@@ -165,11 +166,11 @@ def app(
     keys = (key,) if request.param == "keyed" else ()
     limits = Limits(max_clips=4, max_duration_s=2, max_text_chars=100, keys=keys)
 
-    async def statuses() -> dict[str, str]:
-        return dict.fromkeys(handles, "HEALTHY")
+    async def states() -> dict[str, State]:
+        return dict.fromkeys(handles, State("HEALTHY", 1))
 
     jobs = JobsSettings(store=FolderStore(folder=str(tmp_path)))
-    service = serving(models, handles, limits, statuses, settings=jobs)
+    service = serving(models, handles, limits, states, settings=jobs)
     yield create_app(service, jobs_at_once=2)
     asgi.shutdown_lifespans()
 

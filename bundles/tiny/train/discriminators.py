@@ -115,6 +115,6 @@ def train(work: Path, bundle: Path, budget_hours: float) -> None:
         made = torch.cat([pools[kind].crops(draw, CROPS, SAMPLES_OF_A_CROP) for kind in KINDS])
         other = torch.cat([sets[kind].crops(draw, CROPS, SAMPLES_OF_A_CROP) for kind in KINDS])
         fake, true = torch.cat([copies.clone(), made]), torch.cat([real, other])
-        losses = {name: float(loss.train_adv(fake, true)) for name, loss in learning.items()}
+        losses = {name: loss.train_adv(fake, true).item() for name, loss in learning.items()}
         progress.log(**losses)
     progress.save()
