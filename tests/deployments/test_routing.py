@@ -61,10 +61,13 @@ class Desk:
     async def _route(self, request: PendingRequest) -> str:
         replica = await self.router._choose_replica_for_request(request)
         self.router.on_send_request(replica.replica_id)
+        replica.taken += 1
         return str(replica.name)
 
     def end(self, replica: str) -> None:
-        self.router.decrement_queue_len_cache(ReplicaID(replica, MUSIC))
+        which = ReplicaID(replica, MUSIC)
+        self.router.curr_replicas[which].taken -= 1
+        self.router.decrement_queue_len_cache(which)
 
 
 async def settled(*tasks: asyncio.Task[Any]) -> list[str | None]:
