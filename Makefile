@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 SLOW := requirements.lock Makefile $(shell find bundles engine tests/bundles -name "*.py" | sort)
-PACKAGES := engine deployments graph bundles benchmarks tests
+PACKAGES := engine deployments graph k8s bundles benchmarks tests
 
 .PHONY: serve test test-faults test-slow parity check unit lint format types lock test-deps clean
 

@@ -77,6 +77,10 @@ class Placement(StrictModel):
     """GPUs a replica, or a fraction of one."""
     replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
     """A fixed number, or bounds for autoscaling."""
+    pool: Annotated[str, Field(min_length=1)] | None = None
+    """Only on nodes whose Ray label `pool` is this one."""
+    spread: bool = False
+    """No two replicas on one node."""
     grace_s: Annotated[float, Field(ge=0)] = 600.0
     """How long a replica that is to go may finish what it has begun: longer than any one clip."""
 
@@ -88,12 +92,17 @@ class Placement(StrictModel):
 
     def options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""
+        actor: dict[str, Any] = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
+        if self.pool:
+            actor["label_selector"] = {"pool": self.pool}
         options: dict[str, Any] = {
-            "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus},
+            "ray_actor_options": actor,
             "graceful_shutdown_timeout_s": self.grace_s,
             **HEALTH,
             "max_surge_percent": 100,  # of an update: the new ones first, then the old ones go
         }
+        if self.spread:
+            options["max_replicas_per_node"] = 1
         if isinstance(self.replicas, Autoscaling):
             options["autoscaling_config"] = self.replicas.options()
         else:

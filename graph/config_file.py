@@ -27,17 +27,22 @@ def read_config_file(path: Path) -> dict[str, tp.Any]:
         data = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigFileError(f"{path}: {error}") from error
+    check_config(data, path)
+    return tp.cast(dict[str, tp.Any], data)
+
+
+def check_config(data: object, name: object) -> None:
+    """Check what a Serve file holds. Raises ConfigFileError, whose lines begin with `name`."""
     if not isinstance(data, dict):
-        raise ConfigFileError(f"{path}: not a mapping with the key 'applications'")
+        raise ConfigFileError(f"{name}: not a mapping with the key 'applications'")
     problems = (
         list(_unknown_keys(data, ServeDeploySchema, ()))
         or list(_invalid(data, ServeDeploySchema, ()))
         or list(_check_application(data["applications"]))
     )
     if problems:
-        lines = [f"{path}: {'.'.join(map(str, place))}: {what}" for place, what in problems]
+        lines = [f"{name}: {'.'.join(map(str, place))}: {what}" for place, what in problems]
         raise ConfigFileError("\n".join(lines))
-    return data
 
 
 def _unknown_keys(data: object, model: type[BaseModel], at: Place) -> tp.Iterator[Problem]:

@@ -133,7 +133,7 @@ class Ingress:
         self._service = Service(
             registry=Registry(models, handles),
             states=lambda: asyncio.to_thread(_states, application),
-            limits=Limits(),
+            limits=Limits().with_environment(),
             started_at=int(time.time()),
             ledger=ledger,
             admission=Admission(ledger, lambda: self._service.limits, metrics),
@@ -149,7 +149,7 @@ class Ingress:
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new limits. Raises ValidationError on an unknown key."""
-        self._service.limits = Limits.model_validate(user_config)
+        self._service.limits = Limits.model_validate(user_config).with_environment()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.autoscaling` goes by."""

@@ -1,12 +1,13 @@
 """API keys: who asks, told by a hash of what they send."""
 
 import hmac
+import os
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Annotated
 
 from fastapi import Request
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from deployments.accounts import Share
 from deployments.settings import StrictModel
@@ -34,6 +35,14 @@ class KeySettings(StrictModel):
     def share(self) -> Share:
         """Return what its requests may have."""
         return Share(self.name, self.weight, self.requests_per_minute, self.row_seconds)
+
+
+def keys_of_environment() -> list[KeySettings]:
+    """Return the keys in AUDIOCRAFT_KEYS, a JSON list such as a Kubernetes secret holds.
+
+    Raises ValidationError.
+    """
+    return TypeAdapter(list[KeySettings]).validate_json(os.environ.get("AUDIOCRAFT_KEYS") or "[]")
 
 
 def share_named(name: str, keys: Sequence[KeySettings]) -> Share:

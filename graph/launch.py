@@ -83,6 +83,7 @@ def check_secrets(config: Mapping[str, Any]) -> None:
     from graph.audio.credentials import CredentialsError, Signer
     from graph.jobs.build import jobs_of
     from graph.jobs.webhooks import Webhooks
+    from graph.keys import keys_of_environment
     from graph.settings import AppArgs
 
     settings = AppArgs.model_validate(config["applications"][0]["args"]).ingress
@@ -91,6 +92,7 @@ def check_secrets(config: Mapping[str, Any]) -> None:
             Signer(settings.content_credentials)
         Webhooks(settings.jobs)
         jobs_of(settings.jobs)
+        keys_of_environment()
     except (CredentialsError, ValueError) as error:
         raise LaunchError(str(error)) from error
 
@@ -191,7 +193,7 @@ def check_ready(address: str) -> None:
         raise LaunchError(f"{address}/readyz: {message}")
 
 
-def launch(config_path: Path, port: int | None) -> None:
+def launch(config_path: Path, host: str | None, port: int | None) -> None:
     """Serve until a signal asks to stop. Raises LaunchError."""
     set_environment()
     from graph.config_file import ConfigFileError, read_config_file
@@ -203,8 +205,7 @@ def launch(config_path: Path, port: int | None) -> None:
     check_sources(config)
     check_secrets(config)
     http = config.setdefault("http_options", {})
-    if port is not None:
-        http["port"] = port
+    http |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     host, port = http.get("host", "0.0.0.0"), http.get("port", 8000)
     check_port(host, port)
 
@@ -235,11 +236,12 @@ def main() -> int:
     """Read the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="make serve", description=__doc__)
     parser.add_argument("config", type=Path)
+    parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     arguments = parser.parse_args()
     stop_on_signals()
     try:
-        launch(arguments.config, arguments.port)
+        launch(arguments.config, arguments.host, arguments.port)
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

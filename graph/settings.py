@@ -16,7 +16,7 @@ from deployments.settings import (
     TokenModelSettings,
 )
 from engine.params import MediaLimits
-from graph.keys import KeySettings
+from graph.keys import KeySettings, keys_of_environment
 
 INGRESS, MEDIA, LEDGER = "ingress", "media", "ledger"
 OURS = (INGRESS, MEDIA, LEDGER)
@@ -53,6 +53,8 @@ class Limits(StrictModel):
     `Idempotency-Key` as well."""
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
     """What one ingress lets in at once while it cannot reach the ledger."""
+    config_hash: str | None = None
+    """Of the file that this is from, as `/readyz` tells it: `k8s.wait` knows by it what serves."""
 
     @field_validator("keys")
     @classmethod
@@ -63,6 +65,11 @@ class Limits(StrictModel):
             if len(set(values)) < len(values):
                 raise ValueError(f"two keys have the same {what}")
         return keys
+
+    def with_environment(self) -> Self:
+        """Return these limits with the keys of the environment. Raises ValidationError."""
+        keys = [*self.keys, *keys_of_environment()]
+        return type(self).model_validate({**dict(self), "keys": keys})
 
     def media(self) -> MediaLimits:
         """Return what an uploaded file may be."""

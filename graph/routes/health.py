@@ -18,7 +18,7 @@ async def get_health() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"model": ErrorBody}})
-async def get_readiness(service: Served) -> dict[str, str | dict[str, str]]:
+async def get_readiness(service: Served) -> dict[str, str | dict[str, str] | None]:
     """Say that every deployment is healthy and that models and codecs fit together.
 
     Models that sleep are not woken for it.
@@ -29,4 +29,5 @@ async def get_readiness(service: Served) -> dict[str, str | dict[str, str]]:
     if waiting or not statuses:
         raise ApiError(503, "not_ready", "not ready: " + (", ".join(waiting) or "nothing deployed"))
     await service.registry.check({name for name, state in states.items() if not state.running})
-    return {"status": "ready", "deployments": statuses}
+    config_hash = service.limits.config_hash
+    return {"status": "ready", "deployments": statuses, "config_hash": config_hash}

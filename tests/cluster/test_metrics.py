@@ -27,7 +27,7 @@ def test_what_the_dashboard_shows_is_measured(deployed: Deployed):
     assert deployed.http.post("/v1/generations", json=body).status_code == 200
     assert deployed.http.post("/v1/generations", json={}).status_code == 422
     assert deployed.http.post("/v1/jobs", json=body | {"stream": False}).status_code == 202
-    dashboard = json.loads((ROOT / "docs" / "grafana-dashboard.json").read_text())
+    dashboard = json.loads((ROOT / "k8s/components/monitoring/grafana-dashboard.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked = {name for query in queries for name in re.findall(r"ray_\w+", query)}
     wanted = {name.removesuffix("_bucket").removesuffix("_count") for name in asked}
