@@ -9,17 +9,21 @@ UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 SLOW := requirements.lock Makefile $(shell find bundles engine tests/bundles -name "*.py" | sort)
 PACKAGES := engine deployments graph k8s bundles benchmarks tests
 
-.PHONY: serve test test-faults test-slow parity check unit lint format types lock test-deps clean
+.PHONY: serve test test-faults test-kubernetes test-slow parity check unit lint format types lock test-deps clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/python -m graph.launch $(CONFIG) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not faults and not training"
+	$(BIN)/python -m pytest -m "not faults and not training and not kubernetes"
 
 # Kills, stops and fills what a cluster of its own stands on, with requests under way.
 test-faults: $(VENV)/.installed
 	$(BIN)/python -m pytest -m faults
+
+# A real API server, and a double of KubeRay's operator on a real Ray. KUBERAY_CRDS: docs/kubernetes.md.
+test-kubernetes: $(VENV)/.installed
+	$(BIN)/python -m pytest -m kubernetes
 
 # Passed once, it passes until what it runs changes.
 test-slow: $(VENV)/.installed
@@ -29,7 +33,7 @@ test-slow: $(VENV)/.installed
 
 # What the tests see of the distance to AudioCraft, as docs/parity.md's table.
 parity: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not cluster and not faults and not training" --parity docs/parity.md tests/engine tests/graph
+	$(BIN)/python -m pytest -m "not cluster and not faults and not training and not kubernetes" --parity docs/parity.md tests/engine tests/graph
 
 check: lint types unit
 
@@ -41,7 +45,7 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not cluster and not faults and not slow and not training"
+	$(BIN)/python -m pytest -m "not cluster and not faults and not slow and not training and not kubernetes"
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format $(PACKAGES)

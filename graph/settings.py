@@ -69,7 +69,8 @@ class Limits(StrictModel):
     def with_environment(self) -> Self:
         """Return these limits with the keys of the environment. Raises ValidationError."""
         keys = [*self.keys, *keys_of_environment()]
-        return type(self).model_validate({**dict(self), "keys": keys})
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(own | {"keys": keys})
 
     def media(self) -> MediaLimits:
         """Return what an uploaded file may be."""

@@ -25,6 +25,14 @@ TIMEOUT_S = (5.0, 30.0)
 IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
+class _Client(client.ApiClient):  # type: ignore[misc]
+    """Gives up where the server says nothing for too long, whoever asks."""
+
+    def call_api(self, *arguments: Any, _request_timeout: Any = None, **options: Any) -> Any:
+        timeout = _request_timeout or TIMEOUT_S
+        return super().call_api(*arguments, _request_timeout=timeout, **options)
+
+
 class NotThere(K8sError):
     """There is no such object."""
 
@@ -61,7 +69,6 @@ class Cluster:
                 body=body,
                 namespace=self.namespace,
                 field_manager=MANAGER,
-                _request_timeout=TIMEOUT_S,
                 **({"dry_run": "All"} if dry_run else {}),
             )
         applied: Manifest = done.to_dict()
@@ -70,9 +77,7 @@ class Cluster:
     def get(self, version: str, kind: str, name: str) -> Manifest:
         """Return an object. Raises NotThere."""
         with explained(f"{kind} {name}"):
-            found = self._resource(version, kind).get(
-                name=name, namespace=self.namespace, _request_timeout=TIMEOUT_S
-            )
+            found = self._resource(version, kind).get(name=name, namespace=self.namespace)
         object_: Manifest = found.to_dict()
         return object_
 
@@ -95,7 +100,7 @@ class Cluster:
         try:
             with explained(f"{body['kind']} {name}"):
                 self._resource(body["apiVersion"], body["kind"]).delete(
-                    name=name, namespace=self.namespace, _request_timeout=TIMEOUT_S
+                    name=name, namespace=self.namespace
                 )
         except NotThere:
             return False
@@ -107,16 +112,13 @@ class Cluster:
             found = client.CoreV1Api(self._api).list_namespaced_event(
                 self.namespace,
                 field_selector=f"involvedObject.name={name}",
-                _request_timeout=TIMEOUT_S,
             )
         return [f"{event.type} {event.reason}: {event.message}" for event in found.items]
 
     def secret(self, name: str, key: str) -> str:
         """Return a value of a secret. Raises NotThere."""
         with explained(f"Secret {name}"):
-            found = client.CoreV1Api(self._api).read_namespaced_secret(
-                name, self.namespace, _request_timeout=TIMEOUT_S
-            )
+            found = client.CoreV1Api(self._api).read_namespaced_secret(name, self.namespace)
         data = found.data or {}
         if key not in data:
             raise NotThere(f"Secret {name} has no {key}")
@@ -125,22 +127,18 @@ class Cluster:
     def through(self, service: str, port: int, path: str, **headers: str) -> bytes:
         """GET from a service inside the cluster, by way of the API server. Raises K8sError."""
         inside = f"/api/v1/namespaces/{self.namespace}/services/{service}:{port}/proxy/{path}"
+        headers = dict(headers)
+        self._api.update_params_for_auth(headers, [], ["BearerToken"], inside, "GET", None)
         with explained(f"service {service}"):
             answer = self._api.call_api(
                 *("GET", f"{self._api.configuration.host}{inside}"),
-                header_params=self._authorized() | headers,
-                _request_timeout=TIMEOUT_S,
+                header_params=headers,
             )
             answer.read()
         if not 200 <= answer.status < 300:
             raise K8sError(f"{service}:{port}/{path}: {answer.status}: {_message(answer.data)}")
         body: bytes = answer.data
         return body
-
-    def _authorized(self) -> dict[str, str]:
-        headers: dict[str, str] = {}
-        self._api.update_params_for_auth(headers, [], ["BearerToken"])
-        return headers
 
     def _resource(self, version: str, kind: str) -> Any:
         return self._dynamic.resources.get(api_version=version, kind=kind)
@@ -165,7 +163,7 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str | None) 
         except (ConfigException, OSError):
             raise K8sError(f"no kubeconfig ({error}), and not in a pod") from error
     settings.retries = 0
-    return Cluster(client.ApiClient(settings), namespace or inside)
+    return Cluster(_Client(settings), namespace or inside)
 
 
 @contextmanager

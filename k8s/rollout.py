@@ -171,16 +171,22 @@ def _told(cluster: dict[str, Any]) -> tuple[str, bool]:
         state, message = application.get("status"), application.get("message")
         deployments = application.get("serveDeploymentStatuses") or {}
         waits = [
-            f"{one} {at.get('status')}" + (f" ({at['message']})" if at.get("message") else "")
+            f"{one} {at.get('status')}{_short(at.get('message'))}"
             for one, at in sorted(deployments.items())
             if at.get("status") != "HEALTHY"
         ]
         failed = failed or state == "DEPLOY_FAILED"
-        said = f": {message}" if message and state == "DEPLOY_FAILED" else ""
+        said = _short(message) if state == "DEPLOY_FAILED" else ""
         parts.append(
             f"application {name} {state}{said}" + (f"; {', '.join(waits)}" if waits else "")
         )
     return "; ".join(parts) or "no application yet", failed
+
+
+def _short(message: str | None) -> str:
+    """Return where a message begins and ends: between them it may hold a traceback."""
+    lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
+    return f" ({' … '.join(dict.fromkeys([lines[0], lines[-1]]))})" if lines else ""
 
 
 def _missing(service: Manifest, status: dict[str, Any]) -> str:

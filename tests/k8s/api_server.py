@@ -15,7 +15,7 @@ from kubernetes import client
 
 HERE = Path(__file__).resolve().parent
 TOKEN = "secret-token"
-CRDS = Path(os.environ.get("KUBERAY_CRDS", HERE.parents[2] / ".." / "shared" / "kuberay-crds"))
+CRDS = Path(os.environ.get("KUBERAY_CRDS", HERE.parents[2] / "shared" / "kuberay-crds"))
 
 
 def free_port() -> int:
@@ -60,8 +60,10 @@ class ApiServer:
             "etcd.log",
         )
         self._server: subprocess.Popen[bytes] | None = None
+        self._kinds = "apiextensions.k8s.io/v1/customresourcedefinitions"
         self.start()
         self._define()
+        self._kinds = "ray.io/v1/rayservices"
 
     def start(self) -> None:
         self._server = self._started(
@@ -76,7 +78,7 @@ class ApiServer:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                path = f"{self.url}/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+                path = f"{self.url}/apis/{self._kinds}"
                 if httpx.get(path, headers=headers, verify=False).status_code == 200:
                     return
             except httpx.TransportError:
@@ -109,7 +111,6 @@ class ApiServer:
     def client(self) -> client.ApiClient:
         settings = client.Configuration(host=self.url)
         settings.verify_ssl = False
-        settings.api_key = {"authorization": f"Bearer {TOKEN}"}
         settings.api_key = {"BearerToken": f"Bearer {TOKEN}", "authorization": f"Bearer {TOKEN}"}
         return client.ApiClient(settings)
 

@@ -1,0 +1,81 @@
+"""What the API server of the tests lacks: services, events, secrets; the rest is handed on."""
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+
+
+class Front:
+    """Answers as a cluster does in which `services` run."""
+
+    def __init__(self, behind: str, services: dict[str, str]) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.secrets: dict[str, dict[str, str]] = {}
+        self._behind, self._services = behind, services
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                front.answer(self)
+
+            do_PATCH = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path, _, query = request.path.partition("?")
+        parts = path.strip("/").split("/")
+        core = parts[:3] == ["api", "v1", "namespaces"]
+        if core and parts[4] == "services":
+            url = self._services[parts[5]] + "/" + path.split("/proxy/", 1)[1]
+            self._hand_on(request, f"{url}?{query}" if query else url)
+        elif core and parts[4] == "events":
+            self._send(request, {"kind": "EventList", "apiVersion": "v1", "items": self.events})
+        elif core and parts[4] == "secrets":
+            data = {
+                k: base64.b64encode(v.encode()).decode() for k, v in self.secrets[parts[5]].items()
+            }
+            self._send(request, {"kind": "Secret", "apiVersion": "v1", "data": data})
+        else:
+            self._hand_on(request, self._behind + request.path)
+
+    def _send(self, request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        request.send_response(200)
+        request.send_header("content-type", "application/json")
+        request.end_headers()
+        request.wfile.write(json.dumps(body).encode())
+
+    def _hand_on(self, request: BaseHTTPRequestHandler, url: str) -> None:
+        body = request.rfile.read(int(request.headers.get("content-length") or 0))
+        leave = {"host", "content-length", "connection", "accept-encoding"}
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in leave}
+        if not url.startswith(self._behind):  # as a real API server does
+            headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
+        try:
+            with httpx.stream(
+                request.command, url, headers=headers, content=body, verify=False, timeout=60
+            ) as answer:
+                request.send_response(answer.status_code)
+                kind = answer.headers.get("content-type", "application/octet-stream")
+                request.send_header("content-type", kind)
+                request.end_headers()
+                for piece in answer.iter_raw():
+                    request.wfile.write(piece)
+                    request.wfile.flush()
+        except httpx.TransportError:
+            request.send_error(503)
