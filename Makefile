@@ -7,15 +7,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 SLOW := requirements.lock Makefile $(shell find bundles engine tests/bundles -name "*.py" | sort)
+IMAGE := Dockerfile .dockerignore requirements.image.lock serve_config.yaml \
+	$(shell find engine deployments graph tests/image -name "*.py" | sort) tests/image/build.sh
+# $(call once,MARKER,FILES): the tests of a marker, unless they passed with the same files.
+once = @passed=$(VENV)/.$(1)-$$(cat $(2) | sha256sum | cut -c1-16); \
+	if [ -e $$passed ]; then echo "$(1): passed before, and nothing has changed since"; \
+	else $(BIN)/python -m pytest -m $(1) && touch $$passed; fi
 PACKAGES := engine deployments graph k8s bundles benchmarks tests
 
-.PHONY: serve test test-faults test-kubernetes test-slow parity check unit lint format types lock test-deps clean
+.PHONY: serve test test-faults test-kubernetes test-slow test-training test-image test-image-deps parity check unit lint format types lock test-deps clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/python -m graph.launch $(CONFIG) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not faults and not training and not kubernetes"
+	$(BIN)/python -m pytest -m "not faults and not training and not kubernetes and not image"
 
 # Kills, stops and fills what a cluster of its own stands on, with requests under way.
 test-faults: $(VENV)/.installed
@@ -25,15 +31,22 @@ test-faults: $(VENV)/.installed
 test-kubernetes: $(VENV)/.installed
 	$(BIN)/python -m pytest -m kubernetes
 
-# Passed once, it passes until what it runs changes.
-test-slow: $(VENV)/.installed
-	@passed=$(VENV)/.slow-$$(cat $(SLOW) | sha256sum | cut -c1-16); \
-	if [ -e $$passed ]; then echo "test-slow: passed before, and nothing has changed since"; \
-	else $(BIN)/python -m pytest -m training && touch $$passed; fi
+# Passed once, each passes until what it runs changes.
+test-slow: test-training test-image
+
+test-training: $(VENV)/.installed
+	$(call once,training,$(SLOW))
+
+test-image: $(VENV)/.installed
+	$(call once,image,$(IMAGE))
+
+test-image-deps:
+	apt-get update -qq
+	xargs apt-get install -y -qq --no-install-recommends < tests/image/debian-packages.txt
 
 # What the tests see of the distance to AudioCraft, as docs/parity.md's table.
 parity: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not cluster and not faults and not training and not kubernetes" --parity docs/parity.md tests/engine tests/graph
+	$(BIN)/python -m pytest -m "not cluster and not faults and not training and not kubernetes and not image" --parity docs/parity.md tests/engine tests/graph
 
 check: lint types unit
 
@@ -45,7 +58,7 @@ types: $(VENV)/.installed
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not cluster and not faults and not slow and not training and not kubernetes"
+	$(BIN)/python -m pytest -m "not cluster and not faults and not slow and not training and not kubernetes and not image"
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format $(PACKAGES)
@@ -60,6 +73,8 @@ test-deps:
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --fork-strategy fewest --generate-hashes \
 		--no-header --no-annotate --upgrade --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --constraint requirements.lock --universal --fork-strategy fewest \
+		--generate-hashes --no-header --no-annotate --quiet --output-file requirements.image.lock
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in [(3, 11), (3, 12)] else f"error: Python 3.11 or 3.12 is needed, {sys.executable} is {v[0]}.{v[1]}; name another with PYTHON=")'

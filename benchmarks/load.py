@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, A
         memory, begun = [], time.monotonic()
         while not sending.done():
             memory.append({"s": round(time.monotonic() - begun), **serving.megabytes()})
-            multiprocessing.connection.wait([], timeout=min(30.0, 10 * minutes))
+            wait([sending], timeout=min(30.0, 10 * minutes))
         outcomes = sending.result()
     for row in minute_by_minute(outcomes, minutes):
         print(row)

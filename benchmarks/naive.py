@@ -1,0 +1,105 @@
+"""The server that one writes first beside ours: same weights, same requests at the same moments.
+
+    python -m benchmarks.naive [--minutes 2] [--loads 0.5 1 2]
+
+A load of 1 is what the first server can do, by its time for clips one after another. Each server
+runs alone. Prints a row a server and load, then one line of JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks.load import pool
+from benchmarks.under_load import client, serving
+from benchmarks.under_load.client import Ask
+
+DURATIONS = (1.0, 2.0, 5.0)
+START_S = 120.0
+
+
+def clip(draw: np.random.Generator) -> Ask:
+    """Ask both servers for the same."""
+    seconds, seed = float(draw.choice(DURATIONS)), int(draw.integers(2**31))
+    body = {"text": "calm piano", "duration": seconds, "seed": seed}
+    return Ask(0.0, "/generate/music", body)
+
+
+@contextmanager
+def first_server() -> Iterator[str]:
+    """Run `benchmarks.under_load.naive`; yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "benchmarks.under_load.naive", str(port)]
+    with subprocess.Popen(command, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as process:
+        address, begun = f"http://127.0.0.1:{port}", time.monotonic()
+        while time.monotonic() - begun < START_S:
+            try:
+                httpx.get(f"{address}/openapi.json")
+                break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        try:
+            yield address
+        finally:
+            process.terminate()
+
+
+def replay(address: str, rates: list[float], seconds: float) -> list[dict[str, Any]]:
+    """Return a row for each rate, all requests drawn by the same seed."""
+    rows = []
+    with pool() as clients:
+        for rate in rates:
+            asks = client.arrivals(rate, seconds, clip, seed=1)
+            begun = time.monotonic()
+            outcomes = clients.submit(client.open_loop, address, asks).result()
+            # What is answered late counts for the time that it took.
+            lasted = max(seconds, time.monotonic() - begun)
+            rows.append({"rate_per_s": round(rate, 3), **client.figures(outcomes, lasted)})
+            print(address, rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def capacity(address: str) -> float:
+    """Return the clips a second that one client after another is given."""
+    draw = np.random.default_rng(0)
+    with pool() as clients:
+        asks = [Ask(0.0, one.path, one.body) for one in (clip(draw) for _ in range(8))]
+        clients.submit(client.open_loop, address, asks[:1]).result()  # the first warms up
+        begun = time.monotonic()
+        clients.submit(client.open_loop, address, asks).result()
+        return len(asks) / (time.monotonic() - begun)
+
+
+def main() -> None:
+    """Measure; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1.0, 2.0])
+    options = parser.parse_args()
+    with first_server() as address:
+        most = capacity(address)
+        rates = [load * most for load in options.loads]
+        theirs = replay(address, rates, 60 * options.minutes)
+    serving.set_environment("actors")
+    with serving.serving(serving.configuration(fast=False, max_wait_s=60)) as address:
+        capacity(address)
+        ours = replay(address, rates, 60 * options.minutes)
+    machine = {"cpu": platform.machine(), "cores": os.cpu_count()}
+    found = {"capacity_per_s": round(most, 3), "first_server": theirs, "ours": ours}
+    print(json.dumps({"machine": machine, **vars(options), **found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""One FastAPI process, one model, one request at a time: a server as it is written first.
+
+`python -m benchmarks.under_load.naive PORT` serves the embedded music model by AudioCraft's own
+generation and codec: `POST /generate/music` with `text` and `duration`, a WAV file back.
+"""
+
+import io
+import sys
+
+import soundfile
+import torch
+import uvicorn
+from audiocraft.models.encodec import CompressionModel
+from fastapi import FastAPI, Response
+from pydantic import BaseModel
+
+from engine.checkpoints import load_codec
+from engine.params import GenerationParams
+from engine.reference import ReferenceModel
+
+
+class Body(BaseModel):
+    """What is asked for."""
+
+    text: str
+    duration: float
+    seed: int = 0
+
+
+def create_app(model: ReferenceModel, codec: CompressionModel) -> FastAPI:
+    """Return the application; while it generates, it answers nobody else."""
+    app = FastAPI()
+
+    @app.post("/generate/music")
+    async def generate(body: Body) -> Response:
+        frames = int(body.duration * codec.frame_rate)
+        params = GenerationParams(text=body.text, frames=frames, seed=body.seed)
+        codes = model.generate(params, lambda: False)
+        with torch.inference_mode():
+            audio = codec.decode(torch.from_numpy(codes.array().copy()).long()[None])[0]
+        file = io.BytesIO()
+        soundfile.write(file, audio.numpy().T, codec.sample_rate, "PCM_16", format="WAV")
+        return Response(file.getvalue(), media_type="audio/wav")
+
+    return app
+
+
+def main() -> None:
+    """Serve until the end."""
+    model = ReferenceModel.load("bundle:tiny/music", device="cpu", dtype="float32")
+    codec = load_codec("bundle:tiny/codec", device="cpu")
+    app = create_app(model, codec)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+
+
+if __name__ == "__main__":
+    main()
