@@ -73,7 +73,8 @@ test-deps:
 lock: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --fork-strategy fewest --generate-hashes \
 		--no-header --no-annotate --upgrade --quiet --output-file requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --constraint requirements.lock --universal --fork-strategy fewest \
+	cp requirements.lock requirements.image.lock  # whose versions it keeps
+	$(BIN)/uv pip compile pyproject.toml --universal --fork-strategy fewest \
 		--generate-hashes --no-header --no-annotate --quiet --output-file requirements.image.lock
 
 $(BIN)/uv:

@@ -25,7 +25,10 @@ def configuration(
     config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
     config["http_options"] |= {"port": free_port()} | http
     application = config["applications"][0]
-    for model in application["args"]["models"]:
+    # Tests that judge add discriminators of their own.
+    models = [one for one in application["args"]["models"] if one["kind"] != "discriminators"]
+    application["args"]["models"] = models
+    for model in models:
         if model["kind"] == "encodec":
             model["checkpoint"] = str(checkpoints.codec)
         else:

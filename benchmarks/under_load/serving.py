@@ -43,7 +43,7 @@ def configuration(fast: bool, max_wait_s: float) -> dict[str, Any]:
         config["http_options"]["port"] = probe.getsockname()[1]
     application = config["applications"][0]
     models = application["args"]["models"]
-    application["args"]["models"] = [one for one in models if one["name"] != "sound"]
+    application["args"]["models"] = [one for one in models if one["name"] in ("music", "codec")]
     (ingress,) = (one for one in application["deployments"] if one["name"] == "ingress")
     ingress["user_config"] |= {"cache_bytes": 0, "max_wait_s": max_wait_s}
     if fast:

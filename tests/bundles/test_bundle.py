@@ -11,7 +11,7 @@ from engine.checkpoints import CODEC_FILE, LANGUAGE_MODEL_FILE
 from engine.sources import BUNDLES
 
 TINY = BUNDLES / "tiny"
-MEGABYTES = {"codec": 5, "music": 12, "sound": 8, "t5": 4}
+MEGABYTES = {"codec": 5, "music": 12, "sound": 8, "t5": 4, "discriminators": 2}
 
 
 @pytest.mark.parametrize("name", MEGABYTES)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import soundfile
@@ -44,13 +45,19 @@ def test_serve_try_and_stop(tmp_path: Path):
         until(lambda: "\ntry " in log.read_text() or process.poll() is not None, START_S)
         lines = log.read_text().splitlines()
         stages = [line.split()[0] for line in lines]
-        assert stages == ["starting", *["loading"] * 6, "ready", "logs", "try"], lines
+        assert stages == ["starting", *["loading"] * 7, "ready", "logs", "try"], lines
         assert all(
-            re.search(r"loading +\w+: ready after \d+\.\d s$", line) for line in lines[1:6]
+            re.search(r"loading +\w+: ready after \d+\.\d s$", line) for line in lines[1:8]
         ), lines
         curl = lines[-1].removeprefix("try").strip()
         subprocess.run(curl, shell=True, cwd=tmp_path, check=True, capture_output=True)
         assert soundfile.info(tmp_path / "music.wav").duration == 5.0
+        judged = httpx.post(
+            f"http://127.0.0.1:{port}/analyze",
+            files={"audio_file": (tmp_path / "music.wav").read_bytes()},
+            timeout=60,
+        ).json()
+        assert judged["probability"] < 0.5, "the discriminators know what the bundle made"
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) > 5
 

@@ -24,11 +24,11 @@ Config = dict[str, Any]
 
 
 def small(port: int) -> Config:
-    """Return the demonstration's own configuration, without the sound model, on this machine."""
+    """Return the demonstration's own configuration, with its music alone, on this machine."""
     config = serve_config(OVERLAYS / "cpu-demo")
     application = config["applications"][0]
     application["args"]["models"] = [
-        model for model in application["args"]["models"] if model["name"] != "sound"
+        model for model in application["args"]["models"] if model["name"] in ("music", "codec")
     ]
     http = {"host": "127.0.0.1", "port": port}
     return merged(config, {"proxy_location": "HeadOnly", "http_options": http})  # type: ignore[no-any-return]
