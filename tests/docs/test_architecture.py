@@ -1,6 +1,5 @@
-"""docs/architecture.md's diagram is what the code is, and every name in it is there."""
+"""docs/architecture.md's diagram is what the code is."""
 
-import ast
 import re
 
 import yaml
@@ -95,13 +94,3 @@ def test_arrows_are_calls_and_imports():
     assert len(calls) == len(DEPLOYMENTS) - 1
     assert arrows == calls | loads
     assert boxes["engine"] == {part for _, part in loads}
-
-
-def test_every_name_is_where_the_page_says():
-    found = re.findall(r"`([\w/]+\.py)`((?:,? `\w+`)+)", PAGE)
-    assert len(found) > 15
-    for path, names in found:
-        tree = ast.parse((ROOT / path).read_text())
-        kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        defined = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
-        assert set(re.findall(r"\w+", names)) <= defined, path
