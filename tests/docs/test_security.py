@@ -71,6 +71,16 @@ def test_the_network_policy_is_as_told():
     assert service["spec"]["rayClusterConfig"]["authOptions"]["mode"] == "token"
 
 
+def test_prometheus_may_read_the_metrics_alone():
+    component = BASE.parent / "components" / "monitoring"
+    (rule,) = yaml.safe_load((component / "networkpolicy.yaml").read_text())["spec"]["ingress"]
+    monitors = yaml.safe_load_all((component / "podmonitors.yaml").read_text())
+    read = {end["port"] for one in monitors for end in one["spec"]["podMetricsEndpoints"]}
+    assert {port["port"] for port in rule["ports"]} == read
+    (peer,) = rule["from"]
+    assert f"`{yaml.safe_dump(peer['podSelector']['matchLabels']).strip()}`" in PAGE
+
+
 def test_the_ingress_has_no_certificate_yet():
     ingress = yaml.safe_load((ROOT / "k8s" / "overlays" / "gpu" / "ingress.yaml").read_text())
     assert ("**no certificate yet**" in PAGE) is ("tls" not in ingress["spec"])
