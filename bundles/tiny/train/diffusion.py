@@ -1,8 +1,8 @@
 """Trains the multi-band diffusion decoder: a U-Net a band, from the codec's latents to audio.
 
-The loss is `solvers/diffusion.py`'s, as `solver/diffusion/default` has it: the noise's squared error,
-each item of a batch at a step of its own. (Divided by that of the noisy input, `norm_power` 1, only
-the steps that are nearly all noise count: nothing else was learnt in half an hour.)
+The loss is `solvers/diffusion.py`'s, as `solver/diffusion/default` has it: the noise's squared
+error, each item of a batch at a step of its own. (Divided by that of the noisy input, `norm_power`
+1, only the steps that are nearly all noise count: nothing else was learnt in half an hour.)
 """
 
 import math

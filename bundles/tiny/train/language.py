@@ -6,7 +6,8 @@ their beat are in them, and little training must do. The text encoder learns alo
 model and is frozen for the others.
 
 What a clip is, the text tells only while little of the clip is known: of a clip of 10 s the model
-learns it from the first frames alone. So every other batch is of short crops, as many frames in all.
+learns it from the first frames alone. So every other batch is of short crops, as many frames in
+all.
 The matrices of the layers learn by Muon (orthogonalised momentum, Jordan et al., 2024).
 """
 
