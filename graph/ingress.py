@@ -27,6 +27,7 @@ from graph.jobs.runner import Runner
 from graph.jobs.webhooks import Webhooks
 from graph.joining import Joining
 from graph.ledger_client import LedgerClient
+from graph.live.sessions import Sessions
 from graph.metrics import Metrics
 from graph.observed import Observed
 from graph.registry import Registry
@@ -40,6 +41,7 @@ from graph.routes import (
     health,
     jobs,
     limits,
+    live,
     models,
     openai,
     stats,
@@ -78,7 +80,7 @@ def create_app(
     )
     description.describe(app, service)
     app.state.service = service
-    app.add_middleware(Guard, service=service)
+    app.add_middleware(Guard, service=service, origins=cors_origins)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"],
@@ -99,6 +101,7 @@ def create_app(
         analyze.router,
         models.router,
         limits.router,
+        live.router,
         stats.router,
         health.router,
     ):
@@ -142,6 +145,7 @@ class Ingress:
             jobs=kept,
             once=Once(kept, lambda: self._service.limits.keep_jobs_s),
             webhooks=Webhooks(settings.jobs),
+            live=Sessions(metrics),
             signer=Signer(credentials) if credentials else None,
         )
         self._settings = settings

@@ -15,6 +15,7 @@ from graph.jobs.jobs import Jobs
 from graph.jobs.once import Once
 from graph.jobs.webhooks import Webhooks
 from graph.ledger_client import LedgerClient
+from graph.live.sessions import Sessions
 from graph.metrics import Metrics
 from graph.pipeline import Pipeline
 from graph.registry import Registry
@@ -48,6 +49,7 @@ class Service:
     jobs: Jobs
     once: Once
     webhooks: Webhooks
+    live: Sessions
     signer: Signer | None = None
     """Of files, where a key is configured."""
 

@@ -34,6 +34,11 @@ class LimitsAnswer(BaseModel):
     max_jobs: int
     max_jobs_per_key: int
     keep_jobs_s: float
+    max_live: int
+    max_live_per_key: int
+    max_live_s: float
+    live_idle_s: float
+    live_ahead_s: float
     local_row_seconds: float
     key: KeyLimits
 

@@ -22,22 +22,16 @@ Text = Annotated[
         json_schema_extra=rules.WORDS,
     ),
 ]
+GuidanceScale = Annotated[
+    float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
+]
 SHORTEST_S = 0.02
 """A frame of the codecs that language models have."""
 
 
-class SamplingBody(RequestModel):
+class DrawingBody(RequestModel):
     """How codes are drawn, with AudioCraft's names and defaults."""
 
-    duration: Annotated[
-        float,
-        Field(
-            ge=SHORTEST_S,
-            le=3600,
-            description="Seconds; by default 10, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
-        ),
-    ] = 10.0
     temperature: Annotated[
         float,
         Field(
@@ -61,9 +55,6 @@ class SamplingBody(RequestModel):
         WHOLE,
     ] = None
     model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
-    cache: Annotated[
-        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
-    ] = True
 
     @field_validator("temperature")
     @classmethod
@@ -71,6 +62,34 @@ class SamplingBody(RequestModel):
         if 0 < temperature < 0.01:
             raise ValueError("must be 0 (greedy) or at least 0.01")
         return temperature
+
+    def drawn(self, text: str, frames: int) -> GenerationParams:
+        """Return the engine's parameters."""
+        return GenerationParams(
+            text=text,
+            frames=frames,
+            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+
+class SamplingBody(DrawingBody):
+    """The same, for clips."""
+
+    duration: Annotated[
+        float,
+        Field(
+            ge=SHORTEST_S,
+            le=3600,
+            description="Seconds; by default 10, or all that the server allows.",
+            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+        ),
+    ] = 10.0
+    cache: Annotated[
+        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
+    ] = True
 
     def frames(self, voice: Voice, limits: Limits, field: str = "duration") -> int:
         """Return the clip's frames. Raises ApiError where it is too short or too long."""
@@ -89,14 +108,7 @@ class SamplingBody(RequestModel):
 
     def sampled(self, text: str, voice: Voice, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""
-        return GenerationParams(
-            text=text,
-            frames=self.frames(voice, limits),
-            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
+        return self.drawn(text, self.frames(voice, limits))
 
 
 def spoken(text: str) -> str:
@@ -161,9 +173,7 @@ class GenerationsBody(SamplingBody, OutputBody):
         ),
         WHOLE,
     ] = 1
-    guidance_scale: Annotated[
-        float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
-    ] = 3.0
+    guidance_scale: GuidanceScale = 3.0
     greedy: Annotated[bool, Field(description="Take the likeliest codes, as temperature 0.")] = (
         False
     )
