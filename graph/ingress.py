@@ -152,8 +152,10 @@ class Ingress:
         self._pace = ProcessPace()
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new limits. Raises ValidationError on an unknown key."""
-        self._service.limits = Limits.model_validate(user_config).with_environment()
+        """Take new limits. Raises ValueError on an unknown key or model."""
+        limits = Limits.model_validate(user_config).with_environment()
+        limits.quality.check(list(self._service.registry.models.values()))
+        self._service.limits = limits
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.autoscaling` goes by."""

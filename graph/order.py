@@ -50,7 +50,8 @@ class Order:
         """
         model = self.voice.model.name
         clips = tuple(_without_uploads(clip) for clip in self.clips)
-        whole = self.share.name, model, clips, self.output, self.return_codes
+        headers = tuple(sorted(self.headers.items()))
+        whole = self.share.name, model, clips, self.output, self.return_codes, headers
         return sha256(repr(whole).encode()).hexdigest()
 
     def all_headers(self) -> dict[str, str]:

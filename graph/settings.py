@@ -17,6 +17,7 @@ from deployments.settings import (
 )
 from engine.params import MediaLimits
 from graph.keys import KeySettings, keys_of_environment
+from graph.tiers import Tiers
 
 INGRESS, MEDIA, LEDGER = "ingress", "media", "ledger"
 OURS = (INGRESS, MEDIA, LEDGER)
@@ -60,6 +61,8 @@ class Limits(StrictModel):
     """How long it may wait for its start, or for more to be played."""
     live_ahead_s: Annotated[float, Field(gt=0)] = 3.0
     """Seconds left to play at which its next passage is begun."""
+    quality: Tiers = Tiers()
+    """What the tiers of `quality` stand for."""
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
     """What one ingress lets in at once while it cannot reach the ledger."""
     config_hash: str | None = None

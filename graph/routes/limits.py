@@ -5,6 +5,7 @@ from pydantic import BaseModel
 
 from graph.errors import ErrorBody
 from graph.service import Served
+from graph.tiers import Tiers
 
 
 class KeyLimits(BaseModel):
@@ -39,6 +40,7 @@ class LimitsAnswer(BaseModel):
     max_live_s: float
     live_idle_s: float
     live_ahead_s: float
+    quality: Tiers
     local_row_seconds: float
     key: KeyLimits
 

@@ -14,6 +14,7 @@ from graph.schemas import rules
 from graph.schemas.base import WHOLE, RequestModel
 from graph.schemas.output import OutputBody
 from graph.settings import Limits
+from graph.tiers import Decoder, TierName
 
 Text = Annotated[
     str,
@@ -25,6 +26,8 @@ Text = Annotated[
 GuidanceScale = Annotated[
     float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
 ]
+TARGET_S = 10.0
+"""Within which `auto` would have a request done."""
 SHORTEST_S = 0.02
 """A frame of the codecs that language models have."""
 
@@ -150,7 +153,13 @@ class GenerationsBody(SamplingBody, OutputBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "allOf": [rules.OUTPUT, rules.LOUDNESS, rules.STREAM, rules.ONE_KIND_OF_PROMPT]
+            "allOf": [
+                rules.OUTPUT,
+                rules.LOUDNESS,
+                rules.STREAM,
+                rules.TARGET,
+                rules.ONE_KIND_OF_PROMPT,
+            ]
         }
     )
 
@@ -183,8 +192,19 @@ class GenerationsBody(SamplingBody, OutputBody):
             gt=0, le=3600, description="Seconds by which windows advance in clips longer than one."
         ),
     ] = None
+    quality: Annotated[
+        TierName | Literal["auto"] | None,
+        Field(
+            description="A tier, which stands for what is not said here of `model`, `decoder`, and "
+            "the file (`format`, `sample_rate`, `bitrate`, all or none); /v1/limits tells of what. "
+            "`auto`: the best that is likely made within `target_s`."
+        ),
+    ] = None
+    target_s: Annotated[
+        float | None, Field(gt=0, le=3600, description="Seconds, of `auto`; by default 10.")
+    ] = None
     decoder: Annotated[
-        Literal["encodec", "mbd"], Field(description="`mbd`: multi-band diffusion, finer, slower.")
+        Decoder, Field(description="`mbd`: multi-band diffusion, finer, slower.")
     ] = "encodec"
     return_codes: Annotated[bool, Field(description="Answer with JSON, codes included.")] = False
     start: Annotated[float, Field(ge=0, description="Of `continue_from`, in seconds.")] = 0.0
@@ -208,6 +228,12 @@ class GenerationsBody(SamplingBody, OutputBody):
     def _one_kind_of_prompt(self) -> Self:
         if (self.prompt is None) == (self.prompts is None):
             raise ValueError("give either prompt or prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _a_target_is_of_auto(self) -> Self:
+        if self.target_s is not None and self.quality != "auto":
+            raise ValueError("target_s belongs to quality auto; leave it out, or ask for auto")
         return self
 
     @property
@@ -259,7 +285,13 @@ class JobBody(GenerationsBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "allOf": [rules.OUTPUT, rules.LOUDNESS, rules.NO_STREAM, rules.ONE_KIND_OF_PROMPT]
+            "allOf": [
+                rules.OUTPUT,
+                rules.LOUDNESS,
+                rules.NO_STREAM,
+                rules.TARGET,
+                rules.ONE_KIND_OF_PROMPT,
+            ]
         }
     )
 

@@ -66,6 +66,13 @@ STREAM = if_given(
         "decoder": {"const": "encodec"},
     },
 )
+TARGET: Rule = {
+    "anyOf": [
+        {"properties": {"target_s": {"type": "null"}}},
+        {"required": ["quality"], "properties": {"quality": {"const": "auto"}}},
+    ]
+}
+"""A target is of `auto`."""
 NO_STREAM: Rule = {"properties": {"stream": {"const": False}}}
 ONE_KIND_OF_PROMPT: Rule = {
     "anyOf": [
