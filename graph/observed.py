@@ -13,7 +13,7 @@ from opentelemetry.semconv.attributes.http_attributes import (
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, use_span
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments import tracing
@@ -110,7 +110,7 @@ def _begin_span(scope: Scope) -> Span:
         URL_PATH: scope["path"],
         URL_SCHEME: scope["scheme"],
         USER_AGENT_ORIGINAL: headers.get("user-agent", ""),
-        "audiocraft.request_id": request_id(Request(scope)),
+        "audiocraft.request_id": request_id(HTTPConnection(scope)),
     }
     return tracing.begin(method, SpanKind.SERVER, headers, attributes)
 
