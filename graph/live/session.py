@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from deployments.accounts import Share
 from engine.params import Codes, GenerationParams, Waveform
 from graph.audio.encoder import PcmSink
 from graph.errors import ApiError
+from graph.keys import share_named
 from graph.live.credit import Credit
 from graph.order import charge_of
 from graph.pipeline import Part
@@ -30,11 +30,9 @@ Tell = Callable[[Exception], Awaitable[None]]
 class Session:
     """Plays until it is stopped; who cancels it stops the models within one step."""
 
-    def __init__(
-        self, service: Service, share: Share, voice: Voice, first: GenerationParams
-    ) -> None:
+    def __init__(self, service: Service, key: str, voice: Voice, first: GenerationParams) -> None:
         limits = service.limits
-        self._service, self._share, self._voice = service, share, voice
+        self._service, self._key, self._voice = service, key, voice
         self._params, self.text = first, first.text
         self.credit = Credit(limits.live_ahead_s, limits.live_idle_s)
         self._stopped = asyncio.Event()
@@ -113,15 +111,11 @@ class Session:
         The first is refused at once; later ones wait for as long as any request may, and tell why.
         """
         deadline = 0.0 if first else time.monotonic() + self._service.limits.max_wait_s
-        charge = charge_of(self._share, self._voice, [self._params])
         told = False
         async with AsyncExitStack() as charged:
             while not self._stopped.is_set():
-                held = self._service.admission.charged(
-                    self._share, charge, self._voice.model.least_slots
-                )
                 try:
-                    await charged.enter_async_context(held)
+                    await charged.enter_async_context(self._charged())
                     break
                 except ApiError as refused:
                     wait_s = float((refused.headers or {}).get("retry-after", math.inf))
@@ -132,6 +126,12 @@ class Session:
                     told = True
                 await self._waited(asyncio.sleep(wait_s))
             yield not self._stopped.is_set()
+
+    def _charged(self) -> AbstractAsyncContextManager[None]:
+        """Hold the charge of one passage. Raises ApiError 401 where its key is known no longer."""
+        share = share_named(self._key, self._service.limits.keys)
+        charge = charge_of(share, self._voice, [self._params])
+        return self._service.admission.charged(share, charge, self._voice.model.least_slots)
 
     async def _waited(self, waiting: Coroutine[Any, Any, None]) -> bool:
         """Wait, unless the session is stopped; say whether it goes on."""

@@ -88,7 +88,7 @@ async def _started(service: Service, socket: Socket) -> Session:
         request_id=request_id(socket.websocket),
     )  # fmt: skip
     await socket.send(started)
-    return Session(service, state.share, voice, params)
+    return Session(service, state.share.name, voice, params)
 
 
 async def _listen(service: Service, socket: Socket, session: Session) -> None:

@@ -168,6 +168,16 @@ async def test_a_later_passage_waits(
         assert len(served.music.seen) == 1
 
 
+async def test_a_key_that_is_taken_back_ends_its_sessions(served: Served, session: Open):
+    served.service.limits = Limits(keys=KEYS, live_ahead_s=1000)
+    async with session(subprotocols=["audiocraft.live", protocol(SECRET)]) as live:
+        await live.start(prompt="a", passage=1)
+        await live.hear_until(lambda: live.passages)
+        served.service.limits = Limits(keys=(KeySettings(name="game", sha256=["0" * 64]),))
+        assert await live.end() == 4401
+    assert "no longer known" in live.errors[0]["error"]["message"]
+
+
 @pytest.mark.parametrize("limit", ["max_live", "max_live_per_key"])
 async def test_no_more_sessions_than_allowed(served: Served, session: Open, limit: str):
     served.service.limits = Limits(**{limit: 1})
