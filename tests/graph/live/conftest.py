@@ -61,6 +61,15 @@ class Client:
         return self.connection.close_code
 
 
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until it holds."""
+
+    async def holds() -> bool:
+        return bool(condition())
+
+    await until_async(holds)
+
+
 @asynccontextmanager
 async def listening(app: FastAPI) -> AsyncIterator[str]:
     """Serve `app`; give the address for WebSockets. All that it began has ended then."""
@@ -79,11 +88,7 @@ async def address(served: Served) -> AsyncIterator[str]:
     async with listening(served.app) as found:
         yield found
     await served.service.ledger.close()
-    await until_async(lambda: no_more_tasks_than(before))
-
-
-async def no_more_tasks_than(before: int) -> bool:
-    return len(asyncio.all_tasks()) <= before
+    await eventually(lambda: len(asyncio.all_tasks()) <= before)
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 
 from deployments.accounts import Charge, Verdict
 from graph.keys import EVERYONE, KeySettings
 from graph.settings import Limits
 from tests.graph.conftest import Served
-from tests.graph.live.conftest import Open
+from tests.graph.live.conftest import Open, eventually
 from tests.graph.test_metrics import Noted
-from tests.waiting import until_async
 
 SECRET = "a/secret+ü?"
 KEYS = (KeySettings(name="studio", sha256=[sha256(SECRET.encode("latin-1")).hexdigest()]),)
@@ -67,8 +67,6 @@ async def test_others_may_not(served: Served, session: Open, options: dict[str, 
 
 
 async def test_a_key_in_the_address_is_none(served: Served, address: str):
-    from websockets.asyncio.client import connect
-
     served.service.limits = Limits(keys=KEYS)
     async with connect(f"{address}/v1/live?xi-api-key={SECRET}") as connection:
         await connection.wait_closed()
@@ -115,15 +113,11 @@ async def test_each_passage_is_charged(served: Served, session: Open, monkeypatc
     assert noted.of("priced")[0] == ["music", "admitted", 3.0]
     assert noted.of("priced")[1:4] == [["hum", "admitted", 1.5]] * 3
     assert [model for model, *_ in noted.of("made")][:2] == ["hum", "hum"]
-    await until_async(lambda: has(noted.of("answered"), 2))
+    await eventually(lambda: len(noted.of("answered")) == 2)
     assert [one[:3] for one in noted.of("answered")] == [
         ["/v1/live", "music", "1000"], ["/v1/live", "hum", "1000"],
     ]  # fmt: skip
     assert noted.of("live") == [[1], [0], [1], [0]]
-
-
-async def has(things: list[Any], number: int) -> bool:
-    return len(things) >= number
 
 
 async def busy(served: Served, stack: AsyncExitStack) -> None:
@@ -186,6 +180,6 @@ async def test_no_more_sessions_than_allowed(served: Served, session: Open, limi
         async with session() as second:
             assert await second.end() == 4429
         assert second.errors[0]["error"]["code"] == "too_many_sessions"
-    await until_async(lambda: has([] if served.service.live.open else [1], 1))
+    await eventually(lambda: not served.service.live.open)
     async with session() as third:
         await third.start(prompt="a")

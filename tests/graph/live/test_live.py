@@ -2,18 +2,23 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from ray.exceptions import ActorDiedError
+from websockets.asyncio.client import connect
 
+from deployments.settings import EnCodecSettings, MusicGenSettings
 from engine.codec import Codec
 from engine.errors import GenerationFailed
 from engine.params import Codes, CodesPiece
+from graph.ingress import create_app
 from graph.settings import Limits
-from tests.graph.conftest import FakeLanguageModel, Media, Real, Served, serving
-from tests.graph.live.conftest import Client, Open, listening
+from tests.graph.conftest import Answers, FakeLanguageModel, Media, Real, Served, serving
+from tests.graph.live.conftest import Client, Open, eventually, listening
 from tests.waiting import until_async
 
 FRAME = 320
@@ -227,16 +232,12 @@ async def test_who_leaves_stops_the_model(served: Served, session: Open, held_at
     setattr(served.music, held_at, asyncio.Event())
     async with session() as live:
         await live.start(prompt="a", passage=4)
-        await until_async(lambda: is_true(served.music.seen))
+        await eventually(lambda: served.music.seen)
         assert await outstanding(served) == {"music": 8.0}
         live.connection.transport.abort()  # without a word
     await until_async(lambda: nothing_is_held(served))
     assert len(served.music.seen) == 1
     assert served.music.answers[-1].cancelled
-
-
-async def is_true(value: object) -> bool:
-    return bool(value)
 
 
 @pytest.mark.parametrize("fails_at", [0, 1])
@@ -247,6 +248,31 @@ async def test_a_model_that_fails_ends_it(served: Served, session: Open, fails_a
         assert await live.end() == 4500
     assert live.errors[-1]["error"]["code"] == "generation_failed"
     await until_async(lambda: nothing_is_held(served))
+
+
+async def test_a_replica_that_is_lost_does_not(
+    served: Served, codec: Codec, session: Open, monkeypatch: pytest.MonkeyPatch
+):
+    served.service.limits = FAR
+    remote, losses = served.music.remote, iter([True, True])
+
+    async def lost(answers: Answers) -> AsyncIterator[Any]:
+        async for answer in answers:
+            yield answer
+            raise ActorDiedError
+
+    def losing(*args: Any, **carried: Any) -> Answers:
+        answers = remote(*args, **carried)
+        return Answers(lost(answers)) if next(losses, False) else answers
+
+    monkeypatch.setattr(served.music, "remote", losing)
+    async with session() as live:
+        await live.start(prompt="a", seed=5, passage=1.5)
+        await live.hear_until(lambda: len(live.passages) == 3)
+    assert [one.frames for one in served.music.seen[:4]] == [75, 75, 75, 150]
+    heard = samples(live)
+    wanted = made_of(codec, passage_codes(5, 75, 3))[: len(heard)]
+    assert np.abs(heard - wanted).max() <= 1
 
 
 async def test_what_nobody_foresaw_ends_it_too(served: Served, session: Open):
@@ -261,8 +287,6 @@ async def test_what_nobody_foresaw_ends_it_too(served: Served, session: Open):
 async def test_the_server_ends_and_so_does_it(served: Served):
     served.music.gate = asyncio.Event()
     async with listening(served.app) as address:
-        from websockets.asyncio.client import connect
-
         connection = await connect(address + "/v1/live")
         live = Client(connection)
         await live.start(prompt="a")
@@ -276,15 +300,12 @@ async def test_the_embedded_codec_joins_passages(session: Open):
     """As the shipped models have it: passages against one decode of their codes."""
     codec = Codec.load("bundle:tiny/codec", device="cpu")
     served = real_codec(codec)
-    async with listening(served) as address:
-        from websockets.asyncio.client import connect
-
-        async with connect(address + "/v1/live") as connection:
-            live = Client(connection)
-            await live.start(prompt="a", seed=100, passage=1.1)
-            await live.hear_until(lambda: len(live.passages) == 4)
-            await live.say(stop=True)
-            assert await live.end() == 1000
+    async with listening(served) as address, connect(address + "/v1/live") as connection:
+        live = Client(connection)
+        await live.start(prompt="a", seed=100, passage=1.1)
+        await live.hear_until(lambda: len(live.passages) == 4)
+        await live.say(stop=True)
+        assert await live.end() == 1000
     await served.state.service.ledger.close()
     heard = samples(live)
     frame = int(codec.info.sample_rate / codec.info.frame_rate)
@@ -296,9 +317,6 @@ async def test_the_embedded_codec_joins_passages(session: Open):
 
 
 def real_codec(codec: Codec) -> FastAPI:
-    from deployments.settings import EnCodecSettings, MusicGenSettings
-    from graph.ingress import create_app
-
     models = [
         MusicGenSettings(name="music", kind="musicgen", checkpoint="x", codec="codec"),
         EnCodecSettings(name="codec", kind="encodec", checkpoint="x"),
