@@ -22,6 +22,9 @@ async def tiered(service: Service, body: Body, files: Collection[str]) -> Body:
 
     `files` names those beside it. Raises ApiError 422 where the tier cannot be had.
     """
+    if body.target_s is not None and body.quality != "auto":
+        message = "target_s belongs to quality auto; leave it out, or ask for auto"
+        raise ApiError(422, "invalid_value", message, "target_s")
     if body.quality is None:
         return body
     if body.quality != "auto":

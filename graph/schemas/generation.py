@@ -157,7 +157,6 @@ class GenerationsBody(SamplingBody, OutputBody):
                 rules.OUTPUT,
                 rules.LOUDNESS,
                 rules.STREAM,
-                rules.TARGET,
                 rules.ONE_KIND_OF_PROMPT,
             ]
         }
@@ -230,12 +229,6 @@ class GenerationsBody(SamplingBody, OutputBody):
             raise ValueError("give either prompt or prompts")
         return self
 
-    @model_validator(mode="after")
-    def _a_target_is_of_auto(self) -> Self:
-        if self.target_s is not None and self.quality != "auto":
-            raise ValueError("target_s belongs to quality auto; leave it out, or ask for auto")
-        return self
-
     @property
     def texts(self) -> list[str]:
         """The prompts."""
@@ -289,7 +282,6 @@ class JobBody(GenerationsBody):
                 rules.OUTPUT,
                 rules.LOUDNESS,
                 rules.NO_STREAM,
-                rules.TARGET,
                 rules.ONE_KIND_OF_PROMPT,
             ]
         }

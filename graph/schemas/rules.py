@@ -17,7 +17,7 @@ def limited(**bounds: str) -> Rule:
     return {LIMITS: bounds}
 
 
-WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f]"} | limited(maxLength="max_text_chars")
+WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f\x85]"} | limited(maxLength="max_text_chars")
 """A text that is not only white space."""
 
 
@@ -66,13 +66,6 @@ STREAM = if_given(
         "decoder": {"const": "encodec"},
     },
 )
-TARGET: Rule = {
-    "anyOf": [
-        {"properties": {"target_s": {"type": "null"}}},
-        {"required": ["quality"], "properties": {"quality": {"const": "auto"}}},
-    ]
-}
-"""A target is of `auto`."""
 NO_STREAM: Rule = {"properties": {"stream": {"const": False}}}
 ONE_KIND_OF_PROMPT: Rule = {
     "anyOf": [
