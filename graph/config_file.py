@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from graph.settings import AppArgs
+from graph.settings import INGRESS, AppArgs, Limits
 
 IMPORT_PATH = "graph.app:build"
 # Their contents are not described by Ray's schema; ours are checked by our own models.
@@ -85,11 +85,23 @@ def _check_application(applications: list[dict[str, tp.Any]]) -> tp.Iterator[Pro
     if problems := list(_invalid(args, AppArgs, (*at, "args"))):
         yield from problems
         return
-    tunables = AppArgs.model_validate(args).tunables()
+    valid = AppArgs.model_validate(args)
+    tunables = valid.tunables()
     for index, deployment in enumerate(applications[0].get("deployments") or []):
         here, name = (*at, "deployments", index), deployment["name"]
         if name not in tunables:
             yield (*here, "name"), f"no deployment {name!r}; valid: {', '.join(tunables)}"
         else:
-            values = deployment.get("user_config") or {}
-            yield from _invalid(values, tunables[name], (*here, "user_config"))
+            values, there = deployment.get("user_config") or {}, (*here, "user_config")
+            problems = list(_invalid(values, tunables[name], there))
+            yield from problems
+            if name == INGRESS and not problems:
+                yield from _invalid_tiers(values, valid, there)
+
+
+def _invalid_tiers(values: object, args: AppArgs, at: Place) -> tp.Iterator[Problem]:
+    """Yield where tiers name models that `args` does not have."""
+    try:
+        Limits.model_validate(values).quality.check(args.models)
+    except ValueError as error:
+        yield at, str(error)

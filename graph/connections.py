@@ -2,6 +2,7 @@
 
 uvicorn bounds only the wait between two requests. Who sends nothing, never ends the head of a
 request, or does not read the answer would hold a connection, and what is to be sent, for ever.
+A WebSocket may be silent, since uvicorn's pings tell who is gone, but what is sent must be read.
 """
 
 import asyncio
@@ -10,6 +11,11 @@ from collections.abc import Callable
 from starlette.middleware import Middleware
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets import auto as websockets
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+MOST_BYTES = 1_000_000
+"""Of a WebSocket's message: ours are short texts."""
 
 
 class Deadline:
@@ -50,7 +56,9 @@ class Bounded(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Wait on, unless this ends a head or belongs to a body that is wanted."""
         super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:
+        if self.transport.get_protocol() is not self:
+            self._head.end()  # it was the head of a WebSocket
+        elif self.cycle is None or self.cycle.response_complete:
             self._head.begin()
         else:
             self._head.end()
@@ -77,7 +85,34 @@ class Bounded(HttpToolsProtocol):
         super().connection_lost(exc)
 
 
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket; ends where its client reads nothing for the keep-alive timeout."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over a connection whose head asked for it."""
+        super().connection_made(transport)
+        self.conn.max_message_size = MOST_BYTES
+        timeout = self.config.timeout_keep_alive
+        self._unread = Deadline(self.loop, timeout, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read."""
+        super().pause_writing()
+        self._unread.begin()
+
+    def resume_writing(self) -> None:
+        """Take in that it has."""
+        super().resume_writing()
+        self._unread.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._unread.end()
+        super().connection_lost(exc)
+
+
 def install() -> list[Middleware]:
-    """Take the place of uvicorn's connection; the proxy calls this before it opens its port."""
+    """Take the place of uvicorn's connections; the proxy calls this before it opens its port."""
     auto.AutoHTTPProtocol = Bounded
+    websockets.AutoWebSocketsProtocol = BoundedWebSocket
     return []

@@ -18,7 +18,8 @@ ABOUT = """
 Files are answered as they are; `x-seed` names the seed that makes the same file again.
 Every error has one shape, `ErrorBody`, says what is allowed, and names the request as the log does.
 Where keys are configured, all but the health routes want one. Bounds given here are this server's,
-as `/v1/limits` tells them; those of a model are told by its errors.
+as `/v1/limits` tells them; those of a model are told by its errors. Not described here, since
+OpenAPI cannot: `/v1/live`, a WebSocket.
 """
 TAGS = [
     {"name": "generate", "description": "Text to music and sounds."},

@@ -15,6 +15,7 @@ from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from python_multipart.exceptions import FormParserError
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 
 from engine.errors import EngineError, InvalidAudio, InvalidRequest
 
@@ -66,7 +67,7 @@ VALIDATION_CODES = {
 }
 
 
-def request_id(request: Request) -> str:
+def request_id(request: HTTPConnection) -> str:
     """Return the id that the proxy gave this request, or a new one where there is no proxy."""
     if not hasattr(request.state, "request_id"):
         request.state.request_id = request.headers.get("x-request-id") or str(uuid4())
@@ -124,7 +125,7 @@ def told(error: Exception) -> ErrorDetail:
     return ErrorDetail(message=shown.message, type=kind, param=shown.param, code=shown.code)
 
 
-def body_of(request: Request, error: Exception) -> ErrorBody:
+def body_of(request: HTTPConnection, error: Exception) -> ErrorBody:
     """Return the error's body, and log what is this server's fault.
 
     Of what nobody foresaw only the request is logged: who raises it logs the rest.

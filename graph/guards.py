@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
-from fastapi import Request, Response
+from fastapi import Request, Response, WebSocket
 from fastapi.routing import APIRoute
 from ray.exceptions import TaskCancelledError
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.errors import ApiError, answer
 from graph.keys import share_of
 from graph.service import Service
+from graph.sockets import Socket
 
 MULTIPART = "multipart/form-data"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -80,28 +83,58 @@ class Guard:
     """ASGI middleware: refuses Serve's steering headers, unknown keys, and bodies above the limits.
 
     A body above `limits.max_body_bytes`, or with files above `limits.max_upload_bytes` more, is
-    refused while it is read, and so is one that comes too slowly.
+    refused while it is read, and so is one that comes too slowly. WebSockets, which browsers open
+    for any page, are for pages of this server and of `origins`.
     """
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, service: Service, origins: Sequence[str]) -> None:
         self._app = app
         self._service = service
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting its bytes."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        if steering := next((name for name in STEERING_HEADERS if name in request.headers), None):
+        match scope["type"]:
+            case "http":
+                await self._request(Request(scope), receive, send)
+            case "websocket":
+                await self._websocket(scope, receive, send)
+            case _:
+                await self._app(scope, receive, send)
+
+    def _admit(self, connection: HTTPConnection) -> None:
+        """Note whose it is. Raises ApiError where it may not come in."""
+        headers = connection.headers
+        if steering := next((name for name in STEERING_HEADERS if name in headers), None):
             message = f"the header {steering} is not served; leave it out"
-            await answer(request, ApiError(400, "header_not_allowed", message, steering))(
-                scope, receive, send
-            )
-            return
-        limits = self._service.limits
+            raise ApiError(400, "header_not_allowed", message, steering)
+        connection.state.share = share_of(connection, self._service.limits.keys)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
         try:
-            request.state.share = share_of(request, limits.keys)
+            self._check_origin(websocket)
+            self._admit(websocket)
+        except ApiError as error:
+            socket = Socket(websocket)
+            await socket.accept()  # a browser's page learns nothing of what is refused before
+            await socket.fail(error)
+            return
+        await self._app(scope, receive, send)
+
+    def _check_origin(self, websocket: WebSocket) -> None:
+        """Raise ApiError 403 where a browser asks for a page that may not."""
+        origin = websocket.headers.get("origin")
+        own = origin and urlsplit(origin).netloc == websocket.headers.get("host")
+        if origin is None or own or {"*", origin} & set(self._origins):
+            return
+        message = f"pages of {origin} may not call; add it to the ingress's cors_origins"
+        raise ApiError(403, "origin_not_allowed", message)
+
+    async def _request(self, request: Request, receive: Receive, send: Send) -> None:
+        scope, limits = request.scope, self._service.limits
+        try:
+            self._admit(request)
         except ApiError as error:
             await answer(request, error)(scope, receive, send)
             return

@@ -27,6 +27,7 @@ from graph.jobs.runner import Runner
 from graph.jobs.webhooks import Webhooks
 from graph.joining import Joining
 from graph.ledger_client import LedgerClient
+from graph.live.sessions import Sessions
 from graph.metrics import Metrics
 from graph.observed import Observed
 from graph.registry import Registry
@@ -40,6 +41,7 @@ from graph.routes import (
     health,
     jobs,
     limits,
+    live,
     models,
     openai,
     stats,
@@ -78,7 +80,7 @@ def create_app(
     )
     description.describe(app, service)
     app.state.service = service
-    app.add_middleware(Guard, service=service)
+    app.add_middleware(Guard, service=service, origins=cors_origins)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"],
@@ -99,6 +101,7 @@ def create_app(
         analyze.router,
         models.router,
         limits.router,
+        live.router,
         stats.router,
         health.router,
     ):
@@ -142,14 +145,17 @@ class Ingress:
             jobs=kept,
             once=Once(kept, lambda: self._service.limits.keep_jobs_s),
             webhooks=Webhooks(settings.jobs),
+            live=Sessions(metrics),
             signer=Signer(credentials) if credentials else None,
         )
         self._settings = settings
         self._pace = ProcessPace()
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new limits. Raises ValidationError on an unknown key."""
-        self._service.limits = Limits.model_validate(user_config).with_environment()
+        """Take new limits. Raises ValueError on an unknown key or model."""
+        limits = Limits.model_validate(user_config).with_environment()
+        limits.quality.check(list(self._service.registry.models.values()))
+        self._service.limits = limits
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.autoscaling` goes by."""

@@ -1,13 +1,14 @@
 """API keys: who asks, told by a hash of what they send."""
 
+import base64
 import hmac
 import os
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Annotated
 
-from fastapi import Request
 from pydantic import Field, TypeAdapter
+from starlette.requests import HTTPConnection
 
 from deployments.accounts import Share
 from deployments.settings import StrictModel
@@ -19,6 +20,9 @@ OPEN_PATHS, DOCS = (
     ("/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"),
     "/static-offline-docs/",
 )
+
+KEY_PROTOCOL = "audiocraft.key."
+"""What a WebSocket's subprotocol begins with whose rest is a key."""
 
 
 class KeySettings(StrictModel):
@@ -55,17 +59,12 @@ def share_named(name: str, keys: Sequence[KeySettings]) -> Share:
     raise ApiError(401, "invalid_api_key", f"the API key {name!r} is no longer known")
 
 
-def share_of(request: Request, keys: Sequence[KeySettings]) -> Share:
-    """Return whose request it is: everyone's where no keys are configured.
-
-    Keys come as OpenAI's clients send them, `Authorization: Bearer`, or as ElevenLabs' do,
-    `xi-api-key`. Raises ApiError 401.
-    """
+def share_of(request: HTTPConnection, keys: Sequence[KeySettings]) -> Share:
+    """Return whose request it is: everyone's where no keys are configured. Raises ApiError 401."""
     path = request.scope["path"]
     if not keys or path in OPEN_PATHS or path.startswith(DOCS):
         return EVERYONE
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-    sent = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("xi-api-key", "")
+    sent = _sent(request)
     found = sha256(sent.encode("latin-1")).hexdigest()
     # Every hash is compared, in constant time: how long it takes tells nothing of the keys.
     known = [(hmac.compare_digest(found, one), key) for key in keys for one in key.sha256]
@@ -76,3 +75,28 @@ def share_of(request: Request, keys: Sequence[KeySettings]) -> Share:
     problem = "the API key is not known" if sent else "no API key"
     headers = {"www-authenticate": "Bearer"}
     raise ApiError(401, "invalid_api_key", f"{problem}; {message}", headers=headers)
+
+
+def _sent(request: HTTPConnection) -> str:
+    """Return the key that came along, if one did, else nothing.
+
+    It comes as OpenAI's clients send it, `Authorization: Bearer`, or as ElevenLabs' do,
+    `xi-api-key`; with a WebSocket also as a subprotocol, since browsers can set no headers.
+    """
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return bearer.strip()
+    offered = request.scope.get("subprotocols", ())
+    named = next((one for one in offered if one.startswith(KEY_PROTOCOL)), None)
+    return _decoded(named) if named else request.headers.get("xi-api-key", "")
+
+
+def _decoded(protocol: str) -> str:
+    """Return the key in a subprotocol's name: base64url (RFC 4648, 5) without padding."""
+    text = protocol.removeprefix(KEY_PROTOCOL)
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), "-_", validate=True).decode(
+            "latin-1"
+        )
+    except ValueError:
+        return ""

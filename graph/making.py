@@ -85,7 +85,9 @@ async def _clip(service: Service, order: Order, number: int, told: Told | None) 
 def count(service: Service, order: Order, clip: Clip) -> None:
     """Count a clip that came at once."""
     counted = service.metrics.clip(order.voice.model.name, order.began)
-    counted.came(clip.audio.samples / clip.audio.sample_rate)
+    counted.came(clip.audio.seconds)
+    if diffusion := order.clips[0].diffusion:
+        service.pace.came(diffusion.name, clip.seconds["decode"], clip.audio.seconds)
     counted.ended()
 
 

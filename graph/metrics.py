@@ -71,6 +71,7 @@ class Metrics:
         self._jobs_waiting = Gauge(
             PREFIX + "jobs_waiting", "Jobs that nobody works on, as every ingress sees them."
         )
+        self._live = Gauge(PREFIX + "live_sessions", "Live sessions of one ingress.")
 
     def answered(self, path: str, model: str, outcome: str, seconds: float) -> None:
         """Count an answer."""
@@ -92,6 +93,10 @@ class Metrics:
     def jobs_waiting(self, jobs: int) -> None:
         """Note how many jobs wait."""
         self._jobs_waiting.set(jobs)
+
+    def live(self, sessions: int) -> None:
+        """Note how many live sessions there are."""
+        self._live.set(sessions)
 
     def clip(self, model: str, began: float) -> "ClipMetrics":
         """Follow a clip that was asked for at `began`, of `time.perf_counter`."""

@@ -13,7 +13,7 @@ from opentelemetry.semconv.attributes.http_attributes import (
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, use_span
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments import tracing
@@ -33,7 +33,7 @@ class Observed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and note how its answer ended."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         began, status, whole = time.perf_counter(), "", False
@@ -41,16 +41,26 @@ class Observed:
 
         async def noted(message: Message) -> None:
             nonlocal status, whole
-            if message["type"] == "http.response.start":
+            kind = message["type"]
+            if kind == "http.response.start":
                 status = str(message["status"])
-            elif not message.get("more_body"):
+            elif kind == "websocket.close":
+                status, whole = str(message["code"]), True
+            elif kind == "http.response.body" and not message.get("more_body"):
                 whole = True
             await send(message)
+
+        async def heard() -> Message:
+            nonlocal status, whole
+            message = await receive()
+            if message["type"] == "websocket.disconnect" and not whole:
+                status, whole = str(message["code"]), True
+            return message
 
         span = _begin_span(scope)
         try:
             with use_span(span):
-                await self._app(scope, receive, noted)
+                await self._app(scope, heard, noted)
         except Exception:  # whatever it is: it is counted here, and goes on to whom it concerns
             if not status:  # whoever catches it answers with 500
                 status, whole = "500", True
@@ -66,9 +76,15 @@ class Observed:
             _end_span(span, scope, status, outcome)
 
 
+def _method(scope: Scope) -> str:
+    """Return a request's method; a WebSocket begins as a GET."""
+    method: str = scope.get("method", "GET")
+    return method
+
+
 def _log(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
     """Log an answer; Serve adds the request's id, deployment and replica."""
-    method, path = scope["method"], quote(scope["path"])  # a path may hold a line's end
+    method, path = _method(scope), quote(scope["path"])  # a path may hold a line's end
     share = scope["state"].get("share")
     facts = {
         "method": method,
@@ -88,13 +104,13 @@ def _begin_span(scope: Scope) -> Span:
     if not tracing.provider():
         return INVALID_SPAN
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    method = scope["method"] if scope["method"] in METHODS else "_OTHER"
+    method = _method(scope) if _method(scope) in METHODS else "_OTHER"
     attributes = {
         HTTP_REQUEST_METHOD: method,
         URL_PATH: scope["path"],
         URL_SCHEME: scope["scheme"],
         USER_AGENT_ORIGINAL: headers.get("user-agent", ""),
-        "audiocraft.request_id": request_id(Request(scope)),
+        "audiocraft.request_id": request_id(HTTPConnection(scope)),
     }
     return tracing.begin(method, SpanKind.SERVER, headers, attributes)
 
@@ -103,14 +119,14 @@ def _end_span(span: Span, scope: Scope, status: str, outcome: str) -> None:
     if not span.is_recording():
         return
     if route := getattr(scope.get("route"), "path", None):
-        method = scope["method"] if scope["method"] in METHODS else "HTTP"
+        method = _method(scope) if _method(scope) in METHODS else "HTTP"
         span.update_name(f"{method} {route}")
         span.set_attribute(HTTP_ROUTE, route)
-    if status:
+    if status and scope["type"] == "http":
         span.set_attribute(HTTP_RESPONSE_STATUS_CODE, int(status))
     if model := scope["state"].get("model"):
         span.set_attribute("gen_ai.request.model", model)
-    if outcome == CUT or outcome >= "500":
+    if outcome == CUT or outcome[-3:] >= "500":  # a WebSocket's code is 4000 and a status
         span.set_attribute(ERROR_TYPE, outcome)
         span.set_status(StatusCode.ERROR)
     span.end()

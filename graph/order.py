@@ -1,6 +1,6 @@
 """What a request to generate comes to, whichever way it is answered."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -36,14 +36,12 @@ class Order:
     @property
     def row_seconds(self) -> float:
         """Its price: seconds of audio to make, by the rows that each step takes."""
-        rate = self.voice.codec.frame_rate
-        return sum(_rows(c.params) * _frames_to_make(c.params) / rate for c in self.clips)
+        return self.charge.row_seconds
 
     @property
     def charge(self) -> Charge:
         """What its share owes for it while it lasts."""
-        model, share = self.voice.model.name, self.share
-        return Charge(share.name, share.weight, model, self.row_seconds, len(self.clips))
+        return charge_of(self.share, self.voice, [clip.params for clip in self.clips])
 
     def key(self) -> str:
         """Return a hash of what makes its answer, uploads too: not for the event loop.
@@ -52,7 +50,8 @@ class Order:
         """
         model = self.voice.model.name
         clips = tuple(_without_uploads(clip) for clip in self.clips)
-        whole = self.share.name, model, clips, self.output, self.return_codes
+        headers = tuple(sorted(self.headers.items()))
+        whole = self.share.name, model, clips, self.output, self.return_codes, headers
         return sha256(repr(whole).encode()).hexdigest()
 
     def all_headers(self) -> dict[str, str]:
@@ -86,6 +85,13 @@ class Order:
         codec = self.voice.codec
         frames = clip.params.frames - clip.skipped_frames
         return int(frames * codec.sample_rate / codec.frame_rate)
+
+
+def charge_of(share: Share, voice: Voice, clips: Sequence[GenerationParams]) -> Charge:
+    """Return what a share owes for clips of one model while they are made."""
+    rate = voice.codec.frame_rate
+    row_seconds = sum(_rows(params) * _frames_to_make(params) / rate for params in clips)
+    return Charge(share.name, share.weight, voice.model.name, row_seconds, len(clips))
 
 
 def _rows(params: GenerationParams) -> int:

@@ -32,7 +32,8 @@ async def ordered(
     prompt = await _prompt(files.get("continue_from"), body, voice, service)
     wanted = body.params(voice, service.limits, prompt, melody)
     diffusion = service.registry.diffusion_of(model) if body.decoder == "mbd" else None
-    headers = {}
+    assert body.quality != "auto", "it was to be chosen before"
+    headers: dict[str, str] = {"x-quality": body.quality} if body.quality else {}
     if melody:
         assert isinstance(model, MusicGenSettings)
         headers[MELODY_STEMS] = "separated" if model.stem_separation else "whole"

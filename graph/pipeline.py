@@ -73,6 +73,8 @@ class Part:
 
     codes: Codes
     audio: Waveform
+    state: bytes = b""
+    """What the codec goes on with."""
 
 
 @dataclass(frozen=True)
@@ -148,31 +150,60 @@ class Pipeline:
         codec, params = self._registry.codec_of(model), request.params
         info = await self._registry.codec(codec)
         skipped = int(request.skipped_frames * info.sample_rate / info.frame_rate)
-        done, state = 0, b""
-        async with aclosing(self._all_codes(model, params)) as chunks:
+        chunks = self._all_codes(model, params, params.prompt)
+        async with aclosing(self._decoded(codec, chunks, b"", params.frames)) as parts:
+            async for part in parts:
+                fresh = part.audio.array()[:, skipped:]
+                skipped -= part.audio.samples - fresh.shape[1]
+                yield Part(part.codes, Waveform.pack(fresh, info.sample_rate))
+
+    def passage(
+        self, model: TokenModelSettings, params: GenerationParams, state: bytes
+    ) -> AsyncGenerator[Part, None]:
+        """Go on after `params.prompt`, whose audio the codec has made, with that part's `state`.
+
+        Joined, passages and their `rest` are one decode of all their codes.
+        """
+        chunks = self._all_codes(model, params, None)
+        return self._decoded(self._registry.codec_of(model), chunks, state, None)
+
+    async def rest(self, model: TokenModelSettings, codebooks: int, state: bytes) -> Waveform:
+        """Return the samples that the codec holds back while more codes may follow."""
+        nothing = Codes.pack(np.zeros((codebooks, 0), np.int16))
+        decode = self._handles[model.codec].decode
+        made: AudioPiece = await call_again(decode, CodesPiece(nothing, state, ended=True))
+        return made.audio
+
+    async def _decoded(
+        self,
+        codec: EnCodecSettings,
+        chunks: AsyncGenerator[Codes, None],
+        state: bytes,
+        frames: int | None,
+    ) -> AsyncGenerator[Part, None]:
+        """Yield codes with their samples; the clip ends after so many frames, or goes on."""
+        done = 0
+        async with aclosing(chunks):
             async for codes in chunks:
                 done += codes.frames
-                piece = CodesPiece(codes, state, done == params.frames)
+                piece = CodesPiece(codes, state, done == frames)
                 made: AudioPiece = await call_again(self._handles[codec.name].decode, piece)
                 state = made.state
-                fresh = made.audio.array()[:, skipped:]
-                skipped -= made.audio.samples - fresh.shape[1]
-                yield Part(codes, Waveform.pack(fresh, info.sample_rate))
+                yield Part(codes, made.audio, state)
 
     async def _all_codes(
-        self, model: TokenModelSettings, params: GenerationParams
+        self, model: TokenModelSettings, params: GenerationParams, before: Codes | None
     ) -> AsyncGenerator[Codes, None]:
-        """Yield a clip's codes: its prompt's, then what the model makes.
+        """Yield a clip's codes: those before, piece by piece, then what the model makes.
 
         None come before the model has begun: what it refuses ends the stream before its start.
         """
         async with aclosing(self._codes(model, params, FIRST_CHUNK_S)) as chunks:
-            prompt = params.prompt
             async for generated in chunks:
-                if prompt:
-                    for start, end in spans(prompt.frames, int(PIECE_S * model.frame_rate)):
-                        yield Codes.pack(prompt.array()[:, start:end])
-                    prompt = None
+                if before:
+                    for start, end in spans(before.frames, int(PIECE_S * model.frame_rate)):
+                        yield Codes.pack(before.array()[:, start:end])
+                    before = None
                 yield generated.codes
 
     def _codes(

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -15,7 +15,9 @@ from graph.jobs.jobs import Jobs
 from graph.jobs.once import Once
 from graph.jobs.webhooks import Webhooks
 from graph.ledger_client import LedgerClient
+from graph.live.sessions import Sessions
 from graph.metrics import Metrics
+from graph.pace import Pace
 from graph.pipeline import Pipeline
 from graph.registry import Registry
 from graph.settings import Limits
@@ -48,6 +50,8 @@ class Service:
     jobs: Jobs
     once: Once
     webhooks: Webhooks
+    live: Sessions
+    pace: Pace = field(default_factory=Pace)
     signer: Signer | None = None
     """Of files, where a key is configured."""
 

@@ -17,6 +17,7 @@ from deployments.settings import (
 )
 from engine.params import MediaLimits
 from graph.keys import KeySettings, keys_of_environment
+from graph.tiers import Tiers
 
 INGRESS, MEDIA, LEDGER = "ingress", "media", "ledger"
 OURS = (INGRESS, MEDIA, LEDGER)
@@ -51,6 +52,17 @@ class Limits(StrictModel):
     keep_jobs_s: Annotated[float, Field(gt=0)] = 86_400.0
     """After what last happened to it, a job and its audio are deleted; answers that belong to an
     `Idempotency-Key` as well."""
+    max_live: Annotated[int, Field(ge=1)] = 100
+    """Live sessions at once of one ingress."""
+    max_live_per_key: Annotated[int, Field(ge=1)] = 10
+    max_live_s: Annotated[float, Field(gt=0)] = 3600.0
+    """How long one may last."""
+    live_idle_s: Annotated[float, Field(gt=0)] = 30.0
+    """How long it may wait for its start, or for more to be played."""
+    live_ahead_s: Annotated[float, Field(gt=0)] = 3.0
+    """Seconds left to play at which its next passage is begun."""
+    quality: Tiers = Tiers()
+    """What the tiers of `quality` stand for."""
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
     """What one ingress lets in at once while it cannot reach the ledger."""
     config_hash: str | None = None

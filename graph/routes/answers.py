@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from graph.audio.output import FORMATS
 from graph.errors import ErrorBody
+from graph.tiers import BEST_FIRST
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -87,6 +88,10 @@ HEADERS: dict[str, Any] = {
     "x-request-id": {
         "description": "Names this request in the logs.",
         "schema": {"type": "string"},
+    },
+    "x-quality": {
+        "description": "With `quality`: the tier, also of `auto`.",
+        "schema": {"enum": list(BEST_FIRST)},
     },
     "x-content-credentials": {
         "description": "`signed` where files are sent whole and hold content credentials (C2PA).",

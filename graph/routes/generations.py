@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from graph.errors import ApiError, ErrorBody
 from graph.making import GenerationsAnswer
 from graph.ordering import MELODY_STEMS, ordered
+from graph.quality import tiered
 from graph.routes.answers import EVENTS, FILES, HEADERS, TIMING, UPLOAD_ERRORS, events
 from graph.routes.bodies import (
     IDEMPOTENCY,
@@ -67,12 +68,13 @@ async def create_generations(request: Request, service: Served) -> Response:
     body, files = await read_body(request, GenerationsBody)
     as_events = EVENTS in request.headers.get("accept", "")
     key = idempotency_key(request)
+    wanted = await tiered(service, body, files)
     if body.stream:
-        _check_stream(body, as_events)
+        _check_stream(wanted, as_events)
     if key and (body.stream or as_events):
         message = f"{KEY}: only what is answered whole can be asked for again; leave it out"
         raise ApiError(422, "cannot_stream", message, KEY)
-    order = await ordered(service, request.state.share, request.state.began, body, files)
+    order = await ordered(service, request.state.share, request.state.began, wanted, files)
     request.state.model = order.voice.model.name
     if as_events:
         return await event_answer(request, service, order, stream=body.stream)

@@ -14,6 +14,7 @@ from graph.jobs.job import Job, Status
 from graph.jobs.jobs import fingerprint, name_of
 from graph.making import GenerationsAnswer
 from graph.ordering import ordered
+from graph.quality import tiered
 from graph.routes.answers import ERRORS, FILES, HEADERS, UPLOAD_ERRORS, Answers
 from graph.routes.bodies import (
     IDEMPOTENCY,
@@ -174,14 +175,15 @@ async def _job(
     share, now = request.state.share, time.time()
     if body.webhook:
         service.webhooks.check(body.webhook)
-    order = await ordered(service, share, request.state.began, body, files)
+    wanted = await tiered(service, body, files)
+    order = await ordered(service, share, request.state.began, wanted, files)
     request.state.model = order.voice.model.name
     asked = body.model_dump_json(exclude_unset=True)
     return Job(
         name="",
         owner=share.name,
         fingerprint=await asyncio.to_thread(fingerprint, asked, files),
-        body=body.model_copy(update={"seed": order.seed}).model_dump_json(exclude_unset=True),
+        body=wanted.model_copy(update={"seed": order.seed}).model_dump_json(exclude_unset=True),
         uploads=list(files),
         webhook=body.webhook,
         model=order.voice.model.name,

@@ -5,6 +5,7 @@ from pydantic import BaseModel
 
 from graph.errors import ErrorBody
 from graph.service import Served
+from graph.tiers import Tiers
 
 
 class KeyLimits(BaseModel):
@@ -34,6 +35,12 @@ class LimitsAnswer(BaseModel):
     max_jobs: int
     max_jobs_per_key: int
     keep_jobs_s: float
+    max_live: int
+    max_live_per_key: int
+    max_live_s: float
+    live_idle_s: float
+    live_ahead_s: float
+    quality: Tiers
     local_row_seconds: float
     key: KeyLimits
 

@@ -14,6 +14,7 @@ from graph.schemas import rules
 from graph.schemas.base import WHOLE, RequestModel
 from graph.schemas.output import OutputBody
 from graph.settings import Limits
+from graph.tiers import Decoder, TierName
 
 Text = Annotated[
     str,
@@ -22,22 +23,18 @@ Text = Annotated[
         json_schema_extra=rules.WORDS,
     ),
 ]
+GuidanceScale = Annotated[
+    float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
+]
+TARGET_S = 10.0
+"""Within which `auto` would have a request done."""
 SHORTEST_S = 0.02
 """A frame of the codecs that language models have."""
 
 
-class SamplingBody(RequestModel):
+class DrawingBody(RequestModel):
     """How codes are drawn, with AudioCraft's names and defaults."""
 
-    duration: Annotated[
-        float,
-        Field(
-            ge=SHORTEST_S,
-            le=3600,
-            description="Seconds; by default 10, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
-        ),
-    ] = 10.0
     temperature: Annotated[
         float,
         Field(
@@ -61,9 +58,6 @@ class SamplingBody(RequestModel):
         WHOLE,
     ] = None
     model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
-    cache: Annotated[
-        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
-    ] = True
 
     @field_validator("temperature")
     @classmethod
@@ -71,6 +65,34 @@ class SamplingBody(RequestModel):
         if 0 < temperature < 0.01:
             raise ValueError("must be 0 (greedy) or at least 0.01")
         return temperature
+
+    def drawn(self, text: str, frames: int) -> GenerationParams:
+        """Return the engine's parameters."""
+        return GenerationParams(
+            text=text,
+            frames=frames,
+            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+
+class SamplingBody(DrawingBody):
+    """The same, for clips."""
+
+    duration: Annotated[
+        float,
+        Field(
+            ge=SHORTEST_S,
+            le=3600,
+            description="Seconds; by default 10, or all that the server allows.",
+            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+        ),
+    ] = 10.0
+    cache: Annotated[
+        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
+    ] = True
 
     def frames(self, voice: Voice, limits: Limits, field: str = "duration") -> int:
         """Return the clip's frames. Raises ApiError where it is too short or too long."""
@@ -89,14 +111,7 @@ class SamplingBody(RequestModel):
 
     def sampled(self, text: str, voice: Voice, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""
-        return GenerationParams(
-            text=text,
-            frames=self.frames(voice, limits),
-            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
+        return self.drawn(text, self.frames(voice, limits))
 
 
 def spoken(text: str) -> str:
@@ -138,7 +153,12 @@ class GenerationsBody(SamplingBody, OutputBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "allOf": [rules.OUTPUT, rules.LOUDNESS, rules.STREAM, rules.ONE_KIND_OF_PROMPT]
+            "allOf": [
+                rules.OUTPUT,
+                rules.LOUDNESS,
+                rules.STREAM,
+                rules.ONE_KIND_OF_PROMPT,
+            ]
         }
     )
 
@@ -161,9 +181,7 @@ class GenerationsBody(SamplingBody, OutputBody):
         ),
         WHOLE,
     ] = 1
-    guidance_scale: Annotated[
-        float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
-    ] = 3.0
+    guidance_scale: GuidanceScale = 3.0
     greedy: Annotated[bool, Field(description="Take the likeliest codes, as temperature 0.")] = (
         False
     )
@@ -173,8 +191,19 @@ class GenerationsBody(SamplingBody, OutputBody):
             gt=0, le=3600, description="Seconds by which windows advance in clips longer than one."
         ),
     ] = None
+    quality: Annotated[
+        TierName | Literal["auto"] | None,
+        Field(
+            description="A tier, which stands for what is not said here of `model`, `decoder`, and "
+            "the file (`format`, `sample_rate`, `bitrate`, all or none); /v1/limits tells of what. "
+            "`auto`: the best that is likely made within `target_s`."
+        ),
+    ] = None
+    target_s: Annotated[
+        float | None, Field(gt=0, le=3600, description="Seconds, of `auto`; by default 10.")
+    ] = None
     decoder: Annotated[
-        Literal["encodec", "mbd"], Field(description="`mbd`: multi-band diffusion, finer, slower.")
+        Decoder, Field(description="`mbd`: multi-band diffusion, finer, slower.")
     ] = "encodec"
     return_codes: Annotated[bool, Field(description="Answer with JSON, codes included.")] = False
     start: Annotated[float, Field(ge=0, description="Of `continue_from`, in seconds.")] = 0.0
@@ -249,7 +278,12 @@ class JobBody(GenerationsBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "allOf": [rules.OUTPUT, rules.LOUDNESS, rules.NO_STREAM, rules.ONE_KIND_OF_PROMPT]
+            "allOf": [
+                rules.OUTPUT,
+                rules.LOUDNESS,
+                rules.NO_STREAM,
+                rules.ONE_KIND_OF_PROMPT,
+            ]
         }
     )
 

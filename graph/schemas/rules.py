@@ -17,7 +17,7 @@ def limited(**bounds: str) -> Rule:
     return {LIMITS: bounds}
 
 
-WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f]"} | limited(maxLength="max_text_chars")
+WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f\x85]"} | limited(maxLength="max_text_chars")
 """A text that is not only white space."""
 
 

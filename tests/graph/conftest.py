@@ -44,6 +44,7 @@ from graph.jobs.once import Once
 from graph.jobs.webhooks import Webhooks
 from graph.joining import Joining
 from graph.ledger_client import LedgerClient
+from graph.live.sessions import Sessions
 from graph.metrics import Metrics
 from graph.registry import Registry
 from graph.service import Service, State
@@ -92,6 +93,7 @@ class FakeLanguageModel:
     melody: bool = False
     gate: asyncio.Event | None = None
     """What it waits for after its first chunk."""
+    answers: list[Answers] = field(default_factory=list)
 
     @property
     def info(self) -> Method:
@@ -107,7 +109,8 @@ class FakeLanguageModel:
 
     def remote(self, params: GenerationParams, *sizes: int, **carried: Any) -> "Answers":
         self.carried.append(carried)
-        return Answers(self._generate(params, *sizes))
+        self.answers.append(Answers(self._generate(params, *sizes)))
+        return self.answers[-1]
 
     async def _generate(
         self, params: GenerationParams, chunk_frames: int, first_chunk_frames: int
@@ -244,6 +247,7 @@ def serving(
         jobs=jobs,
         once=Once(jobs, lambda: service.limits.keep_jobs_s),
         webhooks=Webhooks(settings),
+        live=Sessions(metrics),
     )
     return service
 

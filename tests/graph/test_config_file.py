@@ -61,6 +61,18 @@ def deployment(config: Config, name: str) -> Config:
             r"user_config\.max_duration_s: .*greater than 0",
         ),
         (
+            lambda c: deployment(c, "ingress")["user_config"].update(
+                quality={"high": {"model": "large"}}
+            ),
+            r"user_config: quality\.high\.model: no language model 'large'; valid: music, sound",
+        ),
+        (
+            lambda c: deployment(c, "ingress")["user_config"].update(
+                quality={"draft": {"bitrate": 8}}
+            ),
+            r"user_config\.quality\.draft: .*bitrate: wav has none to choose",
+        ),
+        (
             lambda c: deployment(c, "codec").update(name="codex"),
             "no deployment 'codex'; valid: ingress",
         ),

@@ -1,15 +1,20 @@
 """uvicorn's connections, as they are in Ray Serve's proxy: bounded where nothing moves."""
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http import auto
+from uvicorn.protocols.websockets import auto as websockets_auto
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from graph import connections
 
@@ -26,6 +31,9 @@ class Proxy:
     port: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+            return
         refused = scope["path"] == "/refused"
         body = b""
         while len(body) < 4 and not refused:
@@ -35,6 +43,16 @@ class Proxy:
         for part in parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body"})
+        self.ended.append(scope["path"])
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what was asked for in `/many` messages, each when a word comes, until it is gone."""
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            for _ in range(20 if scope["path"] == "/many" else 1):
+                with suppress(OSError):
+                    await send({"type": "websocket.send", "bytes": os.urandom(PART)})
         self.ended.append(scope["path"])
 
     async def open(
@@ -57,6 +75,9 @@ async def until(condition: Callable[[], object]) -> None:
 @pytest.fixture
 async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
+    monkeypatch.setattr(
+        websockets_auto, "AutoWebSocketsProtocol", websockets_auto.AutoWebSocketsProtocol
+    )
     assert connections.install() == []
     application = Proxy()
     listening = socket.create_server(("127.0.0.1", 0))
@@ -144,3 +165,30 @@ async def test_the_end_of_an_answer_is_waited_for(proxy: Proxy, reads: bool):
     else:
         await until(lambda: not proxy.connections)
         assert time.monotonic() - began > 1.9 * SOON_S
+
+
+async def test_a_websocket_may_be_silent(proxy: Proxy):
+    async with connect(f"ws://127.0.0.1:{proxy.port}/one") as client:
+        for _ in range(2):
+            await asyncio.sleep(1.5 * SOON_S)
+            await client.send("more")
+            assert len(await client.recv()) == PART
+
+
+async def test_but_its_client_must_read(proxy: Proxy):
+    reader, writer = await proxy.open(read_bytes=4096)
+    writer.write(
+        b"GET /many HTTP/1.1\r\nhost: test\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    assert (await reader.readline()).startswith(b"HTTP/1.1 101")
+    writer.write(b"\x81\x80\0\0\0\0")  # an empty text
+    await until(lambda: proxy.ended == ["/many"] and not proxy.connections)
+
+
+async def test_a_large_message_ends_a_websocket(proxy: Proxy):
+    async with connect(f"ws://127.0.0.1:{proxy.port}/one") as client:
+        await client.send("x" * 1_000_001)
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code == 1009

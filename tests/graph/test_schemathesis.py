@@ -55,6 +55,8 @@ QUICK = ("examples", "stateful")
 # Fields that a server may refuse although the schema allows what they hold: no schema can say why.
 OF_CLIPS = {
     "n": "prompts by variations, a product",
+    "target_s": "of quality auto alone",
+    "quality": "a tier may want the whole clip, or a model that can do less",
     "None": "no prompt: in a form an empty `prompts` is none at all",
     "continue_from": "start and end are of it, and not without it",
     "start": "before end, and before the end of the file",

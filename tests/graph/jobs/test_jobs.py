@@ -52,6 +52,18 @@ async def test_a_drawn_seed_is_told_and_used(working: Working):
     assert working.music.seen[0].seed == job["seed"]
 
 
+@pytest.mark.parametrize(("quality", "tier"), [("draft", "draft"), ("auto", "standard")])
+async def test_a_jobs_tier_is_that_of_its_acceptance(working: Working, quality: str, tier: str):
+    """What tiers stand for may have changed when it is made."""
+    working.service.limits = Limits.model_validate({"quality": {"standard": {"format": "flac"}}})
+    job = await made(working, BODY | {"quality": quality})
+    working.service.limits = Limits.model_validate({"quality": {tier: {"format": "wav"}}})
+    await working.until(job["id"], "finished")
+    audio = await working.http.get(f"/v1/jobs/{job['id']}/audio")
+    assert audio.headers["x-quality"] == tier
+    assert audio.headers["content-type"] == f"audio/{'mpeg' if tier == 'draft' else 'flac'}"
+
+
 async def test_many_clips_are_json(working: Working):
     job = await made(working, BODY | {"n": 3})
     await working.until(job["id"], "finished")
