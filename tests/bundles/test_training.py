@@ -40,7 +40,7 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(codec, "codec_config", quick)
     monkeypatch.setattr(export, "codec_config", quick)
-    monkeypatch.setattr(language, "CLIPS", {"music": 16, "sound": 16})
+    monkeypatch.setattr(language, "CLIPS", {"music": 16, "melody": 16, "sound": 16})
     monkeypatch.setattr(discriminators, "GENERATED_CLIPS", {"music": 2, "sound": 2})
     monkeypatch.setattr(discriminators, "HELD_OUT_CLIPS", 2)
     monkeypatch.setattr("bundles.tiny.train.progress.LOG_EVERY_STEPS", 1)

@@ -42,7 +42,7 @@ from bundles.tiny.train.progress import Average, Progress, rounded
 from engine.checkpoints import LANGUAGE_MODEL_FILE, without_stem_separator
 from engine.conditioning import use_text_encoder
 
-CLIPS = {"music": 6000, "sound": 3000}
+CLIPS = {"music": 6000, "melody": 3000, "sound": 3000}
 DATA = {"music": "music", "melody": "music", "sound": "sound"}
 """Which clips a model learns from."""
 SECONDS = 10.0
@@ -60,7 +60,7 @@ WEIGHTS = (0.5, 0.25, 0.15, 0.1)
 
 def encode(codec: EncodecModel, work: Path, rendered: Clips, kind: str) -> NDArray[np.int16]:
     """Return the clips' codes, int16 [clips, codebooks, frames]; kept in the work folder."""
-    path = work / "data" / f"{kind}-codes.npy"
+    path = work / "data" / f"{kind}-codes-{len(rendered.numbers)}.npy"
     if not path.exists():
         parts = []
         with torch.inference_mode():
@@ -182,7 +182,7 @@ def train(
     """
     torch.manual_seed(0)
     data = DATA[kind]
-    rendered = clips(work, data, CLIPS[data])
+    rendered = clips(work, data, CLIPS[kind])
     codes = encode(trained_codec(bundle), work, rendered, data)
     with_text = kind == "music" and not from_bundle
     if with_text and not (work / "t5").exists():
