@@ -1,0 +1,257 @@
+"""The same client, for asyncio."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from audiocraft_serve import calls, connection
+from audiocraft_serve.answers import (
+    Analysis,
+    AudioPart,
+    Codes,
+    Done,
+    Generation,
+    Job,
+    Limits,
+    Model,
+    Progress,
+    Stats,
+    Streaming,
+)
+from audiocraft_serve.calls import Call
+from audiocraft_serve.errors import AudiocraftError
+from audiocraft_serve.events import EventReader
+from audiocraft_serve.parameters import File, GenerationParameters, StreamParameters
+from audiocraft_serve.polling import Polling
+from audiocraft_serve.retries import Retries
+
+T = TypeVar("T")
+Events = AsyncIterator[Progress | AudioPart | Done[Generation]]
+Told = Callable[[Progress], None]
+
+
+class AsyncClient:
+    """As `Client`, which has every method's description. A task that is cancelled stops its work.
+
+    Files are read on a thread.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = connection.TIMEOUT_S,
+        max_retries: int = 3,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        made_with = connection.settings(url, api_key, timeout)
+        self._http = httpx.AsyncClient(**made_with, transport=transport)
+        self._retries = Retries(max_retries)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def generate(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        on_progress: Told | None = None,
+        **parameters: Unpack[GenerationParameters],
+    ) -> Generation:
+        """Make clips; see `Client.generate`."""
+        if on_progress is None:
+            return await self._do(lambda: calls.generate(prompt, parameters))
+        call = await asyncio.to_thread(calls.events, prompt, parameters, stream=False)
+        return await self._again(lambda: self._last(call, on_progress))
+
+    @asynccontextmanager
+    async def stream(
+        self, prompt: str, **parameters: Unpack[StreamParameters]
+    ) -> AsyncIterator[Streaming[AsyncGenerator[bytes, None]]]:
+        """Give a clip's file while it is made; see `Client.stream`."""
+        call = await asyncio.to_thread(calls.stream, prompt, parameters, _parts)
+        async with await self._opened(call) as response:
+            streaming = call.read(response)
+            async with aclosing(streaming.parts):
+                yield streaming
+
+    @asynccontextmanager
+    async def events(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        stream: bool = False,
+        **parameters: Unpack[GenerationParameters],
+    ) -> AsyncIterator[Events]:
+        """Make clips, told by events; see `Client.events`."""
+        call = await asyncio.to_thread(calls.events, prompt, parameters, stream=stream)
+        async with (
+            await self._opened(call) as response,
+            aclosing(_events(response, call.read(response))) as events,
+        ):
+            yield events
+
+    async def encode(
+        self,
+        file: File,
+        *,
+        codebooks: int | None = None,
+        bandwidth: float | None = None,
+        model: str | None = None,
+    ) -> Codes:
+        """Return a file's codes; see `Client.encode`."""
+        return await self._do(lambda: calls.encode(file, codebooks, bandwidth, model))
+
+    async def encode_file(
+        self,
+        file: File,
+        *,
+        codebooks: int | None = None,
+        bandwidth: float | None = None,
+        model: str | None = None,
+    ) -> bytes:
+        """Return the same as a safetensors file."""
+        return await self._do(lambda: calls.encode_file(file, codebooks, bandwidth, model))
+
+    async def decode(self, codes: Codes | File, *, model: str | None = None) -> bytes:
+        """Return the WAV file of codes."""
+        return await self._do(lambda: calls.decode(codes, model))
+
+    async def analyze(
+        self, file: File, *, threshold: float | None = None, model: str | None = None
+    ) -> Analysis:
+        """Say how real a file sounds; see `Client.analyze`."""
+        return await self._do(lambda: calls.analyze(file, threshold, model))
+
+    async def models(self) -> list[Model]:
+        """Return the server's models."""
+        return await self._do(calls.models)
+
+    async def limits(self) -> Limits:
+        """Return what this key may ask for."""
+        return await self._do(calls.limits)
+
+    async def stats(self) -> Stats:
+        """Return what the server is doing."""
+        return await self._do(calls.stats)
+
+    async def submit_job(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        webhook: str | None = None,
+        **parameters: Unpack[GenerationParameters],
+    ) -> Job:
+        """Have clips made when there is time; see `Client.submit_job`."""
+        wanted = {**parameters, "webhook": webhook}
+        return await self._do(lambda: calls.submit_job(prompt, wanted))
+
+    async def submit_jobs(self, bodies: Sequence[Mapping[str, Any]]) -> list[Job]:
+        """Have several made, each by a body of its own: all of them, or none."""
+        return await self._do(lambda: calls.submit_jobs(bodies))
+
+    async def get_job(self, job_id: str) -> Job:
+        """Say how far a job is."""
+        return await self._do(lambda: calls.get_job(job_id))
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """Cancel a job that waits or runs; delete one that has ended."""
+        return await self._do(lambda: calls.cancel_job(job_id))
+
+    async def fetch_job(self, job_id: str) -> Generation:
+        """Return what a job has made. Raises Conflict where it has not finished."""
+        return await self._do(lambda: calls.fetch_job(job_id))
+
+    async def wait_for_job(
+        self, job_id: str, *, on_progress: Callable[[Job], None] | None = None
+    ) -> Generation:
+        """Return what a job made, once it has. Raises JobEnded where it did not."""
+        polling = Polling(on_progress)
+        while True:
+            job = await self.get_job(job_id)
+            if (wait_s := polling.wait_s(job)) is None:
+                return await self.fetch_job(job_id)
+            await asyncio.sleep(wait_s)
+
+    async def _do(self, make: Callable[[], Call[T]]) -> T:
+        call = await asyncio.to_thread(make)
+        return await self._again(lambda: self._once(call))
+
+    async def _again(self, once: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works, or the retries give up."""
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await once()
+            except AudiocraftError as error:
+                wait_s = self._retries.wait_s(tries, error)
+                if wait_s is None:
+                    raise
+            await asyncio.sleep(wait_s)
+
+    async def _once(self, call: Call[T]) -> T:
+        async with aclosing(await self._sent(call)) as response:
+            with calls.told():
+                await response.aread()
+            return call.read(response)
+
+    async def _last(self, call: Call[EventReader[T]], on_progress: Told) -> T:
+        """Return the result that ends the events."""
+        async with (
+            aclosing(await self._sent(call)) as response,
+            aclosing(_events(response, call.read(response))) as events,
+        ):
+            async for event in events:
+                if isinstance(event, Progress):
+                    on_progress(event)
+                elif isinstance(event, Done):
+                    return event.result
+        raise AssertionError("events end with Done, or raise")
+
+    async def _opened(self, call: Call[Any]) -> aclosing[httpx.Response]:
+        """Return the answer, of as many tries as it takes; what fails later is not tried again."""
+        return aclosing(await self._again(lambda: self._sent(call)))
+
+    async def _sent(self, call: Call[Any]) -> httpx.Response:
+        """Return an answer whose body is yet to be read. Raises ApiError, NotReachable."""
+        with calls.told():
+            response = await self._http.send(call.built(self._http), stream=True)
+            if response.is_success:
+                return response
+            async with aclosing(response):
+                await response.aread()
+        raise calls.failure(response)
+
+
+async def _parts(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    with calls.told():
+        async for part in response.aiter_bytes():
+            yield part
+
+
+async def _events(
+    response: httpx.Response, reader: EventReader[T]
+) -> AsyncGenerator[Progress | AudioPart | Done[T], None]:
+    async with aclosing(_parts(response)) as parts:
+        async for part in parts:
+            for event in reader.feed(part):
+                yield event
+    reader.end()

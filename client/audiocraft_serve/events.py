@@ -1,0 +1,69 @@
+"""Server-sent events (WHATWG HTML, 9.2), as the server sends them."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from audiocraft_serve.answers import AudioPart, Done, Progress, from_json
+from audiocraft_serve.errors import CutOff, api_error
+
+T = TypeVar("T")
+Finish = Callable[[Mapping[str, Any], Mapping[int, bytes]], T]
+"""Makes the result of the last event and of each clip's bytes."""
+
+
+class EventReader(Generic[T]):
+    """Turns an answer's bytes, however they are cut, into events; the last is `Done`."""
+
+    def __init__(self, finish: Finish[T]) -> None:
+        self._finish = finish
+        self._line = bytearray()
+        self._name, self._data = "", list[str]()
+        self._audio: dict[int, list[bytes]] = {}
+        self._done = False
+
+    def feed(self, part: bytes) -> Iterator[Progress | AudioPart | Done[T]]:
+        """Yield the events that are whole by now. Raises ApiError where one is an error."""
+        *lines, rest = part.split(b"\n")
+        for line in lines:
+            whole, self._line = bytes(self._line + line), bytearray()
+            event = self._take(whole.removesuffix(b"\r").decode())
+            if event:
+                yield event
+        self._line += rest
+
+    def end(self) -> None:
+        """Raise CutOff where the last event never came."""
+        if not self._done:
+            raise CutOff("the answer ended before its last event")
+
+    def _take(self, line: str) -> Progress | AudioPart | Done[T] | None:
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            self._name = value
+        elif field == "data":
+            self._data.append(value)
+        if line or not self._data:
+            return None
+        name, data = self._name, json.loads("\n".join(self._data))
+        self._name, self._data = "", []
+        return self._event(name, data)
+
+    def _event(self, name: str, data: dict[str, Any]) -> Progress | AudioPart | Done[T] | None:
+        match name:
+            case "progress":
+                return from_json(Progress, {"clip": 0} | data)
+            case "audio":
+                part = AudioPart(data.get("clip", 0), base64.b64decode(data["audio"]))
+                self._audio.setdefault(part.clip, []).append(part.audio)
+                return part
+            case "done":
+                self._done = True
+                joined = {clip: b"".join(parts) for clip, parts in self._audio.items()}
+                return Done(self._finish(data, joined))
+            case "error":
+                raise api_error(None, data)
+            case _:  # of a later server
+                return None
