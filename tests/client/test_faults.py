@@ -239,11 +239,10 @@ async def test_a_server_that_dies_amid_a_stream(served: Served):
         await send({"type": "http.response.body", "body": b"RI", "more_body": True})
         raise RuntimeError("dies")
 
-    async with listening(dies) as url, AsyncClient(url) as client:
-        async with client.stream("a") as stream:
-            assert await anext(stream.parts) == b"RI"
-            with pytest.raises(errors.CutOff):
-                await anext(stream.parts)
+    async with listening(dies) as url, AsyncClient(url) as client, client.stream("a") as stream:
+        assert await anext(stream.parts) == b"RI"
+        with pytest.raises(errors.CutOff):
+            await anext(stream.parts)
 
 
 async def test_a_retry_is_not_made_twice(served: Served, monkeypatch: pytest.MonkeyPatch):
