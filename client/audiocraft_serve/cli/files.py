@@ -1,0 +1,70 @@
+"""Files in and out: `-` is stdin or stdout, and nothing that is half written gets its name."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from audiocraft_serve.cli.command import misused
+
+STDIO = Path("-")
+ENDINGS = {
+    "wav": "wav", "wave": "wav", "flac": "flac", "mp3": "mp3", "opus": "opus", "ogg": "ogg",
+    "oga": "ogg", "aac": "aac", "pcm": "pcm", "raw": "pcm",
+}  # fmt: skip
+
+
+def format_of(path: Path, given: str | None) -> str:
+    """Return the format that is given, or told by a file's ending. Raises BadParameter."""
+    if given or path == STDIO or not path.suffix:
+        return given or "wav"
+    told = ENDINGS.get(path.suffix.removeprefix(".").lower())
+    if told is None:
+        endings = ", ".join(f".{one}" for one in ENDINGS)
+        raise misused(f"{path}: no format has this ending; say --format, or end in {endings}")
+    return told
+
+
+def text_of(prompt: str) -> str:
+    """Return a prompt; `-` is all of stdin."""
+    return sys.stdin.read().strip() if prompt == "-" else prompt
+
+
+def read(path: Path) -> bytes:
+    """Return a file's bytes. Raises OSError."""
+    return sys.stdin.buffer.read() if path == STDIO else path.read_bytes()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which has its name once it is whole; or a pipe, a device, stdout."""
+    if path == STDIO:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    elif path.exists() and not path.is_file():
+        with path.open("wb") as pipe:
+            yield pipe
+    else:
+        beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+        try:
+            with beside.open("xb") as file:
+                yield file
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all. Raises OSError."""
+    with writing(path) as file:
+        file.write(data)
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """Return the names of so many files: `a.wav`, or `a-1.wav` and so on."""
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{one}{path.suffix}") for one in range(1, count + 1)]

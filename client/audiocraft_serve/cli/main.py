@@ -1,0 +1,27 @@
+"""`audiocraft-serve`: text in, audio out, from the command line.
+
+Exit codes: 0, done; 1, the server refused or failed; 2, a wrong command line; 3, the server is not
+reachable; 130, interrupted; 141, who read the output has closed it.
+"""
+
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from audiocraft_serve.cli import batch, bench, codec, generate, jobs, server
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+for commands in (generate, codec, jobs, batch, bench, server):
+    commands.add(app)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
+def main() -> None:
+    """Run a command; being terminated, too, leaves no half file."""
+    signal.signal(signal.SIGTERM, _terminated)
+    app()
