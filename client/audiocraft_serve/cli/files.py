@@ -34,8 +34,13 @@ def text_of(prompt: str) -> str:
 
 
 def read(path: Path) -> bytes:
-    """Return a file's bytes. Raises OSError."""
-    return sys.stdin.buffer.read() if path == STDIO else path.read_bytes()
+    """Return a file's bytes; `-` is stdin. Raises BadParameter where there is no such file."""
+    if path == STDIO:
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise misused(str(error)) from error
 
 
 @contextmanager

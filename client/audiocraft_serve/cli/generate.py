@@ -23,9 +23,7 @@ Stream = Annotated[
     Path | None, typer.Option(help="A file, or - for stdout, that is written while it is made.")
 ]
 Play = Annotated[bool, typer.Option("--play", help="Hear it, by ffplay or aplay.")]
-Source = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, allow_dash=True, help="A file; -: stdin.")
-]
+Source = Annotated[Path, typer.Argument(help="A file; -: stdin.")]
 
 
 def add(app: typer.Typer) -> None:
