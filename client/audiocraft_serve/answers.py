@@ -1,7 +1,7 @@
 """What the server answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -22,6 +22,11 @@ def from_json(cls: type[T], data: Mapping[str, Any], **more: Any) -> T:
         return cls(**{name: data[name] for name in names & data.keys()} | more)
     except TypeError as error:
         raise UnexpectedAnswer(f"{cls.__name__}: the server's answer lacks fields") from error
+
+
+def to_json(answer: Any) -> dict[str, Any]:
+    """Return an answer as JSON has it, without bytes."""
+    return {name: value for name, value in asdict(answer).items() if not isinstance(value, bytes)}
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Generation:
     """Makes the same clips again."""
     format: str
     request_id: str | None = None
+    quality: str | None = None
+    """The tier, where `quality` was asked for."""
     cache: str | None = None
     """`hit` or `joined`: made for an earlier request. Told with a seed."""
     milliseconds: Mapping[str, float] = field(default_factory=dict)

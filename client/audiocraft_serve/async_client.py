@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from audiocraft_serve import calls, connection
+from audiocraft_serve import calls, connection, workflows
 from audiocraft_serve.answers import (
     Analysis,
     AudioPart,
@@ -22,16 +22,28 @@ from audiocraft_serve.answers import (
     Stats,
     Streaming,
 )
-from audiocraft_serve.calls import Call
+from audiocraft_serve.call import Call, failure, told
 from audiocraft_serve.errors import AudiocraftError
 from audiocraft_serve.events import EventReader
-from audiocraft_serve.parameters import File, GenerationParameters, StreamParameters
+from audiocraft_serve.parameters import (
+    AmbienceParameters,
+    File,
+    GenerationParameters,
+    PodcastParameters,
+    SectionParameters,
+    SongParameters,
+    StreamParameters,
+    StyleParameters,
+)
 from audiocraft_serve.polling import Polling
 from audiocraft_serve.retries import Retries
+from audiocraft_serve.workflows import Production, Workflow, WorkflowProgress
 
 T = TypeVar("T")
+P = TypeVar("P")
 Events = AsyncIterator[Progress | AudioPart | Done[Generation]]
 Told = Callable[[Progress], None]
+ToldAll = Callable[[WorkflowProgress], None]
 
 
 class AsyncClient:
@@ -102,11 +114,10 @@ class AsyncClient:
     ) -> AsyncIterator[Events]:
         """Make clips, told by events; see `Client.events`."""
         call = await asyncio.to_thread(calls.events, prompt, parameters, stream=stream)
-        async with (
-            await self._opened(call) as response,
-            aclosing(_events(response, call.read(response))) as events,
-        ):
-            yield events
+        async with await self._opened(call) as response:
+            events = _events(response, call.read(response))
+            async with aclosing(events):
+                yield events
 
     async def encode(
         self,
@@ -190,6 +201,52 @@ class AsyncClient:
                 return await self.fetch_job(job_id)
             await asyncio.sleep(wait_s)
 
+    async def song(
+        self,
+        sections: Sequence[SectionParameters],
+        *,
+        on_progress: ToldAll | None = None,
+        **parameters: Unpack[SongParameters],
+    ) -> Production:
+        """Make a song of sections that go on from each other."""
+        return await self._made(lambda: workflows.song(sections, parameters), on_progress)
+
+    async def podcast(
+        self,
+        theme: str,
+        *,
+        on_progress: ToldAll | None = None,
+        **parameters: Unpack[PodcastParameters],
+    ) -> Production:
+        """Make the music of a podcast, and with `voice` lay it under it."""
+        return await self._made(lambda: workflows.podcast(theme, parameters), on_progress)
+
+    async def ambience(
+        self, *, on_progress: ToldAll | None = None, **parameters: Unpack[AmbienceParameters]
+    ) -> Production:
+        """Make a loop without a seam, of an `environment` or a `prompt`."""
+        return await self._made(lambda: workflows.ambience(parameters), on_progress)
+
+    async def style_transfer(
+        self,
+        content: File,
+        style: str,
+        *,
+        on_progress: ToldAll | None = None,
+        **parameters: Unpack[StyleParameters],
+    ) -> Production:
+        """Make a file's melody heard in another style, by a model that follows melodies."""
+        return await self._made(
+            lambda: workflows.style_transfer(content, style, parameters), on_progress
+        )
+
+    async def _made(self, make: Callable[[], Workflow], on_progress: ToldAll | None) -> Production:
+        workflow = await asyncio.to_thread(make)
+        if on_progress is None:
+            return await self._do(workflow.whole)
+        call = workflow.events()
+        return await self._again(lambda: self._last(call, on_progress))
+
     async def _do(self, make: Callable[[], Call[T]]) -> T:
         call = await asyncio.to_thread(make)
         return await self._again(lambda: self._once(call))
@@ -209,21 +266,20 @@ class AsyncClient:
 
     async def _once(self, call: Call[T]) -> T:
         async with aclosing(await self._sent(call)) as response:
-            with calls.told():
+            with told():
                 await response.aread()
             return call.read(response)
 
-    async def _last(self, call: Call[EventReader[T]], on_progress: Told) -> T:
+    async def _last(self, call: Call[EventReader[P, T]], on_progress: Callable[[P], None]) -> T:
         """Return the result that ends the events."""
-        async with (
-            aclosing(await self._sent(call)) as response,
-            aclosing(_events(response, call.read(response))) as events,
-        ):
-            async for event in events:
-                if isinstance(event, Progress):
-                    on_progress(event)
-                elif isinstance(event, Done):
-                    return event.result
+        async with aclosing(await self._sent(call)) as response:
+            events = _events(response, call.read(response))
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Done):
+                        return event.result
+                    if not isinstance(event, AudioPart):
+                        on_progress(event)
         raise AssertionError("events end with Done, or raise")
 
     async def _opened(self, call: Call[Any]) -> aclosing[httpx.Response]:
@@ -232,24 +288,24 @@ class AsyncClient:
 
     async def _sent(self, call: Call[Any]) -> httpx.Response:
         """Return an answer whose body is yet to be read. Raises ApiError, NotReachable."""
-        with calls.told():
+        with told():
             response = await self._http.send(call.built(self._http), stream=True)
             if response.is_success:
                 return response
             async with aclosing(response):
                 await response.aread()
-        raise calls.failure(response)
+        raise failure(response)
 
 
 async def _parts(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    with calls.told():
+    with told():
         async for part in response.aiter_bytes():
             yield part
 
 
 async def _events(
-    response: httpx.Response, reader: EventReader[T]
-) -> AsyncGenerator[Progress | AudioPart | Done[T], None]:
+    response: httpx.Response, reader: EventReader[P, T]
+) -> AsyncGenerator[P | AudioPart | Done[T], None]:
     async with aclosing(_parts(response)) as parts:
         async for part in parts:
             for event in reader.feed(part):

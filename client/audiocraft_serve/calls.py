@@ -1,12 +1,8 @@
-"""Every request and how its answer is read, without the sending: both clients share it."""
+"""The requests of all but the workflows, which both clients share."""
 
 import base64
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -20,108 +16,28 @@ from audiocraft_serve.answers import (
     Job,
     Limits,
     Model,
+    Progress,
     Stats,
     Streaming,
     from_json,
 )
-from audiocraft_serve.errors import (
-    AudiocraftError,
-    CutOff,
-    NotReachable,
-    TimedOut,
-    UnexpectedAnswer,
-    api_error,
-)
+from audiocraft_serve.call import EVENTS, Call, as_read, bytes_of, events_of, json_of, told_by
+from audiocraft_serve.errors import UnexpectedAnswer
 from audiocraft_serve.events import EventReader
 from audiocraft_serve.parameters import FILES, File, GenerationParameters, StreamParameters
 
 T = TypeVar("T")
 Parts = TypeVar("Parts")
 GENERATIONS, JOBS = "/v1/generations", "/v1/jobs"
-EVENTS = {"accept": "text/event-stream"}
-
-
-@dataclass(frozen=True)
-class Call(Generic[T]):
-    """A request, and what reads its answer."""
-
-    method: str
-    path: str
-    read: Callable[[httpx.Response], T]
-    json: Any = None
-    fields: Mapping[str, Any] | None = None
-    """Of a form, with `files`."""
-    files: Mapping[str, bytes] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    def built(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        """Return the request, as either client sends it."""
-        files = {name: (name, data) for name, data in (self.files or {}).items()}
-        return http.build_request(
-            self.method,
-            self.path,
-            json=self.json,
-            data=_form(self.fields) if self.fields is not None else None,
-            files=files or None,
-            headers=dict(self.headers),
-        )
-
-
-def _form(fields: Mapping[str, Any]) -> dict[str, Any]:
-    def text(value: Any) -> str:
-        return json.dumps(value) if isinstance(value, bool | int | float) else str(value)
-
-    return {
-        name: [text(one) for one in value] if isinstance(value, list) else text(value)
-        for name, value in fields.items()
-        if value is not None
-    }
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Raise errors of the connection as ours."""
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        address = error.request.url.copy_with(path="/", query=None)
-        reason = str(error) or "no answer to the attempt to connect"
-        raise NotReachable(f"{address} cannot be reached: {reason}") from error
-    except httpx.TimeoutException as error:
-        raise TimedOut("nothing came from the server for too long") from error
-    except httpx.TransportError as error:
-        raise CutOff(f"the connection broke: {error}") from error
-
-
-def failure(response: httpx.Response) -> AudiocraftError:
-    """Return the error that an answer, read already, is."""
-    try:
-        body = response.json()
-    except ValueError:  # of a proxy on the way
-        body = None
-    after = response.headers.get("retry-after", "")
-    seconds = float(after) if after.isdecimal() else None  # else a date, which ours never sends
-    return api_error(response.status_code, body, response.headers.get("x-request-id"), seconds)
-
-
-def json_of(response: httpx.Response) -> Any:
-    """Return an answer's JSON. Raises UnexpectedAnswer."""
-    try:
-        return response.json()
-    except ValueError as error:
-        kind = response.headers.get("content-type", "nothing said of its type")
-        message = f"{response.url} answered with no JSON ({kind}); is it this API's server?"
-        raise UnexpectedAnswer(message) from error
-
-
-def bytes_of(file: File) -> bytes:
-    """Return a file's bytes. Raises OSError."""
-    return file if isinstance(file, bytes) else Path(file).read_bytes()
-
-
-def as_read(cls: type[T]) -> Callable[[httpx.Response], T]:
-    """Return what reads an answer with the fields of a dataclass."""
-    return lambda response: from_json(cls, json_of(response))
+MEDIA_TYPES = {
+    "audio/wav": "wav",
+    "audio/pcm": "pcm",
+    "audio/flac": "flac",
+    "audio/mpeg": "mp3",
+    "audio/aac": "aac",
+    "audio/ogg; codecs=opus": "opus",
+    "audio/ogg; codecs=vorbis": "ogg",
+}
 
 
 def _once() -> dict[str, str]:
@@ -150,21 +66,19 @@ def _body(prompt: str | Sequence[str], parameters: Mapping[str, Any]) -> dict[st
 def generate(prompt: str | Sequence[str], parameters: GenerationParameters) -> Call[Generation]:
     """Make clips, once, however often it is asked for again."""
     body = _body(prompt, parameters)
-    return _posted(GENERATIONS, lambda answer: _generation(answer, body), body, _once())
+    first = prompt if isinstance(prompt, str) else next(iter(prompt), "")
+    return _posted(GENERATIONS, lambda answer: _generation(answer, first), body, _once())
 
 
 def events(
     prompt: str | Sequence[str], parameters: GenerationParameters, *, stream: bool
-) -> Call[EventReader[Generation]]:
+) -> Call[EventReader[Progress, Generation]]:
     """Make clips, told by events. Who leaves stops the work, so none has a key to be made once."""
     body = _body(prompt, parameters) | {"stream": stream}
 
-    def reader(response: httpx.Response) -> EventReader[Generation]:
-        kind = response.headers.get("content-type", "")
-        if not kind.startswith("text/event-stream"):
-            raise UnexpectedAnswer(f"{response.url} answered with {kind!r}, not with events")
-        name = response.headers.get("x-request-id")
-        return EventReader(lambda data, audio: _of_clips(data, audio, request_id=name))
+    def reader(response: httpx.Response) -> EventReader[Progress, Generation]:
+        told = told_by(response)
+        return events_of(response, Progress, lambda data, audio: _of_clips(data, audio, **told))
 
     return _posted(GENERATIONS, reader, body, EVENTS)
 
@@ -176,33 +90,32 @@ def stream(
     body = _body(prompt, parameters) | {"stream": True}
 
     def read(response: httpx.Response) -> Streaming[Parts]:
-        model, seed = _named(response)
+        model, seed, made_as = _named(response)
         name = response.headers.get("x-request-id")
-        return Streaming(parts(response), model, seed, body.get("format", "wav"), name)
+        return Streaming(parts(response), model, seed, made_as, name)
 
     return _posted(GENERATIONS, read, body, {})
 
 
-def _named(response: httpx.Response) -> tuple[str, int]:
-    """Return an answer's model and seed, by its headers."""
+def _named(response: httpx.Response) -> tuple[str, int, str]:
+    """Return an answer's model, seed and format, by its headers."""
+    headers = response.headers
     try:
-        return response.headers["x-model"], int(response.headers["x-seed"])
+        return headers["x-model"], int(headers["x-seed"]), MEDIA_TYPES[headers["content-type"]]
     except (KeyError, ValueError) as error:
-        message = f"{response.url} told neither model nor seed; is it this API's server?"
+        message = f"{response.url} answered without model, seed and audio; is it this API's server?"
         raise UnexpectedAnswer(message) from error
 
 
-def _generation(response: httpx.Response, body: Mapping[str, Any]) -> Generation:
-    told: dict[str, Any] = {
-        "request_id": response.headers.get("x-request-id"),
-        "cache": response.headers.get("x-cache"),
-    }
+def _generation(response: httpx.Response, prompt: str) -> Generation:
+    """Read the file of one clip, or several in JSON."""
+    told = told_by(response)
     if response.headers.get("content-type", "").startswith("application/json"):
         return _of_clips(json_of(response), {}, **told)
-    model, seed = _named(response)
-    clip = Clip(body.get("prompt") or body["prompts"][0], 0, response.content)
+    model, seed, made_as = _named(response)
     times = _milliseconds(response.headers.get("server-timing", ""))
-    return Generation([clip], model, seed, body.get("format", "wav"), milliseconds=times, **told)
+    clip = Clip(prompt, 0, response.content)
+    return Generation([clip], model, seed, made_as, milliseconds=times, **told)
 
 
 def _of_clips(data: Mapping[str, Any], audio: Mapping[int, bytes], **told: Any) -> Generation:
@@ -304,35 +217,13 @@ def cancel_job(job_id: str) -> Call[Job]:
 
 
 def fetch_job(job_id: str) -> Call[Generation]:
-    """What a job made."""
-    return Call("GET", f"{_job(job_id)}/audio", _job_generation)
+    """What a job made; the prompt of an only clip is not told."""
+    return Call("GET", f"{_job(job_id)}/audio", lambda answer: _generation(answer, ""))
 
 
 def _job(job_id: str) -> str:
     return f"{JOBS}/{quote(job_id, safe='')}"
 
 
-MEDIA_TYPES = {
-    "audio/wav": "wav",
-    "audio/pcm": "pcm",
-    "audio/flac": "flac",
-    "audio/mpeg": "mp3",
-    "audio/aac": "aac",
-    "audio/ogg; codecs=opus": "opus",
-    "audio/ogg; codecs=vorbis": "ogg",
-}
-
-
-def _job_generation(response: httpx.Response) -> Generation:
-    """Read what nobody here has asked for: its prompt is not known where it is one file."""
-    made_as = MEDIA_TYPES.get(response.headers.get("content-type", ""), "wav")
-    return _generation(response, {"prompt": "", "format": made_as, "prompts": [""]})
-
-
 def _listed(cls: type[T], data: Mapping[str, Any], name: str) -> list[T]:
-    return [from_json(cls, one) for one in cast(list[dict[str, Any]], data.get(name, []))]
-
-
-def to_json(answer: Any) -> dict[str, Any]:
-    """Return an answer as JSON has it, without bytes."""
-    return {name: value for name, value in asdict(answer).items() if not isinstance(value, bytes)}
+    return [from_json(cls, one) for one in data.get(name, [])]

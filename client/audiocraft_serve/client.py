@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from audiocraft_serve import calls, connection
+from audiocraft_serve import calls, connection, workflows
 from audiocraft_serve.answers import (
     Analysis,
     AudioPart,
@@ -22,16 +22,28 @@ from audiocraft_serve.answers import (
     Stats,
     Streaming,
 )
-from audiocraft_serve.calls import Call
+from audiocraft_serve.call import Call, failure, told
 from audiocraft_serve.errors import AudiocraftError
 from audiocraft_serve.events import EventReader
-from audiocraft_serve.parameters import File, GenerationParameters, StreamParameters
+from audiocraft_serve.parameters import (
+    AmbienceParameters,
+    File,
+    GenerationParameters,
+    PodcastParameters,
+    SectionParameters,
+    SongParameters,
+    StreamParameters,
+    StyleParameters,
+)
 from audiocraft_serve.polling import Polling
 from audiocraft_serve.retries import Retries
+from audiocraft_serve.workflows import Production, Workflow, WorkflowProgress
 
 T = TypeVar("T")
+P = TypeVar("P")
 Events = Iterator[Progress | AudioPart | Done[Generation]]
 Told = Callable[[Progress], None]
+ToldAll = Callable[[WorkflowProgress], None]
 
 
 class Client:
@@ -116,7 +128,8 @@ class Client:
         """
         call = calls.events(prompt, parameters, stream=stream)
         with self._opened(call) as response:
-            yield _events(response, call.read(response))
+            events = _events(response, call.read(response))
+            yield events
 
     def encode(
         self,
@@ -197,6 +210,49 @@ class Client:
             time.sleep(wait_s)
         return self.fetch_job(job_id)
 
+    def song(
+        self,
+        sections: Sequence[SectionParameters],
+        *,
+        on_progress: ToldAll | None = None,
+        **parameters: Unpack[SongParameters],
+    ) -> Production:
+        """Make a song of sections that go on from each other."""
+        return self._made(workflows.song(sections, parameters), on_progress)
+
+    def podcast(
+        self,
+        theme: str,
+        *,
+        on_progress: ToldAll | None = None,
+        **parameters: Unpack[PodcastParameters],
+    ) -> Production:
+        """Make the music of a podcast, and with `voice` lay it under it."""
+        return self._made(workflows.podcast(theme, parameters), on_progress)
+
+    def ambience(
+        self, *, on_progress: ToldAll | None = None, **parameters: Unpack[AmbienceParameters]
+    ) -> Production:
+        """Make a loop without a seam, of an `environment` or a `prompt`."""
+        return self._made(workflows.ambience(parameters), on_progress)
+
+    def style_transfer(
+        self,
+        content: File,
+        style: str,
+        *,
+        on_progress: ToldAll | None = None,
+        **parameters: Unpack[StyleParameters],
+    ) -> Production:
+        """Make a file's melody heard in another style, by a model that follows melodies."""
+        return self._made(workflows.style_transfer(content, style, parameters), on_progress)
+
+    def _made(self, workflow: Workflow, on_progress: ToldAll | None) -> Production:
+        if on_progress is None:
+            return self._do(workflow.whole())
+        call = workflow.events()
+        return self._again(lambda: self._last(call, on_progress))
+
     def _do(self, call: Call[T]) -> T:
         return self._again(lambda: self._once(call))
 
@@ -215,18 +271,18 @@ class Client:
 
     def _once(self, call: Call[T]) -> T:
         with closing(self._sent(call)) as response:
-            with calls.told():
+            with told():
                 response.read()
             return call.read(response)
 
-    def _last(self, call: Call[EventReader[T]], on_progress: Told) -> T:
+    def _last(self, call: Call[EventReader[P, T]], on_progress: Callable[[P], None]) -> T:
         """Return the result that ends the events."""
         with closing(self._sent(call)) as response:
             for event in _events(response, call.read(response)):
-                if isinstance(event, Progress):
-                    on_progress(event)
-                elif isinstance(event, Done):
+                if isinstance(event, Done):
                     return event.result
+                if not isinstance(event, AudioPart):
+                    on_progress(event)
         raise AssertionError("events end with Done, or raise")
 
     def _opened(self, call: Call[Any]) -> closing[httpx.Response]:
@@ -235,23 +291,23 @@ class Client:
 
     def _sent(self, call: Call[Any]) -> httpx.Response:
         """Return an answer whose body is yet to be read. Raises ApiError, NotReachable."""
-        with calls.told():
+        with told():
             response = self._http.send(call.built(self._http), stream=True)
             if response.is_success:
                 return response
             with closing(response):
                 response.read()
-        raise calls.failure(response)
+        raise failure(response)
 
 
 def _parts(response: httpx.Response) -> Iterator[bytes]:
-    with calls.told():
+    with told():
         yield from response.iter_bytes()
 
 
 def _events(
-    response: httpx.Response, reader: EventReader[T]
-) -> Iterator[Progress | AudioPart | Done[T]]:
+    response: httpx.Response, reader: EventReader[P, T]
+) -> Iterator[P | AudioPart | Done[T]]:
     for part in _parts(response):
         yield from reader.feed(part)
     reader.end()

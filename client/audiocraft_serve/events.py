@@ -5,25 +5,26 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from audiocraft_serve.answers import AudioPart, Done, Progress, from_json
+from audiocraft_serve.answers import AudioPart, Done, from_json
 from audiocraft_serve.errors import CutOff, api_error
 
 T = TypeVar("T")
+P = TypeVar("P")
 Finish = Callable[[Mapping[str, Any], Mapping[int, bytes]], T]
 """Makes the result of the last event and of each clip's bytes."""
 
 
-class EventReader(Generic[T]):
+class EventReader(Generic[P, T]):
     """Turns an answer's bytes, however they are cut, into events; the last is `Done`."""
 
-    def __init__(self, finish: Finish[T]) -> None:
-        self._finish = finish
+    def __init__(self, progress: type[P], finish: Finish[T]) -> None:
+        self._progress, self._finish = progress, finish
         self._line = bytearray()
         self._name, self._data = "", list[str]()
         self._audio: dict[int, list[bytes]] = {}
         self._done = False
 
-    def feed(self, part: bytes) -> Iterator[Progress | AudioPart | Done[T]]:
+    def feed(self, part: bytes) -> Iterator[P | AudioPart | Done[T]]:
         """Yield the events that are whole by now. Raises ApiError where one is an error."""
         *lines, rest = part.split(b"\n")
         for line in lines:
@@ -38,7 +39,7 @@ class EventReader(Generic[T]):
         if not self._done:
             raise CutOff("the answer ended before its last event")
 
-    def _take(self, line: str) -> Progress | AudioPart | Done[T] | None:
+    def _take(self, line: str) -> P | AudioPart | Done[T] | None:
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "event":
@@ -51,12 +52,12 @@ class EventReader(Generic[T]):
         self._name, self._data = "", []
         return self._event(name, data)
 
-    def _event(self, name: str, data: dict[str, Any]) -> Progress | AudioPart | Done[T] | None:
+    def _event(self, name: str, data: dict[str, Any]) -> P | AudioPart | Done[T] | None:
         match name:
             case "progress":
-                return from_json(Progress, {"clip": 0} | data)
+                return from_json(self._progress, data)
             case "audio":
-                part = AudioPart(data.get("clip", 0), base64.b64decode(data["audio"]))
+                part = AudioPart(data["clip"], base64.b64decode(data["audio"]))
                 self._audio.setdefault(part.clip, []).append(part.audio)
                 return part
             case "done":

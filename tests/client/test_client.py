@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiocraft_serve import AsyncClient, Client, answers, calls, errors, parameters
+from audiocraft_serve import AsyncClient, Client, answers, call, calls, errors, parameters
 from audiocraft_serve.answers import AudioPart, Done, Progress
 from engine.errors import GenerationFailed
 from graph.audio.output import FORMATS
@@ -116,7 +116,7 @@ async def test_a_melody(client: Any, served: Served):
 def test_a_form_says_what_json_says(served: Served):
     """Numbers, truth values and lists."""
     body = {"greedy": True, "top_p": 0.25, "top_k": 3, "prompt": "ü=&\n", "n": None}
-    form = calls._form(body | {"prompts": ["a", "b"]})
+    form = call.form(body | {"prompts": ["a", "b"]})
     assert form == {
         "greedy": "true", "top_p": "0.25", "top_k": "3", "prompt": "ü=&\n", "prompts": ["a", "b"],
     }  # fmt: skip

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from audiocraft_serve import AsyncClient, Client, errors, retries
+from audiocraft_serve.answers import Progress
 from audiocraft_serve.events import EventReader
 from audiocraft_serve.retries import Retries
 from tests.client.conftest import Served, listening
@@ -221,7 +222,7 @@ def test_events_without_an_end_are_asked_for_again(slept: list[float]):
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_events_may_be_cut_anywhere(size: int):
-    reader = EventReader(lambda data, audio: (data, audio))
+    reader = EventReader(Progress, lambda data, audio: (data, audio))
     text = (TOLD + b": c\n\n" + AUDIO + event("later", x=1) + DONE).replace(b"\n", b"\r\n")
     found = [one for at in range(0, len(text), size) for one in reader.feed(text[at : at + size])]
     reader.end()

@@ -52,8 +52,12 @@ async def test_from_pipe_to_pipe(served: Served, tmp_path: Path):
     assert b"\x1b" not in stderr  # no bar where nobody looks
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("how", ["--stream", "-o"])
-async def test_a_closed_pipe_ends_quietly(served: Served, tmp_path: Path, how: str):
+async def test_a_closed_pipe_ends_quietly(
+    served: Served, tmp_path: Path, how: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     script = f"audiocraft-serve generate a -d 30 --json {how} - | head -c 10 > head"
     if how == "-o":
         script = script.replace(" --json", "")

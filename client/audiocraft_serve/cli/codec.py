@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from audiocraft_serve.answers import Codes, from_json
-from audiocraft_serve.calls import to_json
+from audiocraft_serve.answers import Codes, from_json, to_json
 from audiocraft_serve.cli import files
 from audiocraft_serve.cli.command import Told, command, misused
 from audiocraft_serve.cli.generate import Source

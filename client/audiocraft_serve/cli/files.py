@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 from uuid import uuid4
 
 from audiocraft_serve.cli.command import misused
@@ -15,6 +15,16 @@ ENDINGS = {
     "wav": "wav", "wave": "wav", "flac": "flac", "mp3": "mp3", "opus": "opus", "ogg": "ogg",
     "oga": "ogg", "aac": "aac", "pcm": "pcm", "raw": "pcm",
 }  # fmt: skip
+
+
+class Sink(Protocol):
+    """Takes bytes."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take all of them."""
+
+    def flush(self) -> None:
+        """Pass on what was taken."""
 
 
 def format_of(path: Path, given: str | None) -> str:
@@ -43,12 +53,27 @@ def read(path: Path) -> bytes:
         raise misused(str(error)) from error
 
 
+class Stdout:
+    """Takes all that is written; where Python's own is unbuffered, it may take only some."""
+
+    def write(self, data: bytes, /) -> None:
+        """Write all of it. Raises BrokenPipeError where nobody reads any more."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[sys.stdout.buffer.write(rest) :]
+
+    def flush(self) -> None:
+        """Pass it on."""
+        sys.stdout.buffer.flush()
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
+def writing(path: Path) -> Iterator[Sink]:
     """Give a file to write, which has its name once it is whole; or a pipe, a device, stdout."""
     if path == STDIO:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        stdout = Stdout()
+        yield stdout
+        stdout.flush()
     elif path.exists() and not path.is_file():
         with path.open("wb") as pipe:
             yield pipe

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -119,7 +119,7 @@ def _streamed(
 
 
 @contextmanager
-def _sinks(path: Path | None, played_as: str | None) -> Iterator[list[IO[bytes]]]:
+def _sinks(path: Path | None, played_as: str | None) -> Iterator[list[files.Sink]]:
     match path, played_as:
         case None, str(format_name):
             with playing(format_name) as player:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from audiocraft_serve.answers import Job
-from audiocraft_serve.calls import to_json
+from audiocraft_serve.answers import Job, to_json
 from audiocraft_serve.cli import files
 from audiocraft_serve.cli.command import Options, Told, command
 from audiocraft_serve.cli.generate import save

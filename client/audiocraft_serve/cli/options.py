@@ -31,6 +31,11 @@ def sampling(
 def generation(
     duration: Annotated[float | None, _sampling("Seconds.", "--duration", "-d")] = None,
     n: Annotated[int | None, _sampling("Variations of each prompt.", "-n")] = None,
+    quality: Annotated[
+        Literal["draft", "standard", "high", "auto"] | None,
+        _sampling("A tier of the server's; `auto`: the best within --target-s."),
+    ] = None,
+    target_s: Annotated[float | None, _sampling("Seconds, of `--quality auto`.")] = None,
     greedy: Annotated[bool | None, _sampling("Take the likeliest codes.")] = None,
     extend_stride: Annotated[
         float | None, _sampling("Seconds by which windows of long clips advance.")
@@ -52,15 +57,20 @@ def output(
     ),
     sample_rate: Annotated[int | None, _file("Samples a second; by default the model's.")] = None,
     bitrate: Annotated[int | None, _file("Of mp3, aac, opus, in kbit/s.")] = None,
+    tag_prompt: Annotated[bool | None, _file("Whether the file tells its prompt.")] = None,
+) -> None:
+    """How what is made becomes a file."""
+
+
+def levels(
     normalize: Annotated[
         Literal["none", "clip", "peak", "rms", "loudness"] | None, _file("The level.")
     ] = None,
     fade_in: Annotated[float | None, _file("Seconds.")] = None,
     fade_out: Annotated[float | None, _file("Seconds.")] = None,
     trim_silence: Annotated[bool | None, _file("At both ends.")] = None,
-    tag_prompt: Annotated[bool | None, _file("Whether the file tells its prompt.")] = None,
 ) -> None:
-    """How a clip becomes a file."""
+    """A clip's level and edges."""
 
 
 def part(
@@ -73,4 +83,4 @@ def part(
     """Which part of a file is continued."""
 
 
-CLIP = (generation, sampling, output)
+CLIP = (generation, sampling, output, levels)

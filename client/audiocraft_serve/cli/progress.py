@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from audiocraft_serve import answers
+from audiocraft_serve.workflows import WorkflowProgress
 
 
 class Bar:
@@ -39,6 +40,10 @@ class Bar:
         """Show how far one of the clips is."""
         self._parts[told.clip] = told.done / max(told.total, 1)
         self.show(told.stage, sum(self._parts.values()) / self._clips)
+
+    def take_part(self, told: WorkflowProgress) -> None:
+        """Show how far a workflow is."""
+        self.show(f"{told.stage} {told.part}", told.progress)
 
     def show(self, stage: str, part: float) -> None:
         """Show what is going on, and how much of it is done, from 0 to 1."""

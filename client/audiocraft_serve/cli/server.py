@@ -3,7 +3,7 @@
 import typer
 from rich.table import Table
 
-from audiocraft_serve.calls import to_json
+from audiocraft_serve.answers import to_json
 from audiocraft_serve.cli.command import Told, command
 
 
