@@ -25,6 +25,7 @@ from audiocraft_serve.answers import (
 from audiocraft_serve.call import Call, failure, told
 from audiocraft_serve.errors import AudiocraftError
 from audiocraft_serve.events import EventReader
+from audiocraft_serve.live import LiveParameters, LiveSession, live
 from audiocraft_serve.parameters import (
     AmbienceParameters,
     File,
@@ -239,6 +240,19 @@ class AsyncClient:
         return await self._made(
             lambda: workflows.style_transfer(content, style, parameters), on_progress
         )
+
+    @asynccontextmanager
+    async def live(self, **start: Unpack[LiveParameters]) -> AsyncIterator[LiveSession]:
+        """Start a session that plays on while its prompt changes; who leaves the block ends it.
+
+        It does not go through `transport`, and is not tried again.
+        """
+        request = self._http.build_request("GET", "/v1/live")
+        url = request.url.copy_with(scheme=request.url.scheme.replace("http", "ws"))
+        sent = ("authorization", "user-agent")
+        headers = {name: request.headers[name] for name in sent if name in request.headers}
+        async with live(str(url), headers, start) as session:
+            yield session
 
     async def _made(self, make: Callable[[], Workflow], on_progress: ToldAll | None) -> Production:
         workflow = await asyncio.to_thread(make)

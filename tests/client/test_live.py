@@ -49,9 +49,11 @@ async def test_what_cannot_be_used_is_told_and_does_not_end_it(served: Served):
 
 async def test_who_is_not_let_in(served: Served):
     async def start(key: str, model: str) -> None:
-        async with AsyncClient(served.url, key) as client:
-            async with client.live(prompt="a", model=model):
-                raise AssertionError("it has started")
+        async with (
+            AsyncClient(served.url, key) as client,
+            client.live(prompt="a", model=model),
+        ):
+            raise AssertionError("it has started")
 
     with pytest.raises(errors.NotFound) as caught:
         await start(KEY, "none")
