@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -121,10 +121,8 @@ class LiveSession:
     async def _played(self) -> None:
         """Say how much was taken. One who has stopped need not."""
         seconds = self.started.seconds(self._taken)
-        try:
+        with suppress(ConnectionClosed):  # the next message tells why
             await self._connection.send(json.dumps({"played": seconds}))
-        except ConnectionClosed:
-            return  # the next message tells why
 
 
 @asynccontextmanager
@@ -143,17 +141,19 @@ async def live(
     except (OSError, InvalidHandshake) as error:
         raise NotReachable(f"{url} cannot be reached: {error}") from error
     async with connection:
-        await _send(connection, start)
+        with suppress(ConnectionClosed):  # what came before it tells why
+            await connection.send(json.dumps(start))
         yield LiveSession(connection, await _started(connection))
 
 
 async def _started(connection: ClientConnection) -> Started:
+    """Return what the session starts with. Raises ApiError, with the status that it ends by."""
+    failed: ApiError | None = None
     try:
-        told = _read(await connection.recv())
-        if told.get("type") == "error":
-            raise _error(told)
+        while (told := _read(await connection.recv())).get("type") == "error":
+            failed = _error(told)
     except ConnectionClosed as closed:
-        raise CutOff("the connection broke before the session had started") from closed
+        raise _ended(closed, failed) or CutOff("it ended before it started") from closed
     return from_json(Started, told)
 
 
