@@ -31,10 +31,20 @@ async def started(served: Served, folder: Path, *arguments: str) -> Process:
 async def shell(served: Served, folder: Path, script: str) -> tuple[int, bytes, bytes]:
     """Run a script in which `audiocraft-serve` is the command."""
     quoted = f"'{MAIN[0]}' -c '{MAIN[2]}'"
+    command = f'audiocraft-serve() {{ {quoted} "$@"; }}; set -o pipefail; {script}'
+    return await ran(served, folder, "bash", "-c", command)
+
+
+async def python(served: Served, folder: Path, source: str) -> tuple[int, bytes, bytes]:
+    """Run a program that has the client."""
+    return await ran(served, folder, sys.executable, "-c", source)
+
+
+async def ran(served: Served, folder: Path, *command: str) -> tuple[int, bytes, bytes]:
+    """Run a command; return its exit code, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
-        "bash", "-c", f'audiocraft-serve() {{ {quoted} "$@"; }}; set -o pipefail; {script}',
-        cwd=folder, env=environment(served), stdout=PIPE, stderr=PIPE,
-    )  # fmt: skip
+        *command, cwd=folder, env=environment(served), stdout=PIPE, stderr=PIPE
+    )
     stdout, stderr = await process.communicate()
     assert process.returncode is not None
     return process.returncode, stdout, stderr
