@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -91,14 +91,15 @@ def failure(response: httpx.Response) -> AudiocraftError:
     return api_error(response.status_code, body, response.headers.get("x-request-id"), seconds)
 
 
-def json_of(response: httpx.Response) -> Any:
-    """Return an answer's JSON. Raises UnexpectedAnswer."""
-    try:
-        return response.json()
-    except ValueError as error:
-        kind = response.headers.get("content-type", "nothing said of its type")
-        message = f"{response.url} answered with no JSON ({kind}); is it this API's server?"
-        raise UnexpectedAnswer(message) from error
+def json_of(response: httpx.Response) -> dict[str, Any]:
+    """Return an answer's JSON object. Raises UnexpectedAnswer."""
+    with suppress(ValueError):
+        found = response.json()
+        if isinstance(found, dict):
+            return found
+    kind = response.headers.get("content-type", "nothing said of its type")
+    message = f"{response.url} answered with no JSON object ({kind}); is it this API's server?"
+    raise UnexpectedAnswer(message)
 
 
 def bytes_of(file: File) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from audiocraft_serve.answers import AudioPart, Done, from_json
-from audiocraft_serve.errors import CutOff, api_error
+from audiocraft_serve.errors import CutOff, UnexpectedAnswer, api_error
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -48,16 +48,19 @@ class EventReader(Generic[P, T]):
             self._data.append(value)
         if line or not self._data:
             return None
-        name, data = self._name, json.loads("\n".join(self._data))
+        name, data = self._name, "\n".join(self._data)
         self._name, self._data = "", []
-        return self._event(name, data)
+        try:
+            return self._event(name, json.loads(data))
+        except (ValueError, KeyError) as error:
+            raise UnexpectedAnswer(f"an event {name!r} that cannot be read") from error
 
     def _event(self, name: str, data: dict[str, Any]) -> P | AudioPart | Done[T] | None:
         match name:
             case "progress":
                 return from_json(self._progress, data)
             case "audio":
-                part = AudioPart(data["clip"], base64.b64decode(data["audio"]))
+                part = AudioPart(data["clip"], base64.b64decode(data["audio"], validate=True))
                 self._audio.setdefault(part.clip, []).append(part.audio)
                 return part
             case "done":

@@ -175,6 +175,8 @@ async def test_codes_there_and_back(cli: Cli, tmp_path: Path):
         assert json.loads(result.stdout)["path"] == f"{name}.wav"
     from_json, from_file = ((tmp_path / f"a.{e}.wav").read_bytes() for e in ("json", "safetensors"))
     assert from_json == from_file
+    assert (await cli("decode", "-", "-o", "a.wav", data=b'{"codes": [[1]]}')).exit_code == 2
+    assert (await cli("decode", "a.json", "-o", "a.mp3")).exit_code == 2
     piped = ok(await cli("decode", "-", "-o", "-", data=(tmp_path / "a.json").read_bytes()))
     assert piped.stdout_bytes == from_json
 
@@ -236,6 +238,12 @@ async def test_a_batch(cli: Cli, served: Served, tmp_path: Path):
     (calm,) = made.keys() - {"drums-1.flac", "drums-2.flac"}
     assert calm.startswith("calm-piano-")
     assert made == {calm: 1, "drums-1.flac": 0.5, "drums-2.flac": 0.5}
+    told = await cli("batch", "in.jsonl", "-o", "out/deep", "-d", 0.5, "--json")
+    assert (told.exit_code, told.stderr) == (1, "")
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    assert {one["line"] for one in lines if one["status"] == "there"} == {2, 3}
+    failed = {one["line"]: one["error"]["code"] for one in lines if one["status"] == "failed"}
+    assert failed == dict.fromkeys(range(5, 10), "failed") | {4: "invalid_value"}
 
 
 async def test_a_batch_goes_on_where_it_was_left(cli: Cli, served: Served, tmp_path: Path):

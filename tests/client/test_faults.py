@@ -168,6 +168,11 @@ def test_another_server():
         client.generate("a", on_progress=lambda _: None)
     with pytest.raises(errors.UnexpectedAnswer, match="lacks fields"):
         Server(httpx.Response(200, json={})).ask().limits()
+    with pytest.raises(errors.UnexpectedAnswer, match="no JSON object"):
+        Server(httpx.Response(200, json=[])).ask().models()
+    for broken in (b"event: done\ndata: {\n\n", event("audio", clip=0, audio="?"), event("audio")):
+        with pytest.raises(errors.UnexpectedAnswer, match="cannot be read"):
+            Server(of_events(broken)).ask().generate("a", on_progress=lambda _: None)
 
 
 def cut(*parts: bytes) -> httpx.Response:

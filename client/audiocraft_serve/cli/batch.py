@@ -82,7 +82,7 @@ def _lines(told: Told, text: str, folder: Path, options: Options) -> tuple[list[
                 raise InvalidLine(f"the same file as line {other}; give it a name of its own")
         except InvalidLine as error:
             failed += 1
-            complain(told, error, f"line {number}: ")
+            _fail(told, number, error)
         else:
             taken |= dict.fromkeys(line.paths, number)
             lines.append(line)
@@ -162,7 +162,7 @@ class Batch:
             if type(error) is NotReachable or isinstance(error, InvalidApiKey):
                 raise
             self.failed += 1
-            self._fail(line, error)
+            _fail(self._told, line.number, error)
             return
         for clip, path in zip(made.clips, line.paths, strict=True):
             await asyncio.to_thread(files.write, path, clip.audio)
@@ -173,8 +173,10 @@ class Batch:
         paths = [str(path) for path in line.paths]
         self._told.answer({"line": line.number, "status": status, "paths": paths, **facts})
 
-    def _fail(self, line: Line, error: Exception) -> None:
-        if self._told.as_json:
-            self._tell(line, "failed", **described(error))
-        else:
-            complain(self._told, error, f"line {line.number}: ")
+
+def _fail(told: Told, number: int, error: Exception) -> None:
+    """Tell of a line that failed: a machine is told as of those that did not."""
+    if told.as_json:
+        told.answer({"line": number, "status": "failed", "error": described(error)["error"]})
+    else:
+        complain(told, error, f"line {number}: ")

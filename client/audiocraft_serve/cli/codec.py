@@ -11,6 +11,7 @@ from audiocraft_serve.answers import Codes, from_json, to_json
 from audiocraft_serve.cli import files
 from audiocraft_serve.cli.command import Told, command, misused
 from audiocraft_serve.cli.generate import Source
+from audiocraft_serve.errors import UnexpectedAnswer
 
 Model = Annotated[str | None, typer.Option("--model", "-m", help="A name that `models` tells.")]
 
@@ -80,8 +81,8 @@ def add(app: typer.Typer) -> None:
 def _codes(data: bytes) -> Codes:
     try:
         return from_json(Codes, json.loads(data))
-    except ValueError as error:
-        raise misused(f"these codes are no JSON: {error}") from error
+    except (ValueError, UnexpectedAnswer) as error:
+        raise misused("these are no codes: give what `encode` has written") from error
 
 
 def _written(told: Told, output: Path, data: bytes) -> None:
