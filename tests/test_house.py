@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "deployments", "graph")
+CLIENT = "audiocraft_serve"
 NEVER = {
     "engine": {"deployments", "graph", "ray", "fastapi", "starlette", "pydantic", "opentelemetry"},
     "deployments": {"graph", "torch", "torchaudio", "audiocraft", "transformers", "fastapi"},
@@ -87,8 +88,24 @@ def cycles(arrows: dict[str, set[str]]) -> Iterator[list[str]]:
         yield from walk(name, [])
 
 
+def client_violations(root: Path) -> list[str]:
+    """The client is a distribution of its own: it knows HTTP, and nobody knows it."""
+    inside = {"ray", "torch", "numpy", *FOLDERS}
+    problems = []
+    for path in sorted(root.rglob("*.py")):
+        name = str(path.relative_to(root))
+        folder = path.relative_to(root).parts[0]
+        if folder in {"tests", "demos", "build"} or folder.startswith("."):
+            continue
+        never = inside if folder == "client" else {CLIENT}
+        tops = {one.module.split(".")[0] for one in imports_of(ast.parse(path.read_text()))}
+        problems += [f"{name} imports {top}" for top in sorted(tops & never)]
+    return problems
+
+
 def test_imports_run_one_way():
     assert violations(ROOT) == []
+    assert client_violations(ROOT) == []
 
 
 def test_packages_are_empty():
@@ -118,6 +135,21 @@ def test_a_broken_rule_is_found(tmp_path: Path, file: str, source: str, expected
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(source)
     assert any(expected in problem for problem in violations(tmp_path)), violations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("client/audiocraft_serve/bad.py", "from graph import errors"),
+        ("client/audiocraft_serve/bad.py", "def f():\n    import torch"),
+        ("graph/bad.py", "import audiocraft_serve.client"),
+        ("benchmarks/bad.py", "from audiocraft_serve import Client"),
+    ],
+)
+def test_the_client_is_apart(tmp_path: Path, file: str, source: str):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(source)
+    assert len(client_violations(tmp_path)) == 1
 
 
 def test_the_ingress_loads_no_torch():

@@ -1,0 +1,157 @@
+"""The real routes over fakes, on a port of this machine: client and server are tested together."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+
+from audiocraft_serve import AsyncClient, Client, retries
+from deployments.settings import (
+    AudioGenSettings,
+    DiffusionSettings,
+    DiscriminatorsSettings,
+    EnCodecSettings,
+    MusicGenSettings,
+)
+from engine.codec import Codec
+from engine.discriminators import Discriminators
+from engine.params import BatchLoad
+from graph.ingress import create_app
+from graph.keys import KeySettings
+from graph.service import Service, State
+from graph.settings import FolderStore, JobsSettings, Limits
+from tests import checkpoints as write
+from tests.graph.conftest import FakeDiffusion, FakeLanguageModel, Media, Method, Real, serving
+from tests.waiting import until_async
+
+KEY = "the-key-of-the-tests"
+
+
+@dataclass
+class Loaded:
+    """A handle that says how busy it is."""
+
+    handle: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.handle, name)
+
+    @property
+    def load(self) -> Method:
+        return Method(lambda: BatchLoad(0, 0, 0))
+
+
+@dataclass
+class Served:
+    """The application, and where it listens."""
+
+    url: str
+    service: Service
+    app: FastAPI
+    music: FakeLanguageModel
+    hum: FakeLanguageModel
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"AUDIOCRAFT_SERVE_URL": self.url, "AUDIOCRAFT_SERVE_API_KEY": KEY}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Real]:
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("parts")
+    codec = Codec(write.write_codec(folder))
+    write.write_discriminators(folder)
+    return {"codec": Real(codec), "judge": Real(Discriminators.load(str(folder), device="cpu"))}
+
+
+@pytest.fixture
+async def served(parts: dict[str, Real], tmp_path: Path) -> AsyncIterator[Served]:
+    models = [
+        MusicGenSettings(name="music", kind="musicgen", checkpoint="x", codec="codec"),
+        MusicGenSettings(name="hum", kind="musicgen", checkpoint="x", codec="codec"),
+        AudioGenSettings(name="sound", kind="audiogen", checkpoint="x", codec="codec"),
+        EnCodecSettings(name="codec", kind="encodec", checkpoint="x"),
+        DiffusionSettings(name="diffusion", kind="mbd", checkpoint="x", codec="codec"),
+        DiscriminatorsSettings(name="judge", kind="discriminators", checkpoint="x"),
+    ]
+    music, hum = FakeLanguageModel(), FakeLanguageModel(melody=True)
+    made = {
+        "music": music, "hum": hum, "sound": FakeLanguageModel(), "diffusion": FakeDiffusion(),
+        **parts,
+    }  # fmt: skip
+    handles = {name: Loaded(part) for name, part in made.items()}
+
+    async def states() -> dict[str, State]:
+        return dict.fromkeys(handles, State("HEALTHY", 1))
+
+    keys = (KeySettings(name="tests", sha256=[sha256(KEY.encode()).hexdigest()]),)
+    limits = Limits(max_clips=6, max_text_chars=100, keys=keys)
+    jobs = JobsSettings(store=FolderStore(folder=str(tmp_path / "jobs")))
+    service = serving(models, handles | {"media": Media()}, limits, states, settings=jobs)
+    app = create_app(service, jobs_at_once=2)
+    async with listening(app) as url:
+        yield Served(url, service, app, music, hum)
+
+
+class listening:  # noqa: N801  # as contextlib names its own
+    """A real HTTP server, on the test's own event loop."""
+
+    def __init__(self, app: Any) -> None:
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+        )
+        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._socket = socket.create_server(("127.0.0.1", 0))
+
+    async def __aenter__(self) -> str:
+        self._serving = asyncio.create_task(self._server._serve([self._socket]))
+        await until_async(self._started)
+        host, port = self._socket.getsockname()
+        return f"http://{host}:{port}"
+
+    async def _started(self) -> bool:
+        if self._serving.done():
+            self._serving.result()
+        return self._server.started
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        await self._serving
+        self._socket.close()
+
+
+class Threaded:
+    """A sync client, each of whose methods runs on a thread: one test is for both clients."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._client, name)
+        return lambda *args, **kwargs: asyncio.to_thread(method, *args, **kwargs)
+
+
+@pytest.fixture(params=["sync", "async"])
+async def client(served: Served, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """Each client, whose methods are awaited."""
+    if request.param == "sync":
+        with Client(served.url, KEY) as one:
+            yield Threaded(one)
+    else:
+        async with AsyncClient(served.url, KEY) as other:
+            yield other
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries that do not wait."""
+    monkeypatch.setattr(retries, "FIRST_S", 0.0)
