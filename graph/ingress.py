@@ -42,6 +42,7 @@ from graph.routes import (
     limits,
     models,
     openai,
+    playground,
     stats,
 )
 from graph.service import Service, State
@@ -101,6 +102,7 @@ def create_app(
         limits.router,
         stats.router,
         health.router,
+        playground.router,
     ):
         app.include_router(router)
     return app

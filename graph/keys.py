@@ -15,10 +15,8 @@ from graph.errors import ApiError
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EVERYONE = Share("everyone")
-OPEN_PATHS, DOCS = (
-    ("/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"),
-    "/static-offline-docs/",
-)
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json")
+OPEN_FOLDERS = ("/playground/", "/static-offline-docs/")
 
 
 class KeySettings(StrictModel):
@@ -62,7 +60,7 @@ def share_of(request: Request, keys: Sequence[KeySettings]) -> Share:
     `xi-api-key`. Raises ApiError 401.
     """
     path = request.scope["path"]
-    if not keys or path in OPEN_PATHS or path.startswith(DOCS):
+    if not keys or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
         return EVERYONE
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     sent = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("xi-api-key", "")

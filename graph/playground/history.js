@@ -1,0 +1,44 @@
+/** The list of what was made before. */
+
+import { $, copyOf, inSeconds } from "./dom.js";
+import * as store from "./store.js";
+
+const list = $("#entries");
+const when = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+/** Shows all that is kept; `restore` takes one of them. */
+export async function list_(restore) {
+  const kept = await store.all();
+  list.replaceChildren(...kept.map((take) => entry(take, restore)));
+  $("#history-empty").hidden = kept.length > 0;
+  $("#history-clear").hidden = !kept.length;
+}
+
+function entry(take, restore) {
+  const { settings, at, files } = take;
+  const shown = copyOf("entry-template");
+  $(".what", shown).textContent = settings.prompt;
+  const clips = files.length === 1 ? "1 clip" : `${files.length} clips`;
+  const facts = [settings.model, inSeconds(settings.duration), `seed ${settings.seed}`, clips, when.format(at)];
+  $(".facts", shown).textContent = facts.join(" · ");
+  for (const [name, action] of [["restore", () => restore(take)], ["forget", () => drop(take, restore)]]) {
+    const button = $(`.${name}`, shown);
+    button.ariaLabel = `${button.textContent} “${settings.prompt}”`;
+    button.addEventListener("click", action);
+  }
+  return shown;
+}
+
+async function drop(take, restore) {
+  await store.forget(take.id);
+  await list_(restore);
+  $("#history-title").focus();
+}
+
+/** Has the button forget everything. */
+export function installClearing(restore) {
+  $("#history-clear").addEventListener("click", async () => {
+    await store.forgetAll();
+    await list_(restore);
+  });
+}
