@@ -44,28 +44,37 @@ function show() {
   const { mpd, msd, msstftd } = last.scales;
   place.replaceChildren(
     verdict(last),
-    el("div", { className: "plots" },
-      plots.scores(rows, last.threshold),
+    el(
+      "div",
+      { className: "plots" },
+      el("div", {}, plots.scores(rows, last.threshold), plots.featureMaps(last.feature_maps)),
       plots.logits({ period: mpd, scale: msd, spectrum: msstftd }),
-      plots.featureMaps(last.feature_maps),
     ),
   );
 }
 
 function verdict({ probability, is_real: isReal, model }) {
-  const figure = probability === null ? (isReal ? "Sounds real" : "Sounds generated") : `${percent(probability)} real`;
-  const meaning = probability === null
-    ? "By the mean of the scores; these discriminators are not calibrated."
-    : "The calibrated probability that it is a recording or a render, and was not made by the models that these discriminators know.";
-  return el("div", { className: "verdict" },
+  const figure =
+    probability === null
+      ? isReal
+        ? "Sounds real"
+        : "Sounds generated"
+      : `${percent(probability)} likely real`;
+  const meaning =
+    probability === null
+      ? "By the mean of the scores; these discriminators are not calibrated."
+      : "The calibrated probability that it is a recording or a render, and was not made by the models that these discriminators know.";
+  return el(
+    "div",
+    { className: "verdict" },
     el("strong", { textContent: figure }),
     el("p", { className: "hint", textContent: `${meaning} Judged by “${model}”.` }),
   );
 }
 
 function percent(part) {
-  if (part > 0 && part < 0.01) return "below 1 %";
-  return part > 0.99 && part < 1 ? "above 99 %" : `${Math.round(100 * part)} %`;
+  if (part > 0 && part < 0.01) return "Below 1 %";
+  return part > 0.99 && part < 1 ? "Above 99 %" : `${Math.round(100 * part)} %`;
 }
 
 onScheme(() => last && place.childElementCount && show());

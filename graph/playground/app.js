@@ -13,7 +13,7 @@ import { drawnSeed, Take } from "./take.js";
 import { source, start } from "./upload.js";
 
 const MORE_S = 10; // that a clip goes on for, where nothing else is said
-const actions = { goOn, judge: analysis.analyse, canJudge: analysis.whyNot };
+const actions = { stop, goOn, judge: analysis.analyse, canJudge: analysis.whyNot };
 let take = null;
 let running = false;
 
@@ -27,6 +27,7 @@ async function generate() {
   place(new Take(settings, from, actions));
   busy(true);
   say("Generating.");
+  $("#result").scrollIntoView({ block: "nearest" });
   const started = take;
   try {
     await started.run(once(() => say("The first sound has come.")));
@@ -38,7 +39,7 @@ async function generate() {
   busy(false);
   if (started.files.length) {
     await store.add({ at: Date.now(), settings, source: from, files: started.files });
-    await history.list_(restore);
+    await history.show(restore);
   }
 }
 
@@ -77,6 +78,10 @@ function once(call) {
   };
 }
 
+function stop() {
+  take.stop();
+}
+
 /** Goes on from a clip. */
 function goOn(file) {
   start({ file, use: "continue" });
@@ -103,7 +108,9 @@ async function restore({ settings, source: from, files }) {
 /** Asks the server what it has. */
 async function meet() {
   try {
-    const [models, limits] = await Promise.all(["v1/models", "v1/limits"].map(async (path) => (await ask(path)).json()));
+    const [models, limits] = await Promise.all(
+      ["v1/models", "v1/limits"].map(async (path) => (await ask(path)).json()),
+    );
     problem.clear($("#compose-problem"));
     form.offer(models.data, limits);
     analysis.offer();
@@ -131,13 +138,13 @@ $("#compose").addEventListener("submit", (event) => {
   event.preventDefault();
   generate();
 });
-$("#cancel").addEventListener("click", () => take.stop());
+$("#cancel").addEventListener("click", stop);
 addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) generate();
-  if (event.key === "Escape" && running) take.stop();
+  if (event.key === "Escape" && running) stop();
 });
 
 history.installClearing(restore);
-history.list_(restore);
+history.show(restore);
 await meet();
 stats.watch();

@@ -19,9 +19,12 @@ export class Clip {
   #audible = false;
   #seconds = 0;
   #url = null;
+  #wave;
+  #spectrum;
+  #resized = new ResizeObserver(() => this.#draw());
   #closed = new AbortController();
 
-  /** `actions` take the file: {goOn(file), judge(file)}. */
+  /** `actions`: {stop(), goOn(file), judge(file), canJudge()}, whose last says why not, or "". */
   constructor({ title, facts, heard }, actions) {
     this.title = title;
     this.facts = facts;
@@ -33,9 +36,12 @@ export class Clip {
     this.#wave = new Waveform(this.#part(".peaks"));
     this.#spectrum = new Spectrogram(this.#part(".spectrum"));
     this.#part(".play").addEventListener("click", () => this.#toggle());
-    this.#part(".seek").addEventListener("input", (event) => this.#seek(Number(event.target.value)));
+    this.#part(".seek").addEventListener("input", (event) =>
+      this.#seek(Number(event.target.value)),
+    );
     this.#part(".spectrum").addEventListener("click", (event) => this.#seekAt(event));
     this.#part(".peaks").addEventListener("click", (event) => this.#seekAt(event));
+    this.#part(".stop").addEventListener("click", () => actions.stop());
     this.#part(".go-on").addEventListener("click", () => actions.goOn(this.file));
     this.#part(".judge").addEventListener("click", () => actions.judge(this.file));
     this.#offerJudging(actions.canJudge());
@@ -43,10 +49,6 @@ export class Clip {
     this.#resized.observe(this.#part(".wave"));
     if (heard) this.#solo();
   }
-
-  #wave;
-  #spectrum;
-  #resized = new ResizeObserver(() => this.#draw());
 
   /** Takes the next samples of a growing file. */
   grow(channels, wav) {
@@ -74,15 +76,13 @@ export class Clip {
     this.#url = URL.createObjectURL(file);
     Object.assign(this.#part(".download"), { href: this.#url, download: file.name, hidden: false });
     for (const name of [".go-on", ".judge"]) this.#part(name).hidden = false;
-    this.#part("progress").hidden = true;
-    const seek = this.#part(".seek");
+    for (const name of ["progress", ".stop"]) this.#part(name).hidden = true;
     if (this.#live) {
       this.#live.end();
     } else {
       await this.#decode(file);
     }
-    Object.assign(seek, { max: this.#seconds, disabled: false });
-    this.#part(".play").disabled = false;
+    Object.assign(this.#part(".seek"), { max: this.#seconds, hidden: !this.#seconds });
     if (!this.#live) await this.#settle(0, this.#audible);
     else if (!this.#audible) await this.#settle(0, false);
     this.#label();
@@ -99,7 +99,7 @@ export class Clip {
 
   /** Says why there is nothing to hear. */
   nothing(reason) {
-    this.#part("progress").hidden = true;
+    for (const name of ["progress", ".stop"]) this.#part(name).hidden = true;
     this.#part(".time").textContent = "";
     this.#note(reason);
   }
@@ -147,7 +147,9 @@ export class Clip {
       const context = new OfflineAudioContext(1, 1, DRAWN_AT_HZ);
       const buffer = await context.decodeAudioData(await file.arrayBuffer());
       this.#begin(buffer.length, buffer.sampleRate);
-      this.#add(mono(Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i))));
+      this.#add(
+        mono(Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i))),
+      );
     } catch (error) {
       if (!(error instanceof DOMException)) throw error;
       this.#note("This browser cannot play the file's format. Download it, or choose WAV.");
@@ -158,11 +160,20 @@ export class Clip {
   async #settle(at, play) {
     this.#live?.stop();
     this.#live = null;
-    if (!this.#seconds) return;
+    if (!this.#seconds || this.#player) return;
     const [waveColor, progressColor] = [themed("--wave"), themed("--accent")];
     this.#player = WaveSurfer.create({
-      container: this.#part(".surfer"), url: this.#url, peaks: [this.#wave.peaks], duration: this.#seconds,
-      height: HEIGHT, cursorWidth: 0, hideScrollbar: true, dragToSeek: true, waveColor, progressColor, ...BAR,
+      container: this.#part(".surfer"),
+      url: this.#url,
+      peaks: [this.#wave.peaks],
+      duration: this.#seconds,
+      height: HEIGHT,
+      cursorWidth: 0,
+      hideScrollbar: true,
+      dragToSeek: true,
+      waveColor,
+      progressColor,
+      ...BAR,
     });
     this.#part(".peaks").hidden = true;
     for (const name of ["play", "pause", "finish"]) this.#player.on(name, () => this.#label());
@@ -178,7 +189,8 @@ export class Clip {
     this.#solo();
     try {
       await this.#player.play();
-    } catch (error) { // of a page that nobody has touched yet, such as a restored one
+    } catch (error) {
+      // of a page that nobody has touched yet, such as a restored one
       if (error.name !== "NotAllowedError" && error.name !== "AbortError") throw error;
     }
   }

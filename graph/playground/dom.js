@@ -22,7 +22,8 @@ export function svg(tag, attributes = {}, ...children) {
 export const copyOf = (id) => $(`#${id}`).content.firstElementChild.cloneNode(true);
 
 /** The value of a custom property of the theme, such as "--accent". */
-export const themed = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const themed = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 export const isDark = () => dark.matches;

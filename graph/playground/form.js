@@ -7,8 +7,8 @@ const TEXTS = ["prompt", "model", "decoder", "format", "normalize"];
 const LANGUAGE = ["musicgen", "audiogen"];
 const LARGEST_SEED = 2n ** 53n - 1n; // of a number that JSON brings over whole
 const EXAMPLES = {
-  musicgen: ["calm piano over soft strings", "fast drums and deep bass", "bright bells, slow waltz"],
-  audiogen: ["rain on a tin roof", "footsteps on gravel", "thunder over the sea"],
+  musicgen: ["calm piano", "fast drums", "slow waltz with bells"],
+  audiogen: ["rain on a roof", "footsteps on gravel", "thunder"],
 };
 
 const form = $("#compose");
@@ -18,8 +18,9 @@ let [models, limits] = [[], null];
 /** What is asked for, or null where a field is wrong: it says so, and has the focus. */
 export function settings() {
   forgive();
-  const checks = [...NUMBERS, "prompt"].map((name) => [name, field(name).validationMessage]);
-  if (field("prompt").value && !field("prompt").value.trim()) checks.push(["prompt", "Say what to hear."]);
+  const checks = ["prompt", ...NUMBERS].map((name) => [name, field(name).validationMessage]);
+  if (field("prompt").value && !field("prompt").value.trim())
+    checks.push(["prompt", "Say what to hear."]);
   if (!seedFits()) checks.push(["seed", `A whole number from 0 to ${LARGEST_SEED}, or nothing.`]);
   const wrong = checks.filter(([, message]) => message);
   for (const [name, message] of wrong) complain(name, message);
@@ -75,10 +76,13 @@ export function offer(theseModels, theseLimits) {
   [models, limits] = [theseModels, theseLimits];
   const chosen = field("model").value;
   const offered = models.filter((model) => LANGUAGE.includes(model.kind));
-  field("model").replaceChildren(...offered.map(({ id }) => el("option", { value: id, textContent: id })));
+  field("model").replaceChildren(
+    ...offered.map(({ id }) => el("option", { value: id, textContent: id })),
+  );
   if (offered.some(({ id }) => id === chosen)) field("model").value = chosen;
   field("duration").max = limits.max_duration_s;
-  if (Number(field("duration").value) > limits.max_duration_s) field("duration").value = limits.max_duration_s;
+  if (Number(field("duration").value) > limits.max_duration_s)
+    field("duration").value = limits.max_duration_s;
   field("n").max = limits.max_clips;
   $("#generate").disabled = !offered.length;
   fit();
@@ -92,12 +96,17 @@ const chosenModel = () => models.find(({ id }) => id === field("model").value);
 /** Fits the controls to the chosen model; what it cannot do is disabled, with the reason. */
 function fit() {
   const model = chosenModel();
-  $("#model-hint").textContent = model ? describe(model) : "No model of kind musicgen or audiogen is configured on this server.";
+  $("#model-hint").textContent = model
+    ? describe(model)
+    : "No model of kind musicgen or audiogen is configured on this server.";
   if (!model) return;
   fitMelody(model);
   fitDecoder(model);
-  const examples = EXAMPLES[model.kind].map((text) => el("button", { type: "button", textContent: text }));
-  for (const one of examples) one.addEventListener("click", () => Object.assign(field("prompt"), { value: one.textContent }));
+  const examples = EXAMPLES[model.kind].map((text) =>
+    el("button", { type: "button", textContent: text }),
+  );
+  for (const one of examples)
+    one.addEventListener("click", () => Object.assign(field("prompt"), { value: one.textContent }));
   $("#examples").replaceChildren(...examples);
 }
 
@@ -107,26 +116,31 @@ function describe({ kind, license }) {
 }
 
 function fitMelody(model) {
-  const [melody, goOn] = form.elements.use.values().filter((one) => one.value === "melody").toArray().concat(field("use")[0]);
   const others = models.filter((one) => one.melody).map((one) => one.id);
   const instead = others.length ? `choose ${others.join(" or ")}.` : "no configured model does.";
-  const unknown = "Whether it can is not known while the model sleeps.";
-  melody.disabled = model.melody === false;
-  if (melody.disabled && melody.checked) goOn.checked = true;
-  $("#melody-hint").textContent = melody.disabled ? `The model “${model.id}” does not follow melodies; ${instead}` : model.melody === null ? unknown : "";
+  const reasons = new Map([
+    [true, ""],
+    [false, `The model “${model.id}” does not follow melodies; ${instead}`],
+    [null, "Whether it follows melodies is not known now; the model may be asleep."],
+  ]);
+  $("#melody-hint").textContent = reasons.get(model.melody);
+  $("#melody").disabled = model.melody === false;
+  if ($("#melody").disabled && $("#melody").checked) field("use").value = "continue";
   fitUse();
 }
 
 function fitUse() {
-  $("#include-prompt").hidden = form.elements.use.value !== "continue";
+  $("#include-prompt").hidden = field("use").value !== "continue";
 }
 
 function fitDecoder(model) {
   const can = models.some((one) => one.kind === "mbd" && one.codec === model.codec);
   for (const option of field("decoder").querySelectorAll("[data-needs]")) option.disabled = !can;
   if (!can) field("decoder").value = "encodec";
-  $("#decoder-reason").textContent = can ? "" : `Diffusion needs a model of kind mbd for the codec “${model.codec}”; none is configured.`;
+  $("#decoder-reason").textContent = can
+    ? ""
+    : `Diffusion needs a model of kind mbd for the codec “${model.codec}”; none is configured.`;
 }
 
 field("model").addEventListener("change", fit);
-for (const one of form.elements.use) one.addEventListener("change", fitUse);
+for (const one of field("use")) one.addEventListener("change", fitUse);

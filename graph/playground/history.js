@@ -7,7 +7,7 @@ const list = $("#entries");
 const when = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
 /** Shows all that is kept; `restore` takes one of them. */
-export async function list_(restore) {
+export async function show(restore) {
   const kept = await store.all();
   list.replaceChildren(...kept.map((take) => entry(take, restore)));
   $("#history-empty").hidden = kept.length > 0;
@@ -19,9 +19,18 @@ function entry(take, restore) {
   const shown = copyOf("entry-template");
   $(".what", shown).textContent = settings.prompt;
   const clips = files.length === 1 ? "1 clip" : `${files.length} clips`;
-  const facts = [settings.model, inSeconds(settings.duration), `seed ${settings.seed}`, clips, when.format(at)];
+  const facts = [
+    settings.model,
+    inSeconds(settings.duration),
+    `seed ${settings.seed}`,
+    clips,
+    when.format(at),
+  ];
   $(".facts", shown).textContent = facts.join(" · ");
-  for (const [name, action] of [["restore", () => restore(take)], ["forget", () => drop(take, restore)]]) {
+  for (const [name, action] of [
+    ["restore", () => restore(take)],
+    ["forget", () => drop(take, restore)],
+  ]) {
     const button = $(`.${name}`, shown);
     button.ariaLabel = `${button.textContent} “${settings.prompt}”`;
     button.addEventListener("click", action);
@@ -31,7 +40,7 @@ function entry(take, restore) {
 
 async function drop(take, restore) {
   await store.forget(take.id);
-  await list_(restore);
+  await show(restore);
   $("#history-title").focus();
 }
 
@@ -39,6 +48,6 @@ async function drop(take, restore) {
 export function installClearing(restore) {
   $("#history-clear").addEventListener("click", async () => {
     await store.forgetAll();
-    await list_(restore);
+    await show(restore);
   });
 }

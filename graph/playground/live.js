@@ -43,7 +43,11 @@ export class Live {
 
   /** Takes the next samples, an array a channel. */
   add(channels) {
-    const buffer = this.#context.createBuffer(channels.length, channels[0].length, this.#context.sampleRate);
+    const buffer = this.#context.createBuffer(
+      channels.length,
+      channels[0].length,
+      this.#context.sampleRate,
+    );
     channels.forEach((samples, i) => buffer.copyToChannel(samples, i));
     this.#waiting.push(buffer);
     const inHand = this.#waiting.reduce((sum, one) => sum + one.duration, 0);
@@ -71,7 +75,8 @@ export class Live {
       const source = new AudioBufferSourceNode(this.#context, { buffer });
       source.connect(this.#gain);
       source.start(this.#next);
-      source.onended = () => this.#sources.delete(source) && this.#ended && !this.#sources.size && this.#onEnd();
+      source.onended = () =>
+        this.#sources.delete(source) && this.#ended && !this.#sources.size && this.#onEnd();
       this.#sources.add(source);
       this.#heard.push({ at: this.#next, from: this.#come, seconds: buffer.duration });
       this.#next += buffer.duration;

@@ -7,7 +7,12 @@ const [WIDTH, LINE, NAMES, VALUES] = [320, 26, 92, 44];
 
 /** A figure with a caption and a hint. */
 function figure(title, hint, plot) {
-  return el("figure", {}, el("figcaption", { textContent: title }, el("span", { className: "hint", textContent: hint })), plot);
+  return el(
+    "figure",
+    {},
+    el("figcaption", { textContent: title }, el("span", { className: "hint", textContent: hint })),
+    plot,
+  );
 }
 
 /** Bars from 0 to 1, with a line at the threshold. */
@@ -15,13 +20,24 @@ export function scores(rows, threshold) {
   const height = rows.length * LINE + 4;
   const room = WIDTH - NAMES - VALUES;
   const told = rows.map(([name, value]) => `${name} ${value.toFixed(2)}`).join(", ");
-  const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": `Scores: ${told}; threshold ${threshold}` });
+  const plot = svg("svg", {
+    viewBox: `0 0 ${WIDTH} ${height}`,
+    role: "img",
+    "aria-label": `Scores: ${told}; threshold ${threshold}`,
+  });
   rows.forEach(([name, value], i) => {
     const y = i * LINE + 4;
     plot.append(
       svg("text", { x: 0, y: y + 14 }, name),
       svg("rect", { class: "track", x: NAMES, y: y + 3, width: room, height: 14, rx: 4 }),
-      svg("rect", { class: value > threshold ? "bar" : "below", x: NAMES, y: y + 3, width: Math.max(room * value, 2), height: 14, rx: 4 }),
+      svg("rect", {
+        class: value > threshold ? "bar" : "below",
+        x: NAMES,
+        y: y + 3,
+        width: Math.max(room * value, 2),
+        height: 14,
+        rx: 4,
+      }),
       svg("text", { x: WIDTH, y: y + 14, "text-anchor": "end" }, value.toFixed(2)),
     );
   });
@@ -32,17 +48,33 @@ export function scores(rows, threshold) {
 
 /** Bars to both sides of zero, one a sub-discriminator. */
 export function logits(groups) {
-  const rows = Object.entries(groups).flatMap(([name, values]) => values.map((value, i) => [`${name} ${i + 1}`, value]));
+  const rows = Object.entries(groups).flatMap(([name, values]) =>
+    values.map((value, i) => [`${name} ${i + 1}`, value]),
+  );
   const height = rows.length * 18 + 4;
-  const [room, furthest] = [WIDTH - NAMES - VALUES, Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-6)];
+  const [room, furthest] = [
+    WIDTH - NAMES - VALUES,
+    Math.max(...rows.map(([, value]) => Math.abs(value)), 1e-6),
+  ];
   const told = rows.map(([name, value]) => `${name} ${value.toFixed(2)}`).join(", ");
   const zero = NAMES + room / 2;
-  const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": `Mean logits: ${told}` });
+  const plot = svg("svg", {
+    viewBox: `0 0 ${WIDTH} ${height}`,
+    role: "img",
+    "aria-label": `Mean logits: ${told}`,
+  });
   rows.forEach(([name, value], i) => {
     const length = (Math.abs(value) / furthest) * (room / 2);
     plot.append(
       svg("text", { x: 0, y: i * 18 + 14 }, name),
-      svg("rect", { class: value > 0 ? "bar" : "below", x: value > 0 ? zero : zero - length, y: i * 18 + 5, width: Math.max(length, 1), height: 10, rx: 3 }),
+      svg("rect", {
+        class: value > 0 ? "bar" : "below",
+        x: value > 0 ? zero : zero - length,
+        y: i * 18 + 5,
+        width: Math.max(length, 1),
+        height: 10,
+        rx: 3,
+      }),
       svg("text", { x: WIDTH, y: i * 18 + 14, "text-anchor": "end" }, value.toFixed(2)),
     );
   });
@@ -67,8 +99,10 @@ function paint(plot, layers, columns) {
   const pixels = new Uint32Array(image.data.buffer);
   layers.forEach((layer, y) => {
     const most = Math.max(...layer, 1e-9);
-    for (let x = 0; x < columns; x++) { // narrow layers are as wide as the others
-      pixels[y * columns + x] = palette[Math.round((255 * layer[Math.floor((x / columns) * layer.length)]) / most)];
+    for (let x = 0; x < columns; x++) {
+      // narrow layers are as wide as the others
+      pixels[y * columns + x] =
+        palette[Math.round((255 * layer[Math.floor((x / columns) * layer.length)]) / most)];
     }
   });
   context.putImageData(image, 0, 0);

@@ -53,7 +53,8 @@ export async function* events(answer) {
     for (;;) {
       const { value, done } = await read(reader);
       if (done) return;
-      if (!value.includes("\n")) { // the middle of a long line: joined once it ends
+      if (!value.includes("\n")) {
+        // the middle of a long line: joined once it ends
         parts.push(value);
         continue;
       }
@@ -79,7 +80,9 @@ async function read(reader) {
 }
 
 function parsed(block) {
-  const fields = block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]);
+  const fields = block
+    .split("\n")
+    .map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]);
   const { event, data } = Object.fromEntries(fields);
   return event ? { name: event, data: JSON.parse(data) } : null; // else a comment
 }

@@ -28,7 +28,10 @@ export class Spectrogram {
     this.#levels.fill(0);
     const octaves = Math.log2(rate / 2 / LOWEST_HZ);
     const bin = (row) => ((LOWEST_HZ * 2 ** ((octaves * row) / ROWS)) / rate) * SIZE;
-    this.#rows = Array.from({ length: ROWS }, (_, row) => [Math.floor(bin(row)), Math.ceil(bin(row + 1))]);
+    this.#rows = Array.from({ length: ROWS }, (_, row) => [
+      Math.floor(bin(row)),
+      Math.ceil(bin(row + 1)),
+    ]);
     this.repaint();
   }
 
@@ -38,7 +41,8 @@ export class Spectrogram {
     this.#come += samples.length;
     const whole = this.#come >= this.#samples.length;
     const first = this.#drawn;
-    while (this.#drawn < COLUMNS && (whole || this.#start(this.#drawn) + SIZE <= this.#come)) this.#measure(this.#drawn++);
+    while (this.#drawn < COLUMNS && (whole || this.#start(this.#drawn) + SIZE <= this.#come))
+      this.#measure(this.#drawn++);
     this.#paint(first, this.#drawn);
   }
 
@@ -55,7 +59,9 @@ export class Spectrogram {
     const start = this.#start(column);
     const magnitudes = spectrum.of(this.#samples.subarray(start, start + SIZE));
     this.#rows.forEach(([from, to], row) => {
-      const loudest = magnitudes.subarray(from, Math.max(to, from + 1)).reduce((a, b) => Math.max(a, b), 1e-9);
+      const loudest = magnitudes
+        .subarray(from, Math.max(to, from + 1))
+        .reduce((a, b) => Math.max(a, b), 1e-9);
       const level = 1 - (20 * Math.log10(loudest)) / FLOOR_DB;
       this.#levels[column * ROWS + row] = 255 * Math.min(Math.max(level, 0), 1);
     });
@@ -69,7 +75,8 @@ export class Spectrogram {
     const pixels = new Uint32Array(image.data.buffer);
     for (let column = from; column < to; column++) {
       for (let row = 0; row < ROWS; row++) {
-        pixels[(ROWS - 1 - row) * (to - from) + column - from] = colours[this.#levels[column * ROWS + row]];
+        pixels[(ROWS - 1 - row) * (to - from) + column - from] =
+          colours[this.#levels[column * ROWS + row]];
       }
     }
     context.putImageData(image, from, 0);
@@ -81,7 +88,10 @@ export function palette(stops) {
   const rgb = stops.map((stop) => [1, 3, 5].map((at) => parseInt(stop.slice(at, at + 2), 16)));
   return Uint32Array.from({ length: 256 }, (_, i) => {
     const place = (i / 255) * (stops.length - 1);
-    const [low, part] = [Math.min(Math.floor(place), stops.length - 2), place - Math.min(Math.floor(place), stops.length - 2)];
+    const [low, part] = [
+      Math.min(Math.floor(place), stops.length - 2),
+      place - Math.min(Math.floor(place), stops.length - 2),
+    ];
     const [r, g, b] = rgb[low].map((one, c) => Math.round(one + (rgb[low + 1][c] - one) * part));
     return ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
   });

@@ -35,24 +35,41 @@ function pulse(kind, text) {
 
 function show(stats) {
   const loads = Object.values(stats.models).filter((load) => load.slots);
-  const [running, waiting] = ["running", "waiting"].map((name) => loads.reduce((sum, load) => sum + load[name], 0));
+  const [running, waiting] = ["running", "waiting"].map((name) =>
+    loads.reduce((sum, load) => sum + load[name], 0),
+  );
   const well = Object.values(stats.deployments).every((status) => SERVING.includes(status));
   pulse(well ? "good" : "bad", `${running} running · ${waiting} waiting`);
-  place.replaceChildren(...Object.entries(stats.models).map(([name, load]) => model(name, load, stats)));
+  place.replaceChildren(
+    ...Object.entries(stats.models).map(([name, load]) => model(name, load, stats)),
+  );
 }
 
 function model(name, load, { deployments, replicas, backlog }) {
   const count = replicas[name] ?? 0;
-  const title = el("h3", { textContent: name }, el("span", { textContent: count === 1 ? "1 replica" : `${count} replicas` }));
+  const title = el(
+    "h3",
+    { textContent: name },
+    el("span", { textContent: count === 1 ? "1 replica" : `${count} replicas` }),
+  );
   const lines = facts(load, backlog[name]);
   if (!SERVING.includes(deployments[name])) lines.unshift(`is ${deployments[name] ?? "unknown"}`);
   if (!count) lines.push("sleeps; a request wakes it");
   const parts = [title];
   if (load.slots) {
-    const slots = el("meter", { max: load.slots, value: load.running, ariaLabel: `Slots of ${name} in use` });
+    const slots = el("meter", {
+      max: load.slots,
+      value: load.running,
+      ariaLabel: `Slots of ${name} in use`,
+    });
     parts.push(slots);
   }
-  return el("article", { className: "model" }, ...parts, ...lines.map((line) => el("p", { textContent: line })));
+  return el(
+    "article",
+    { className: "model" },
+    ...parts,
+    ...lines.map((line) => el("p", { textContent: line })),
+  );
 }
 
 /** What is worth telling of a replica, and of the backlog of all. */
@@ -60,7 +77,9 @@ function facts(load, backlog) {
   const told = [];
   if (load.slots) told.push(`${load.running} of ${load.slots} slots, ${load.waiting} waiting`);
   if (load.frames_per_second) told.push(`${Math.round(load.frames_per_second)} frames a second`);
-  if (load.busy !== undefined) told.push(load.busy ? "working" : "idle", `${load.items} done in ${load.batches} batches`);
-  if (backlog?.requests) told.push(`backlog of ${backlog.requests}: ${inSeconds(backlog.row_seconds)} of audio rows`);
+  if (load.busy !== undefined)
+    told.push(load.busy ? "working" : "idle", `${load.items} done in ${load.batches} batches`);
+  if (backlog?.requests)
+    told.push(`backlog of ${backlog.requests}: ${inSeconds(backlog.row_seconds)} of audio rows`);
   return told;
 }

@@ -12,7 +12,8 @@ const answered = (request) =>
 async function takes(mode) {
   if (!opened) {
     const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(TAKES, { keyPath: "id", autoIncrement: true });
+    request.onupgradeneeded = () =>
+      request.result.createObjectStore(TAKES, { keyPath: "id", autoIncrement: true });
     opened = answered(request);
   }
   return (await opened).transaction(TAKES, mode).objectStore(TAKES);

@@ -7,13 +7,21 @@ import { GrowingWav } from "./wav.js";
 
 const DECODERS = { encodec: "EnCodec", mbd: "Multi-band diffusion" };
 const STAGES = { generate: "Generating", decode: "Decoding" };
-const TYPES = { wav: "audio/wav", flac: "audio/flac", mp3: "audio/mpeg", opus: "audio/ogg", ogg: "audio/ogg", aac: "audio/aac" };
+const TYPES = {
+  wav: "audio/wav",
+  flac: "audio/flac",
+  mp3: "audio/mpeg",
+  opus: "audio/ogg",
+  ogg: "audio/ogg",
+  aac: "audio/aac",
+};
 
 /** A seed as the server draws them, where none was given. */
 export const drawnSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
 
 /** Whether a clip can be heard while it is made. */
-const isStreamed = ({ format, normalize }, decoder) => format === "wav" && normalize === "none" && decoder === "encodec";
+const isStreamed = ({ format, normalize }, decoder) =>
+  format === "wav" && normalize === "none" && decoder === "encodec";
 
 export class Take {
   element = el("div", { className: "take" });
@@ -30,7 +38,12 @@ export class Take {
     for (const decoder of decoders) {
       for (let variation = 0; variation < settings.n; variation++) {
         const title = this.#title(decoder, decoders, variation);
-        const facts = [settings.model, `seed ${settings.seed}`, DECODERS[decoder], inSeconds(settings.duration)].join(" · ");
+        const facts = [
+          settings.model,
+          `seed ${settings.seed}`,
+          DECODERS[decoder],
+          inSeconds(settings.duration),
+        ].join(" · ");
         const clip = new Clip({ title, facts, heard: !this.#clips.length }, actions);
         this.#clips.push({ decoder, variation, clip });
         this.element.append(clip.element);
@@ -66,7 +79,9 @@ export class Take {
 
   /** What history keeps: the files that came, by their titles. */
   get files() {
-    return this.#clips.filter(({ clip }) => clip.file).map(({ clip: { title, facts, file } }) => ({ title, facts, file }));
+    return this.#clips
+      .filter(({ clip }) => clip.file)
+      .map(({ clip: { title, facts, file } }) => ({ title, facts, file }));
   }
 
   async #generate(decoder, onFirstSound) {
@@ -74,7 +89,11 @@ export class Take {
     const wavs = clips.map(() => new GrowingWav());
     const stream = isStreamed(this.#settings, decoder);
     try {
-      const asked = { method: "POST", signal: this.#stopped.signal, ...this.#body(decoder, stream) };
+      const asked = {
+        method: "POST",
+        signal: this.#stopped.signal,
+        ...this.#body(decoder, stream),
+      };
       for await (const { name, data } of events(await ask("v1/generations", asked))) {
         const clip = clips[data.clip];
         if (name === "progress") clip.told(data.done, data.total, STAGES[data.stage]);
@@ -103,7 +122,8 @@ export class Take {
   #file(data, clip) {
     const { format, seed } = this.#settings;
     const number = this.#clips.findIndex((one) => one.clip === clip) + 1;
-    const name = this.#clips.length > 1 ? `clip-${seed}-${number}.${format}` : `clip-${seed}.${format}`;
+    const name =
+      this.#clips.length > 1 ? `clip-${seed}-${number}.${format}` : `clip-${seed}.${format}`;
     return new File([data], name, { type: TYPES[format] });
   }
 
@@ -113,7 +133,10 @@ export class Take {
     const fields = { ...settings, decoder, ...(stream && { stream }) };
     const accept = "text/event-stream";
     if (!this.#source) {
-      return { headers: { accept, "content-type": "application/json" }, body: JSON.stringify(fields) };
+      return {
+        headers: { accept, "content-type": "application/json" },
+        body: JSON.stringify(fields),
+      };
     }
     const { file, use } = this.#source;
     if (use === "continue") fields.include_prompt = includePrompt;

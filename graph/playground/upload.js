@@ -34,12 +34,16 @@ export const source = () => file && { file, use: uses().value };
 export function start(from) {
   file = from?.file ?? null;
   if (from && !$(`input[value="${from.use}"]`).disabled) uses().value = from.use;
-  $("#source-name").textContent = file ? file.name : "or drop one here: wav, flac, mp3, ogg, opus, m4a, aiff";
+  $("#source-name").textContent = file
+    ? file.name
+    : "or drop one here: wav, flac, mp3, ogg, opus, m4a, aiff";
   for (const id of ["source-uses", "source-remove"]) $(`#${id}`).hidden = !file;
   uses()[0].dispatchEvent(new Event("change"));
 }
 
-dropZone($("#source-drop"), $("#source-file"), (chosen) => start({ file: chosen, use: uses().value }));
+dropZone($("#source-drop"), $("#source-file"), (chosen) =>
+  start({ file: chosen, use: uses().value }),
+);
 $("#source-remove").addEventListener("click", () => {
   start(null);
   $("#source-file").focus();

@@ -24,7 +24,10 @@ export class GrowingWav {
     this.#parts.push(bytes);
     this.#rest = joined([this.#rest, bytes]);
     if (!this.rate && !this.#readHeader()) return null;
-    const count = Math.min(Math.floor(this.#rest.length / (2 * this.channels)), this.samples - this.come);
+    const count = Math.min(
+      Math.floor(this.#rest.length / (2 * this.channels)),
+      this.samples - this.come,
+    );
     if (!count) return null;
     const size = count * 2 * this.channels;
     const made = split(new DataView(this.#rest.buffer, this.#rest.byteOffset, size), this.channels);
@@ -53,7 +56,8 @@ export class GrowingWav {
     while (at + 8 <= bytes.length) {
       const name = String.fromCharCode(...bytes.subarray(at, at + 4));
       const size = view.getUint32(at + 4, true);
-      if (name === "fmt ") [channels, rate] = [view.getUint16(at + 10, true), view.getUint32(at + 12, true)];
+      if (name === "fmt ")
+        [channels, rate] = [view.getUint16(at + 10, true), view.getUint32(at + 12, true)];
       if (name === "data") {
         Object.assign(this, { rate, channels, samples: size / (2 * channels) });
         this.#dataAt = at + 8;
@@ -88,5 +92,7 @@ function split(view, channels) {
 /** One channel: the mean of all. */
 export function mono(channels) {
   if (channels.length === 1) return channels[0];
-  return channels[0].map((_, i) => channels.reduce((sum, one) => sum + one[i], 0) / channels.length);
+  return channels[0].map(
+    (_, i) => channels.reduce((sum, one) => sum + one[i], 0) / channels.length,
+  );
 }

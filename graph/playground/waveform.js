@@ -50,7 +50,10 @@ export class Waveform {
     const [peaks, accent, wave] = [this.peaks, themed("--accent"), themed("--wave")];
     const come = (this.#come / this.#length) * bars;
     for (let bar = 0; bar < bars; bar++) {
-      const of = peaks.subarray((bar / bars) * BUCKETS, Math.max(((bar + 1) / bars) * BUCKETS, (bar / bars) * BUCKETS + 1));
+      const of = peaks.subarray(
+        (bar / bars) * BUCKETS,
+        Math.max(((bar + 1) / bars) * BUCKETS, (bar / bars) * BUCKETS + 1),
+      );
       const tall = bar < come ? Math.max(Math.max(...of) * height, 2) : 2;
       context.fillStyle = bar < heard * bars ? accent : wave;
       context.beginPath();

@@ -1,16 +1,20 @@
 """The page in Debian's Chromium, before the application over fakes and the embedded codec."""
 
 import asyncio
+import io
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
+import soundfile
 import uvicorn
-from playwright.async_api import Browser, Page, Route, async_playwright
+from playwright.async_api import Browser, FilePayload, Page, Route, async_playwright, expect
 
 from deployments.settings import (
     AnyModelSettings,
@@ -26,7 +30,15 @@ from engine.params import BatchLoad, GenerationParams, Load
 from graph.ingress import create_app
 from graph.service import Service, State
 from graph.settings import FolderStore, JobsSettings, Limits
-from tests.graph.conftest import Answers, FakeDiffusion, FakeLanguageModel, Media, Method, Real, serving
+from tests.graph.conftest import (
+    Answers,
+    FakeDiffusion,
+    FakeLanguageModel,
+    Media,
+    Method,
+    Real,
+    serving,
+)
 from tests.waiting import until_async
 
 CHROMIUM = "/usr/bin/chromium"
@@ -36,6 +48,8 @@ ARGS = [
 ]  # fmt: skip
 LOAD = Load(3, 1, 2, 8, 4, 0.0, 0, 0, 0, 1.0, 0.0, 0.0, 0, 60.0, 0.0)
 BATCHES = BatchLoad(0, 5, 3)
+WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 HEARD = """
 window.heard = [];
 const start = AudioBufferSourceNode.prototype.start;
@@ -99,7 +113,9 @@ def parts() -> dict[str, Part]:
 @asynccontextmanager
 async def listening(service: Service) -> AsyncIterator[str]:
     """Serve over HTTP, on a port of its own."""
-    config = uvicorn.Config(create_app(service), port=0, log_level="error", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        create_app(service), port=0, log_level="error", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
 
@@ -133,7 +149,12 @@ async def site_of(
             DiffusionSettings(name="diffusion", kind="mbd", checkpoint="x", codec="codec"),
             DiscriminatorsSettings(name="judge", kind="discriminators", checkpoint="x"),
         ]
-        handles |= {"hum": hum, "sound": Singer(), "diffusion": Diffusion(), "judge": parts["judge"]}
+        handles |= {
+            "hum": hum,
+            "sound": Singer(),
+            "diffusion": Diffusion(),
+            "judge": parts["judge"],
+        }
 
     async def states() -> dict[str, State]:
         return {model.name: State("HEALTHY", 1) for model in models}
@@ -159,7 +180,7 @@ async def bare_site(parts: dict[str, Part], tmp_path: Path) -> AsyncIterator[Sit
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser() -> AsyncIterator[Browser]:
-    if not Path(CHROMIUM).exists():
+    if not shutil.which(CHROMIUM):
         pytest.skip("needs Debian's package chromium")
     async with async_playwright() as playwright:
         launched = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
@@ -175,7 +196,9 @@ async def page(browser: Browser, site: Site) -> AsyncIterator[Page]:
 
 
 @asynccontextmanager
-async def opened(browser: Browser, site: Site, **context: Any) -> AsyncIterator[Page]:
+async def opened(
+    browser: Browser, site: Site, *, ready: bool = True, **context: Any
+) -> AsyncIterator[Page]:
     """Open the page in a browser of its own; none of its requests may leave the server."""
     own = await browser.new_context(**context)
     strays, problems = list[str](), list[str]()
@@ -189,14 +212,44 @@ async def opened(browser: Browser, site: Site, **context: Any) -> AsyncIterator[
 
     await own.route("**/*", guard)
     await own.add_init_script(HEARD)
+    own.set_default_timeout(WAIT_MS)
     made = await own.new_page()
-    made.set_default_timeout(20_000)
     made.on("pageerror", lambda error: problems.append(str(error)))
     made.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
     await made.goto(site.url)
-    await made.locator("#model option").first.wait_for(state="attached")
+    if ready:
+        await made.locator("#model option").first.wait_for(state="attached")
     yield made
     await own.close()
     assert strays == []
     # Chromium logs what a server refuses; that is what some tests ask for.
     assert [one for one in problems if "Failed to load resource" not in one] == []
+
+
+async def compose(page: Page, prompt: str = "calm piano", **fields: str) -> None:
+    """Fill the form."""
+    if not await page.locator("#advanced[open]").count():
+        await page.locator("#advanced > summary").click()
+    await page.get_by_label("Prompt").fill(prompt)
+    for name, value in fields.items():
+        field = page.locator(f"#{name}")
+        if await field.evaluate("one => one.tagName") == "SELECT":
+            await field.select_option(value)
+        else:
+            await field.fill(value)
+
+
+async def generate(page: Page, clips: int = 1, prompt: str = "calm piano", **fields: str) -> None:
+    """Fill the form, generate, and wait until every clip is whole."""
+    await compose(page, prompt, **fields)
+    await page.get_by_role("button", name="Generate").click()
+    await expect(page.get_by_role("status")).to_contain_text("Done")
+    await expect(page.locator(".clip .download:visible")).to_have_count(clips)
+
+
+def wav(seconds: float, rate: int = 16000) -> FilePayload:
+    """A file to choose, with a tone."""
+    tone = 0.3 * np.sin(np.arange(int(seconds * rate)) * 0.2)
+    file = io.BytesIO()
+    soundfile.write(file, tone, rate, format="WAV")
+    return {"name": "a file.wav", "mimeType": "audio/wav", "buffer": file.getvalue()}
