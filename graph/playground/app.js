@@ -8,7 +8,6 @@ import * as history from "./history.js";
 import * as problem from "./problem.js";
 import { ServerError, ask, saveKey, savedKey } from "./server.js";
 import * as stats from "./stats.js";
-import * as store from "./store.js";
 import { drawnSeed, Take } from "./take.js";
 import { source, start } from "./upload.js";
 
@@ -38,14 +37,14 @@ async function generate() {
   }
   busy(false);
   if (started.files.length) {
-    await store.add({ at: Date.now(), settings, source: from, files: started.files });
-    await history.show(restore);
+    await history.keep({ at: Date.now(), settings, source: from, files: started.files }, restore);
   }
 }
 
 /** Shows what the server refused, at its field where it has one. */
 function refused(error) {
   if (!(error instanceof ServerError)) throw error;
+  say(""); // the problem is an alert of its own
   if (error.status === 401) openKeys(error.message);
   if (error.param && form.complain(error.param, error.message)) form.reveal($(`#${error.param}`));
   problem.show($("#compose-problem"), error, generate);

@@ -160,7 +160,7 @@ export class Clip {
   async #settle(at, play) {
     this.#live?.stop();
     this.#live = null;
-    if (!this.#seconds || this.#player) return;
+    if (!this.#seconds || this.#player || this.#closed.signal.aborted) return;
     const [waveColor, progressColor] = [themed("--wave"), themed("--accent")];
     this.#player = WaveSurfer.create({
       container: this.#part(".surfer"),

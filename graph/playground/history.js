@@ -6,6 +6,19 @@ import * as store from "./store.js";
 const list = $("#entries");
 const when = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
+/** Keeps a take, and shows it with the others; where the browser keeps nothing, it says why. */
+export async function keep(take, restore) {
+  try {
+    await store.add(take);
+    await show(restore);
+  } catch (error) {
+    if (!(error instanceof DOMException)) throw error;
+    const place = $("#history-empty");
+    place.textContent = `This browser did not keep it: ${error.message}`;
+    place.hidden = false;
+  }
+}
+
 /** Shows all that is kept; `restore` takes one of them. */
 export async function show(restore) {
   const kept = await store.all();

@@ -96,7 +96,7 @@ async def test_what_no_model_can_do_is_disabled_and_says_why(browser: Browser, b
         await expect(page.locator("#decoder-reason")).to_contain_text("none is configured")
         await expect(page.locator("#analyse-file")).to_be_disabled()
         await expect(page.locator("#analyse-reason")).to_contain_text("kind discriminators")
-        await generate(page, duration="1")
+        await generate(page, duration="2")
         await expect(page.get_by_role("button", name="Analyse")).to_be_disabled()
 
 
@@ -208,4 +208,4 @@ async def test_all_of_it_by_keyboard(page: Page, site: Site):
     await expect(seek).to_have_attribute("aria-valuetext", "0.5 s of 2 s")
     await page.locator("#source-file").focus()
     async with page.expect_file_chooser():
-        await page.keyboard.press("Enter")
+        await page.keyboard.press("Space")
