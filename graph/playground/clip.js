@@ -246,11 +246,12 @@ export class Clip {
   }
 
   #at(seconds) {
+    this.#part(".playhead").style.left = `${(100 * seconds) / this.#seconds}%`;
     const seek = this.#part(".seek");
     seek.value = seconds;
-    seek.ariaValueText = `${inSeconds(seconds)} of ${inSeconds(this.#seconds)}`;
-    this.#part(".playhead").style.left = `${(100 * seconds) / this.#seconds}%`;
     if (this.file) this.#part(".time").textContent = `${clock(seconds)} / ${clock(this.#seconds)}`;
+    const told = `${inSeconds(seconds)} of ${inSeconds(this.#seconds)}`;
+    if (seek.ariaValueText !== told) seek.ariaValueText = told;
   }
 
   #draw() {

@@ -1,7 +1,7 @@
 /** Plays a clip while it is made: each part is scheduled to the sample after the one before. */
 
 const FIRST_S = 0.08; // between a part's coming and its sound: what the page may be late by
-const AGAIN_S = 1; // to have in hand before going on, where the clip was made too slowly
+const ENOUGH_S = 0.5; // to have in hand before it begins; twice that after each silence
 const contexts = new Map();
 
 /** The context of a sample rate. A clip's own, so that nothing is resampled where parts meet. */
@@ -18,6 +18,7 @@ export class Live {
   #heard = []; // {at, from, seconds}: when what was scheduled sounds, and its place in the clip
   #next = 0;
   #come = 0;
+  #enough = ENOUGH_S;
   #ended = false;
   #onEnd;
 
@@ -52,7 +53,9 @@ export class Live {
     this.#waiting.push(buffer);
     const inHand = this.#waiting.reduce((sum, one) => sum + one.duration, 0);
     const late = this.#next < this.#context.currentTime;
-    if (!this.#heard.length || !late || inHand >= AGAIN_S) this.#schedule();
+    if (late && inHand < this.#enough) return;
+    if (late) this.#enough *= 2;
+    this.#schedule();
   }
 
   /** No more will come. */

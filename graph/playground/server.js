@@ -51,7 +51,7 @@ export async function* events(answer) {
   let parts = [];
   try {
     for (;;) {
-      const { value, done } = await read(reader);
+      const { value, done } = await read(reader, answer.headers.get("x-request-id") ?? "");
       if (done) return;
       if (!value.includes("\n")) {
         // the middle of a long line: joined once it ends
@@ -71,11 +71,11 @@ export async function* events(answer) {
   }
 }
 
-async function read(reader) {
+async function read(reader, requestId) {
   try {
     return await reader.read();
   } catch (error) {
-    throw error.name === "AbortError" ? error : new ServerError(CUT);
+    throw error.name === "AbortError" ? error : new ServerError(CUT, { requestId });
   }
 }
 

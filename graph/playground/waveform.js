@@ -11,6 +11,7 @@ export class Waveform {
   #peaks = new Float32Array(BUCKETS);
   #length = 1;
   #come = 0;
+  #drawn = "";
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -41,13 +42,17 @@ export class Waveform {
   /** Draws what has come; what was heard, a part from 0 to 1, is accentuated. */
   draw(heard) {
     const { clientWidth: width, clientHeight: height } = this.#canvas;
+    const step = BAR.barWidth + BAR.barGap;
+    const bars = Math.floor(width / step);
+    const [accent, wave] = [themed("--accent"), themed("--wave")];
+    const wanted = [width, height, this.#come, Math.ceil(heard * bars), accent].join();
+    if (wanted === this.#drawn) return; // it is asked for with every frame
+    this.#drawn = wanted;
     const scale = devicePixelRatio;
     Object.assign(this.#canvas, { width: width * scale, height: height * scale });
     const context = this.#canvas.getContext("2d");
     context.scale(scale, scale);
-    const step = BAR.barWidth + BAR.barGap;
-    const bars = Math.floor(width / step);
-    const [peaks, accent, wave] = [this.peaks, themed("--accent"), themed("--wave")];
+    const peaks = this.peaks;
     const come = (this.#come / this.#length) * bars;
     for (let bar = 0; bar < bars; bar++) {
       const of = peaks.subarray(

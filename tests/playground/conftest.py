@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -61,6 +61,18 @@ AudioBufferSourceNode.prototype.start = function (at, ...more) {
 };
 """
 """Notes what is scheduled to be heard."""
+
+
+class Gate(asyncio.Event):
+    """Lets one pass before it is set."""
+
+    passed = False
+
+    async def wait(self) -> Literal[True]:
+        if self.passed:
+            return await super().wait()
+        self.passed = True
+        return True
 
 
 @dataclass
@@ -223,7 +235,7 @@ async def opened(
     await own.close()
     assert strays == []
     # Chromium logs what a server refuses; that is what some tests ask for.
-    assert [one for one in problems if "Failed to load resource" not in one] == []
+    assert [one for one in problems if "responded with a status" not in one] == []
 
 
 async def compose(page: Page, prompt: str = "calm piano", **fields: str) -> None:

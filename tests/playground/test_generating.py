@@ -1,6 +1,5 @@
 """From a prompt to what is heard, seen and kept."""
 
-import asyncio
 import io
 import re
 
@@ -9,8 +8,9 @@ import pytest
 import soundfile
 from playwright.async_api import Page, expect
 
+from engine.errors import GenerationFailed
 from graph.settings import Limits
-from tests.playground.conftest import Site, compose, generate, wav
+from tests.playground.conftest import Gate, Site, compose, generate, wav
 from tests.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -45,7 +45,7 @@ async def test_what_is_typed_is_heard(page: Page, site: Site):
 
 
 async def test_it_is_heard_and_drawn_before_it_is_whole(page: Page, site: Site):
-    site.music.gate = asyncio.Event()
+    site.music.gate = Gate()
     await compose(page, duration="6")
     await page.get_by_role("button", name="Generate").click()
     await until_async(lambda: heard(page))
@@ -60,7 +60,7 @@ async def test_it_is_heard_and_drawn_before_it_is_whole(page: Page, site: Site):
 
 
 async def test_stopping_frees_the_slot_and_keeps_what_was_heard(page: Page, site: Site):
-    site.music.gate = asyncio.Event()
+    site.music.gate = Gate()
     await compose(page, duration="10")
     await page.get_by_role("button", name="Generate").focus()
     await page.keyboard.press("Enter")
@@ -75,7 +75,7 @@ async def test_stopping_frees_the_slot_and_keeps_what_was_heard(page: Page, site
     await expect(page.get_by_role("button", name="Generate")).to_be_focused()
     await expect(page.locator(".note")).to_contain_text("Stopped after")
     audio, rate = await downloaded(page)
-    assert 0 < len(audio) < rate, "a valid file, of what came"
+    assert 0 < len(audio) < 2 * rate, "a valid file, of what came"
 
 
 @pytest.mark.slow
@@ -202,10 +202,10 @@ async def test_who_must_wait_sees_for_how_long(page: Page, site: Site):
 
 
 async def test_what_fails_on_the_way_is_told(page: Page, site: Site):
-    site.music.error, site.music.fails_at = ZeroDivisionError("secret"), 1
+    site.music.error, site.music.fails_at = GenerationFailed("secret"), 1
     await compose(page, duration="5")
     await page.get_by_role("button", name="Generate").click()
-    await expect(page.get_by_role("alert")).to_contain_text("the request id finds the reason")
+    await expect(page.get_by_role("alert")).to_contain_text("the model failed")
     await expect(page.locator(".note")).to_contain_text("Stopped after")
 
 
