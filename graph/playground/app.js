@@ -23,7 +23,7 @@ async function generate() {
   const settings = { ...asked, seed: asked.seed ?? drawnSeed() };
   const from = source();
   problem.clear($("#compose-problem"));
-  place(new Take(settings, from, actions));
+  place(() => new Take(settings, from, actions));
   busy(true);
   say("Generating.");
   $("#result").scrollIntoView({ block: "nearest" });
@@ -50,10 +50,10 @@ function refused(error) {
   problem.show($("#compose-problem"), error, generate);
 }
 
-/** Shows this take's clips in place of the last one's. */
-function place(next) {
-  take?.close();
-  take = next;
+/** Makes a take, and shows its clips in place of the last one's. */
+function place(made) {
+  take?.close(); // before the next one can silence it
+  take = made();
   $("#clips").replaceChildren(take.element);
 }
 
@@ -98,7 +98,7 @@ async function restore({ settings, source: from, files }) {
   const element = el("div", { className: "take" });
   const clips = files.map(({ title, facts }) => new Clip({ title, facts, heard: false }, actions));
   element.append(...clips.map((clip) => clip.element));
-  place({ element, close: () => clips.forEach((clip) => clip.close()) });
+  place(() => ({ element, close: () => clips.forEach((clip) => clip.close()) }));
   await Promise.all(clips.map((clip, i) => clip.whole(files[i].file)));
   say("Restored.");
   $("#result-title").focus();

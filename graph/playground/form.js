@@ -41,6 +41,7 @@ export function settings() {
 export function fill(settings) {
   forgive();
   for (const name of [...TEXTS, ...NUMBERS, "seed"]) field(name).value = settings[name] ?? "";
+  if (!field("model").value) field("model").selectedIndex = 0; // the server has it no more
   field("include_prompt").checked = settings.include_prompt;
   fit();
 }
