@@ -44,7 +44,10 @@ class Codec:
         model = load_codec(source, device=device)
         if stereo and model.channels != 1:
             raise CheckpointMismatch(f"{source}: has {model.channels} channels; stereo is for mono")
-        return cls(InterleaveStereoCompressionModel(model) if stereo else model)
+        try:
+            return cls(InterleaveStereoCompressionModel(model) if stereo else model)
+        except TypeError as error:
+            raise CheckpointMismatch(f"{source}: {error}, which is not served") from error
 
     @property
     def info(self) -> CodecInfo:

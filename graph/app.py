@@ -25,7 +25,8 @@ DEPLOYMENTS: dict[str, Deployment] = {
 }
 
 
-LEDGER_OPTIONS = {"ray_actor_options": {"num_cpus": 0.05}}
+LEDGER_CPUS = 0.05
+LEDGER_OPTIONS = {"ray_actor_options": {"num_cpus": LEDGER_CPUS}}
 
 
 def build(args: AppArgs) -> Application:

@@ -126,12 +126,15 @@ def check_room(config: Mapping[str, Any]) -> None:
     """Raise LaunchError where this machine has too few CPUs or GPUs for the fewest replicas."""
     import ray
 
+    from graph.app import LEDGER_CPUS
     from graph.settings import AppArgs
 
     args = AppArgs.model_validate(config["applications"][0]["args"])
+    parts, ledger = [args.ingress, args.media, *args.models], {"num_cpus": LEDGER_CPUS}
     has = ray.cluster_resources()
     for resource in ("num_cpus", "num_gpus"):
-        needed = sum(getattr(p, resource) * p.least_replicas for p in [args.ingress, *args.models])
+        needed = sum(getattr(part, resource) * part.least_replicas for part in parts)
+        needed = round(needed + ledger.get(resource, 0), 6)  # tenths do not add up in binary
         available = has.get(resource.removeprefix("num_").upper().removesuffix("S"), 0.0)
         if needed > available:
             raise LaunchError(

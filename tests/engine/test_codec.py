@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from transformers import EncodecConfig, EncodecModel
 
-from bundles.tiny.recipe import codec_config, fill_codebooks
+from bundles.tiny.recipe import codec_config, export, fill_codebooks
+from engine.checkpoints import CODEC_FILE
 from engine.codec import Codec
-from engine.errors import InvalidRequest
+from engine.errors import CheckpointMismatch, InvalidRequest
 from engine.params import AudioPiece, Codes, CodesPiece, Waveform
 from tests import checkpoints as write
 from tests.parity import Parity
@@ -66,6 +67,14 @@ def codec(name: str) -> Codec:
 def own() -> Codec:
     torch.manual_seed(0)
     return Codec(ours())
+
+
+def test_one_that_cannot_run_in_pieces_is_refused_by_name(tmp_path: Path):
+    cfg = codec_config()
+    cfg.encodec.renormalize = True
+    export(builders.get_compression_model(cfg), cfg, tmp_path / CODEC_FILE)
+    with pytest.raises(CheckpointMismatch, match=r"normalises its input, which is not served"):
+        Codec.load(str(tmp_path), device="cpu")
 
 
 def some_codes(codec: Codec, frames: int = FRAMES) -> NDArray[np.integer]:

@@ -31,8 +31,12 @@ def main() -> None:
     parser.add_argument("stage", choices=list(STAGES))
     parser.add_argument("--budget-hours", type=float, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/tiny"))
+    parser.add_argument(
+        "--from-bundle", action="store_true", help="a language model: go on from the bundle's"
+    )
     options = parser.parse_args()
-    STAGES[options.stage](options.work, budget_hours=options.budget_hours)
+    further = {"from_bundle": True} if options.from_bundle else {}
+    STAGES[options.stage](options.work, budget_hours=options.budget_hours, **further)
 
 
 if __name__ == "__main__":

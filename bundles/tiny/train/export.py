@@ -46,12 +46,11 @@ def export_decoder(work: Path, bundle: Path) -> None:
 
 
 def export_language_model(kind: str, work: Path, bundle: Path) -> None:
-    """Write "music", and with it the text encoder that it trained, or "melody" or "sound"."""
-    if kind == "music":
+    """Write "music", and with it a text encoder that it trained, or "melody" or "sound"."""
+    if kind == "music" and (work / "t5").exists():
         language.export_text_encoder(work, bundle)
     state = torch.load(work / kind / "state.pt", weights_only=True)["average"]
     cfg = language.config(kind, bundle / "t5")
-    cfg.conditioners.description.t5.finetune = False  # its weights lie apart
     model = language.build(cfg)
     model.load_state_dict({key: value for key, value in state.items() if ".t5." not in key})
     cfg.conditioners.description.t5.name = TEXT_ENCODER

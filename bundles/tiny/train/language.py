@@ -4,10 +4,16 @@ Cross-entropy of every codebook under AudioCraft's delay pattern, as `solvers/mu
 it, with its dropout of conditions for guidance; but the first codebooks weigh more, since notes and
 their beat are in them, and little training must do. The text encoder learns along with the music
 model and is frozen for the others.
+
+What a clip is, the text tells only while little of the clip is known: of a clip of 10 s the model
+learns it from the first frames alone. So every other batch is of short crops, as many frames in
+all.
+The matrices of the layers learn by Muon (orthogonalised momentum, Jordan et al., 2024).
 """
 
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +39,20 @@ from bundles.tiny.recipe import (
 )
 from bundles.tiny.train.codec import trained_codec
 from bundles.tiny.train.progress import Average, Progress, rounded
-from engine.checkpoints import without_stem_separator
+from engine.checkpoints import LANGUAGE_MODEL_FILE, without_stem_separator
 from engine.conditioning import use_text_encoder
 
 CLIPS = {"music": 6000, "sound": 3000}
 DATA = {"music": "music", "melody": "music", "sound": "sound"}
 """Which clips a model learns from."""
 SECONDS = 10.0
-SHAPES = {"music": (192, 8, 3), "melody": (160, 7, 5), "sound": (160, 6, 5)}
+SHAPES = {"music": (192, 8, 3), "melody": (192, 8, 3), "sound": (160, 6, 5)}
 """Width, layers, heads."""
+BEGINS_AS = {"melody": "music"}
+"""What a model is before its own training; it has no cross-attention to take over."""
 BATCH, FRAMES, SAMPLES_PER_FRAME = 12, 500, 320
+CROP = 100
+"""Frames of the short crops."""
 RATE, WARM_UP_STEPS = 1e-3, 200
 WEIGHTS = (0.5, 0.25, 0.15, 0.1)
 """Of the codebooks, in the loss."""
@@ -69,15 +79,15 @@ def caption(kind: str, number: int, draw: np.random.Generator) -> str:
     return captions.describe_effect(effects.draw_effect(number), draw)
 
 
-def config(kind: str, text_encoder: Path) -> DictConfig:
-    """Return the model's configuration; only the music model trains its text encoder."""
+def config(kind: str, text_encoder: Path, finetune: bool = False) -> DictConfig:
+    """Return the model's configuration; `finetune`: whether its text encoder learns with it."""
     cfg = language_model_config(SECONDS)
     sizes = cfg.transformer_lm
     sizes.dim, sizes.num_layers, sizes.num_heads = SHAPES[kind]
     if kind == "melody":
         add_melody(cfg)
     use_text_encoder(cfg, str(text_encoder))
-    cfg.conditioners.description.t5.finetune = kind == "music"
+    cfg.conditioners.description.t5.finetune = finetune
     return cfg
 
 
@@ -93,7 +103,7 @@ def build(cfg: DictConfig) -> LMModel:
 
 def export_text_encoder(work: Path, bundle: Path) -> None:
     """Write the encoder that the music stage trained into the bundle, in half precision."""
-    model = build(config("music", work / "t5"))
+    model = build(config("music", work / "t5", finetune=True))
     model.load_state_dict(torch.load(work / "music" / "state.pt", weights_only=True)["average"])
     encoder = model.condition_provider.conditioners["description"]
     assert isinstance(encoder, T5Conditioner)
@@ -128,37 +138,81 @@ def cross_entropy(model: LMModel, codes: Tensor, conditions: list[Conditions]) -
     return torch.stack(each)
 
 
-def train(kind: str, work: Path, bundle: Path, budget_hours: float) -> None:
-    """Train "music", "melody" or "sound" on the bundle's codec until the budget is spent."""
+def optimizers(model: LMModel) -> dict[str, torch.optim.Optimizer]:
+    """Return Muon for the layers' matrices, at AdamW's rates, and AdamW for all else."""
+    matrices, rest = list[Tensor](), list[Tensor]()
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            in_layer = name.startswith("transformer.layers.") and weight.ndim == 2
+            (matrices if in_layer else rest).append(weight)
+    muon = torch.optim.Muon(
+        matrices, lr=RATE, momentum=0.95, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
+    )
+    adamw = torch.optim.AdamW(rest, lr=RATE, betas=(0.9, 0.95), weight_decay=0.05)
+    return {"muon": muon, "adamw": adamw}
+
+
+def begin_as(model: LMModel, other: str, bundle: Path) -> None:
+    """Give a model the weights of one in the bundle, where it has such."""
+    package = torch.load(bundle / other / LANGUAGE_MODEL_FILE, weights_only=True)
+    own = model.state_dict()
+    model.load_state_dict(own | {k: v for k, v in package["best_state"].items() if k in own})
+
+
+def batches(size: int, draw: np.random.Generator) -> Iterator[tuple[NDArray[np.int64], int, int]]:
+    """Yield, of `size` clips, which to take, and from and to which frame, without end.
+
+    Whole ones and short crops by turns; half of the whole ones begin anywhere, as the windows of a
+    long piece do.
+    """
+    while True:
+        start = int(draw.integers(FRAMES // 2)) if draw.random() < 0.5 else 0
+        yield draw.integers(size, size=BATCH), start, FRAMES
+        start = int(draw.integers(FRAMES - CROP))
+        yield draw.integers(size, size=BATCH * FRAMES // CROP), start, start + CROP
+
+
+def train(
+    kind: str, work: Path, bundle: Path, budget_hours: float, from_bundle: bool = False
+) -> None:
+    """Train "music", "melody" or "sound" on the bundle's codec until the budget is spent.
+
+    `from_bundle`: begin with the weights that are there, instead of new ones; the text encoder
+    stays then as it is.
+    """
     torch.manual_seed(0)
     data = DATA[kind]
     rendered = clips(work, data, CLIPS[data])
     codes = encode(trained_codec(bundle), work, rendered, data)
-    if kind == "music" and not (work / "t5").exists():
+    with_text = kind == "music" and not from_bundle
+    if with_text and not (work / "t5").exists():
         write_text_encoder(work / "t5")
-    text_encoder = work / "t5" if kind == "music" else bundle / "t5"
-    model = build(config(kind, text_encoder)).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.05)
+    text_encoder = work / "t5" if with_text else bundle / "t5"
+    model = build(config(kind, text_encoder, finetune=with_text)).train()
+    if begins_as := kind if from_bundle else BEGINS_AS.get(kind):
+        begin_as(model, begins_as, bundle)
+    by_name = optimizers(model)
     average = Average(model, 0.999)
     weights = torch.tensor(WEIGHTS)
-    progress = Progress(work, kind, budget_hours, model=model, optimizer=optimizer, average=average)
+    progress = Progress(work, kind, budget_hours, model=model, average=average, **by_name)
     draw = np.random.default_rng([29, progress.step])
-    while progress.share < 1:
+    for which, start, end in batches(len(codes), draw):
+        if progress.share == 1:
+            break
         warm = min(1.0, (progress.step + 1) / WARM_UP_STEPS)
         cooled = 0.5 * (1 + math.cos(math.pi * progress.share))
-        optimizer.param_groups[0]["lr"] = RATE * warm * max(0.02, cooled)
-        which = draw.integers(len(codes), size=BATCH)
-        # Half of the batches begin anywhere, as the windows of a long piece do.
-        start = int(draw.integers(FRAMES // 2)) if draw.random() < 0.5 else 0
-        batch = torch.from_numpy(codes[which, :, start:].astype(np.int64))
+        batch = torch.from_numpy(codes[which, :, start:end].astype(np.int64))
         texts = [caption(data, rendered.numbers[number], draw) for number in which]
-        audio = rendered.audio[which, start * SAMPLES_PER_FRAME :]
+        audio = rendered.audio[which, start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
         each = cross_entropy(model, batch, attributes(kind, texts, audio))
-        optimizer.zero_grad()
         loss = each @ weights
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in by_name.values():
+            optimizer.param_groups[0]["lr"] = RATE * warm * max(0.02, cooled)
+            optimizer.step()
+            optimizer.zero_grad()
         average.update(model, progress.step)
-        progress.log(loss=each.mean().item(), first=each[0].item(), last=each[-1].item())
+        what = "crop" if end - start == CROP else "loss"
+        progress.log(**{what: each.mean().item(), f"{what}_first": each[0].item()})
     progress.save()

@@ -38,8 +38,7 @@ class Progress:
             for name, part in parts.items():
                 part.load_state_dict(state[name])
         self._begun, self._saved = time.thread_time(), time.monotonic()
-        self._sums: dict[str, float] = defaultdict(float)
-        self._summed = 0
+        self._values: dict[str, list[float]] = defaultdict(list)
 
     @property
     def spent(self) -> float:
@@ -54,14 +53,12 @@ class Progress:
     def log(self, **values: float) -> None:
         """Count a step and add its values to the log's next line."""
         self.step += 1
-        self._summed += 1
         for name, value in values.items():
-            self._sums[name] += value
+            self._values[name].append(value)
         if self.step % LOG_EVERY_STEPS == 0:
-            means = {name: round(total / self._summed, 4) for name, total in self._sums.items()}
+            means = {name: round(sum(of) / len(of), 4) for name, of in self._values.items()}
             line = {"step": self.step, "hours": round(self.spent / 3600, 3), **means}
-            self._sums.clear()
-            self._summed = 0
+            self._values.clear()
             print(json.dumps(line), flush=True)
             with (self._folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")

@@ -1,0 +1,145 @@
+"""docs/models.md serves every family that is tested, and its figures are those of the code."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+import yaml
+from audiocraft.models import builders
+from audiocraft.models.lm import LMModel
+
+from benchmarks.shapes import SHAPES, config, language_model
+from deployments.settings import EnCodecSettings, EngineArgs, TokenModelSettings
+from engine.cache import slot_bytes
+from engine.codec import Codec
+from engine.engine import EngineSettings
+from engine.language_model import CPU_CACHE_GB, LanguageModel
+from engine.sources import BUNDLES
+from graph.config_file import read_config_file
+from graph.settings import AppArgs
+from tests.conftest import Checkpoints
+from tests.docs.pages import ROOT, blocks, named, page, rows, sections
+from tests.families import FAMILIES, Family, codec_config, write_family
+
+PAGE = page("models.md")
+EXAMPLES = [AppArgs.model_validate(yaml.safe_load(block)) for block in blocks(PAGE, "yaml")]
+MODELS = {model.name: model for args in EXAMPLES for model in args.models}
+CODEBOOKS, CARDINALITY, LAST_DELAY = 4, 2048, 3
+MELODY_FRAMES, TEXT_TOKENS = 235, EngineArgs().max_text_tokens
+PUBLISHED = {"small": "300M", "medium": "1.5B", "large": "3.3B"}
+
+
+def shape_of(name: str) -> str:
+    return next((one for one in ("small", "large") if name.endswith(one)), "medium")
+
+
+def positions_of(family: Family) -> int:
+    prefix = MELODY_FRAMES + TEXT_TOKENS if family.melody else 0
+    return prefix + int(family.seconds * 50) + LAST_DELAY + 1
+
+
+def slot_mb(name: str, precision: str) -> float:
+    layers, width, _ = SHAPES[shape_of(name)]
+    lm = SimpleNamespace(transformer=SimpleNamespace(layers=[None] * layers), dim=width)
+    positions = positions_of(FAMILIES[name])
+    return slot_bytes(cast(LMModel, lm), positions, TEXT_TOKENS, precision) / 1e6
+
+
+def numbers(name: str, codebooks: int) -> int:
+    """Weights of attention, to itself and to the text, feed-forward, embeddings and heads."""
+    layers, width, _ = SHAPES[shape_of(name)]
+    return width * (16 * layers * width + codebooks * (2 * CARDINALITY + 1))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_its_figures(name: str):
+    family = FAMILIES[name]
+    told = {named(row[0])[0]: row[1:] for row in rows(sections(PAGE)["Language models"])}
+    weights = 2 * numbers(name, CODEBOOKS * (1 + family.stereo)) / 1e9
+    assert told[name] == [
+        PUBLISHED[shape_of(name)],
+        f"{family.sample_rate // 1000} kHz",
+        f"{family.seconds:g} s",
+        "yes" if family.melody else "",
+        "yes" if family.stereo else "",
+        f"{weights:.1f}",
+        f"{slot_mb(name, 'float16'):.0f}",
+        f"{slot_mb(name, 'float32'):.0f}",
+    ]
+
+
+def test_weights_are_those_of_audiocrafts_module():
+    model = language_model("mini")
+    layers, width, _ = SHAPES["mini"]
+    counted = sum(parameter.numel() for parameter in model.parameters())
+    computed = width * (16 * layers * width + CODEBOOKS * (2 * CARDINALITY + 1))
+    assert counted == pytest.approx(computed, rel=0.01)
+    assert config("mini").transformer_lm.n_q == CODEBOOKS
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_the_lines_that_serve_it(name: str):
+    model, family = MODELS[name], FAMILIES[name]
+    assert isinstance(model, TokenModelSettings)
+    assert (model.kind, model.checkpoint) == (family.kind, f"facebook/{name}")
+    codec = MODELS[model.codec]
+    assert isinstance(codec, EnCodecSettings)
+    assert codec.stereo is family.stereo
+    rates = {named(row[0])[0]: row[1] for row in rows(sections(PAGE)["Codecs: EnCodec"])}
+    assert rates[codec.checkpoint] == f"{family.sample_rate // 1000} kHz"
+
+
+def test_published_weights_are_not_for_commerce():
+    licences = {m.license for m in MODELS.values() if m.checkpoint.startswith("facebook/")}
+    assert licences == {"CC-BY-NC-4.0", None}
+    assert {m.name for m in MODELS.values() if m.license is None} == {"encodec-24khz"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["musicgen-melody", "musicgen-stereo-small", "audiogen-medium"])
+def test_a_slot_has_so_many_positions(name: str, checkpoints: Checkpoints, tmp_path: Path):
+    torch.manual_seed(0)
+    family = write_family(name, checkpoints.text_encoder, tmp_path)
+    settings = EngineSettings(max_slots=1, max_text_tokens=TEXT_TOKENS)
+    model = LanguageModel.load(
+        str(tmp_path), settings, device="cpu", frame_rate=50, stride_seconds=2
+    )
+    try:
+        assert model.loop.engine.decoder.cache.past.shape[5] == positions_of(family)
+    finally:
+        model.loop.close()
+
+
+def slots(name: str, gigabytes: float, precision: str) -> int:
+    return min(EngineArgs().max_slots, int(gigabytes * 1000 / slot_mb(name, precision)))
+
+
+def test_the_shipped_file_has_so_many_slots():
+    shipped = read_config_file(ROOT / "serve_config.gpu.yaml")["applications"][0]["args"]["models"]
+    engines: dict[str, Any] = {one["name"]: one["engine"] for one in shipped if "engine" in one}
+    table = rows(sections(PAGE)["Memory and slots"])
+    assert {named(row[0])[0]: float(row[1]) for row in table} == {
+        name: engine["cache_gb"] for name, engine in engines.items()
+    }
+    for name, gigabytes, told in ((named(row[0])[0], float(row[1]), row[2]) for row in table):
+        assert int(told) == slots(name, gigabytes, "float16")
+    of_cpu = [slots("musicgen-small", CPU_CACHE_GB, one) for one in ("float32", "int8")]
+    assert "musicgen-small has {} slots in float32 and {} in int8".format(*of_cpu) in " ".join(
+        PAGE.split()
+    )
+
+
+def test_the_bundle_is_as_large_as_told():
+    weights = {".bin", ".th", ".safetensors", ".model"}
+    files = [path for path in BUNDLES.rglob("*") if path.suffix in weights]
+    total = sum(path.stat().st_size for path in files)
+    assert f"All of it has {total / 1e6:.0f} MB" in PAGE
+
+
+def test_a_codec_that_normalises_is_refused():
+    cfg = codec_config(16000)
+    cfg.encodec.renormalize = True
+    with pytest.raises(TypeError, match="normalises"):
+        Codec(builders.get_compression_model(cfg))
