@@ -52,7 +52,7 @@ export class Live {
     channels.forEach((samples, i) => buffer.copyToChannel(samples, i));
     this.#waiting.push(buffer);
     const inHand = this.#waiting.reduce((sum, one) => sum + one.duration, 0);
-    const late = this.#next < this.#context.currentTime;
+    const late = !this.#heard.length || this.#next < this.#context.currentTime;
     if (late && inHand < this.#enough) return;
     if (late) this.#enough *= 2;
     this.#schedule();
