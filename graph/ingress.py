@@ -44,6 +44,7 @@ from graph.routes import (
     live,
     models,
     openai,
+    playground,
     stats,
 )
 from graph.service import Service, State
@@ -104,6 +105,7 @@ def create_app(
         live.router,
         stats.router,
         health.router,
+        playground.router,
     ):
         app.include_router(router)
     return app

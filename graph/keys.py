@@ -16,10 +16,8 @@ from graph.errors import ApiError
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 EVERYONE = Share("everyone")
-OPEN_PATHS, DOCS = (
-    ("/healthz", "/readyz", "/docs", "/redoc", "/openapi.json"),
-    "/static-offline-docs/",
-)
+OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/redoc", "/openapi.json")
+OPEN_FOLDERS = ("/playground/", "/static-offline-docs/")
 
 KEY_PROTOCOL = "audiocraft.key."
 """What a WebSocket's subprotocol begins with whose rest is a key."""
@@ -62,7 +60,7 @@ def share_named(name: str, keys: Sequence[KeySettings]) -> Share:
 def share_of(request: HTTPConnection, keys: Sequence[KeySettings]) -> Share:
     """Return whose request it is: everyone's where no keys are configured. Raises ApiError 401."""
     path = request.scope["path"]
-    if not keys or path in OPEN_PATHS or path.startswith(DOCS):
+    if not keys or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
         return EVERYONE
     sent = _sent(request)
     found = sha256(sent.encode("latin-1")).hexdigest()

@@ -66,9 +66,13 @@ class Registry:
         message = f"no {what} model {name!r}; valid: {valid}" if name else f"no {what}: {valid}"
         raise ApiError(404, "model_not_found", message, "model")
 
+    def knows(self, model: TokenModelSettings) -> bool:
+        """Whether `voice` needs to ask nobody."""
+        return model.name in self._voices
+
     async def voice(self, model: TokenModelSettings) -> Voice:
         """Return what the model and its codec can do. Raises ApiError 500 where they don't fit."""
-        if model.name not in self._voices:
+        if not self.knows(model):
             language_model, codec = await asyncio.gather(
                 call_again(self.handles[model.name].info),
                 call_again(self.handles[model.codec].info),

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
-from deployments.settings import ModelSettings
+from deployments.settings import AnyModelSettings, MusicGenSettings
+from graph.calls import together
 from graph.errors import ApiError, ErrorBody
-from graph.service import Served
+from graph.service import Served, Service
+from graph.settings import DECODED_BY_A_CODEC
 
 
 class Model(BaseModel):
@@ -21,6 +23,10 @@ class Model(BaseModel):
     kind: str
     license: str | None
     """Of the weights."""
+    codec: str | None
+    """The model whose codes it makes or takes; null where it needs none."""
+    melody: bool | None
+    """Whether it follows melodies; null where nobody can say, as while the model sleeps."""
 
 
 class ModelList(BaseModel):
@@ -41,18 +47,37 @@ Name = Annotated[str, Path(description="A name from /v1/models.", examples=["mus
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-def _describe(model: ModelSettings, kind: str, created: int) -> Model:
+async def _describe(model: AnyModelSettings, service: Service) -> Model:
     owner, _, _ = model.checkpoint.replace(":", "/").partition("/")
     return Model(
-        id=model.name, created=created, owned_by=owner or "local", kind=kind, license=model.license
+        id=model.name,
+        created=service.started_at,
+        owned_by=owner or "local",
+        kind=model.kind,
+        license=model.license,
+        codec=model.codec if isinstance(model, DECODED_BY_A_CODEC) else None,
+        melody=await _melody(model, service),
     )
+
+
+async def _melody(model: AnyModelSettings, service: Service) -> bool | None:
+    if not isinstance(model, MusicGenSettings):
+        return False
+    if not service.registry.knows(model):
+        states = await service.states()
+        if not all(name in states and states[name].running for name in (model.name, model.codec)):
+            return None
+    try:
+        return (await service.registry.voice(model)).language_model.melody
+    except ApiError:  # /readyz says why; a list of names needs no model
+        return None
 
 
 @router.get("", responses={200: {"links": {"describe": TO_ONE}}})
 async def list_models(service: Served) -> ModelList:
     """List the models."""
     models = service.registry.models.values()
-    return ModelList(data=[_describe(m, m.kind, service.started_at) for m in models])
+    return ModelList(data=await together(_describe(model, service) for model in models))
 
 
 @router.get("/{name}", responses={404: {"model": ErrorBody}})
@@ -62,4 +87,4 @@ async def get_model(name: Name, service: Served) -> Model:
     if model is None:
         valid = ", ".join(service.registry.models)
         raise ApiError(404, "model_not_found", f"no model {name!r}; valid: {valid}", "model")
-    return _describe(model, model.kind, service.started_at)
+    return await _describe(model, service)

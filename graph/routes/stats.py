@@ -28,6 +28,8 @@ class StatsAnswer(BaseModel):
 
     uptime_s: int
     deployments: dict[str, str]
+    replicas: dict[str, int]
+    """That serve, of each deployment."""
     models: dict[str, dict[str, float]]
     """What one replica of each is doing: `running` of `slots`, `waiting`, `step_ms` and others of a
     language model; `busy`, `items`, `batches` of those that work in batches. Nothing where no
@@ -52,6 +54,7 @@ async def get_stats(service: Served) -> StatsAnswer:
     return StatsAnswer(
         uptime_s=int(time.time()) - service.started_at,
         deployments={name: state.status for name, state in states.items()},
+        replicas={name: state.running for name, state in states.items()},
         models=dict(zip(names, loads, strict=True)),
         backlog={
             name: Backlog(

@@ -252,12 +252,30 @@ async def test_models_in_openais_shape(server: Server):
     assert [m["id"] for m in listing["data"]] == ["music", "sound", "codec"]
     assert listing["data"][1] == {
         "id": "sound", "object": "model", "created": 1, "owned_by": "facebook",
-        "kind": "audiogen", "license": "x",
+        "kind": "audiogen", "license": "x", "codec": "codec", "melody": False,
     }  # fmt: skip
     assert [m["owned_by"] for m in listing["data"]] == ["bundle", "facebook", "local"]
     assert (await server.http.get("/v1/models/sound")).json() == listing["data"][1]
     response = await server.http.get("/v1/models/nope")
     assert_error(response, 404, "model_not_found", "model", "valid: music, sound, codec")
+
+
+async def test_models_say_what_they_follow(server: Server):
+    async def melody(name: str) -> bool | None:
+        told: bool | None = (await server.http.get(f"/v1/models/{name}")).json()["melody"]
+        return told
+
+    server.music.melody = True
+    server.states["music"] = State("HEALTHY", 0)
+    assert await melody("music") is None, "it sleeps"
+    server.states["music"] = State("HEALTHY", 1)
+    server.codec.cardinality = 1024
+    assert await melody("music") is None, "it does not work"
+    server.codec.cardinality = 512
+    assert await melody("music") is True
+    server.states["music"] = State("HEALTHY", 0)
+    assert await melody("music") is True, "it is known by now"
+    assert [await melody(name) for name in ("sound", "codec")] == [False, False]
 
 
 async def test_health(server: Server):
@@ -294,6 +312,9 @@ async def test_looking_wakes_no_model_that_sleeps(server: Server):
     assert (await server.http.get("/readyz")).status_code == 200
     told = (await server.http.get("/v1/stats")).json()
     assert told["models"] == {name: {} for name in names}
+    assert told["replicas"] == dict.fromkeys(names, 0)
+    listing = (await server.http.get("/v1/models")).json()
+    assert [one["melody"] for one in listing["data"]] == [None, False, False]
 
 
 async def test_the_docs_need_no_other_server(server: Server):

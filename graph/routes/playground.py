@@ -1,0 +1,42 @@
+"""GET /: the playground, a page for people that asks this server alone."""
+
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from starlette.staticfiles import StaticFiles
+
+FOLDER = Path(__file__).parents[1] / "playground"
+WAVESURFER = "'sha256-2/AFTPuP4qEbSn4KmAzsJt3JK6WrqUViQjrdhLR/QMQ='"
+"""Of the style that the vendored wavesurfer.js adds; a test fails where it is another."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    f"media-src blob:; style-src 'self' {WAVESURFER}; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "cache-control": "no-cache",  # kept, and asked for again by its ETag
+    "content-security-policy": POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+router = APIRouter(include_in_schema=False)
+files = StaticFiles(directory=FOLDER)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def get_page(request: Request) -> Response:
+    """Answer with the page."""
+    return await _file("index.html", request)
+
+
+@router.api_route("/playground/{path:path}", methods=["GET", "HEAD"])
+async def get_file(path: str, request: Request) -> Response:
+    """Answer with one of its files, or 304. Raises HTTPException 404."""
+    return await _file(path, request)
+
+
+async def _file(path: str, request: Request) -> Response:
+    answer = await files.get_response(path, request.scope)
+    answer.headers.update(HEADERS)
+    return answer
