@@ -26,18 +26,9 @@ SHORTEST_S = 0.02
 """A frame of the codecs that language models have."""
 
 
-class SamplingBody(RequestModel):
+class DrawingBody(RequestModel):
     """How codes are drawn, with AudioCraft's names and defaults."""
 
-    duration: Annotated[
-        float,
-        Field(
-            ge=SHORTEST_S,
-            le=3600,
-            description="Seconds; by default 10, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
-        ),
-    ] = 10.0
     temperature: Annotated[
         float,
         Field(
@@ -72,6 +63,36 @@ class SamplingBody(RequestModel):
             raise ValueError("must be 0 (greedy) or at least 0.01")
         return temperature
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same body has but one answer, and one that was kept will do."""
+        return self.cache and self.seed is not None
+
+    def drawn(self, text: str, frames: int) -> GenerationParams:
+        """Return the engine's parameters; a seed is drawn where none is given."""
+        return GenerationParams(
+            text=text,
+            frames=frames,
+            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+
+class SamplingBody(DrawingBody):
+    """The same of one clip, which lasts so long."""
+
+    duration: Annotated[
+        float,
+        Field(
+            ge=SHORTEST_S,
+            le=3600,
+            description="Seconds; by default 10, or all that the server allows.",
+            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+        ),
+    ] = 10.0
+
     def frames(self, voice: Voice, limits: Limits, field: str = "duration") -> int:
         """Return the clip's frames. Raises ApiError where it is too short or too long."""
         shortest, longest = 1 / voice.codec.frame_rate, limits.max_duration_s
@@ -82,21 +103,9 @@ class SamplingBody(RequestModel):
             raise ApiError(422, "invalid_value", message, field)
         return int(seconds * voice.codec.frame_rate)
 
-    @property
-    def repeatable(self) -> bool:
-        """Whether the same body has but one answer, and one that was kept will do."""
-        return self.cache and self.seed is not None
-
     def sampled(self, text: str, voice: Voice, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""
-        return GenerationParams(
-            text=text,
-            frames=self.frames(voice, limits),
-            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
+        return self.drawn(text, self.frames(voice, limits))
 
 
 def spoken(text: str) -> str:
