@@ -22,6 +22,7 @@ as `/v1/limits` tells them; those of a model are told by its errors.
 """
 TAGS = [
     {"name": "generate", "description": "Text to music and sounds."},
+    {"name": "workflows", "description": "Several clips, generated at once and mixed."},
     {"name": "jobs", "description": "The same, when there is time; nobody waits connected."},
     {"name": "familiar", "description": "The same, as other services' clients call it."},
     {"name": "codec", "description": "Audio to EnCodec's codes, and back."},

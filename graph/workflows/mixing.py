@@ -122,8 +122,9 @@ def ducking(voice: Samples, rate: int) -> NDArray[np.float32]:
         now = kept * now + (1 - kept) * (DUCKED_DB if spoken else 0.0)
         gains[block] = now
     place = np.arange(voice.shape[1]) / size - 0.5
-    gain: NDArray[np.float32] = 10 ** (np.interp(place, np.arange(blocks), gains) / 20)
-    return gain.astype(np.float32)
+    decibels_there = np.interp(place, np.arange(blocks), gains).astype(np.float32)
+    gain: NDArray[np.float32] = 10 ** (decibels_there / np.float32(20))
+    return gain
 
 
 def resampled(samples: Samples, before: int, after: int) -> Samples:
