@@ -1,5 +1,6 @@
 """Bodies of workflows; what they come to is in `graph.workflows`."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -136,9 +137,7 @@ class SongBody(WorkflowBody):
     @field_validator("key")
     @classmethod
     def _known(cls, key: str | None) -> str | None:
-        note, _, mode = (key or "C major").partition(" ")
-        named = note[:1] in tuple("ABCDEFG") and note[1:] in ("", "#", "b")
-        if not named or mode not in ("major", "minor"):
+        if key is not None and not re.fullmatch(KEY_NAMES, key):
             valid = "a note from A to G, # or b after it where it has one, and major or minor"
             raise ValueError(f"no {key!r}; write {valid}, such as C major, F# minor or Bb major")
         return key
