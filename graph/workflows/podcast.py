@@ -165,13 +165,14 @@ async def plan_podcast(
     intro_s, outro_s = (_seconds(body, name, limits) for name in ("intro", "outro"))
     check_length(body.theme, limits, "theme")
     check_parts(2 + body.transitions + (voice is not None), limits, "transitions")
-    spoken = await _speech(service, music, voice) if voice is not None else None
     drawn = replace(body.drawn("", 1), guidance_scale=body.guidance_scale)
     transition_s = min(TRANSITION_S, limits.max_duration_s)
+    transitions = await _transitions(service, body, drawn, transition_s)
+    spoken = await _speech(service, music, voice) if voice is not None else None
     podcast = Podcast(
         intro=_part("intro", f"{body.theme}, podcast intro music", intro_s, music, drawn, 0),
         outro=_part("outro", f"{body.theme}, podcast outro music", outro_s, music, drawn, 1),
-        transitions=await _transitions(service, body, drawn, transition_s),
+        transitions=transitions,
         bed=_bed(body, spoken, music, drawn, limits) if spoken else None,
         speech=spoken,
         intro_s=intro_s,

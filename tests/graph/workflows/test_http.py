@@ -14,6 +14,7 @@ import soundfile
 from starlette.types import Message
 
 from engine.errors import GenerationFailed
+from graph.audio.tags import AI_GENERATED, COMPOSITE
 from graph.keys import KeySettings
 from graph.settings import Limits
 from tests.graph.asgi import asgi
@@ -280,6 +281,26 @@ async def test_a_podcast_lies_around_its_voice(served: Served):
     spans = [(span["name"], span["start"], span["end"]) for span in podcast.body["timing"]]
     assert spans == [("intro", 0, 3), ("voice", 3, 8), ("outro", 8, 11)]
     np.testing.assert_allclose(podcast.summed(), podcast.mix, atol=4 / 32768)
+
+
+async def test_what_was_made_says_so_and_a_voice_does_not(served: Served):
+    form = {"theme": "the sea", "intro": "1", "outro": "1", "transitions": "1"}
+    answer = await served.http.post(f"{ROOT}/podcast", data=form, files={"voice": speech()})
+    body = answer.json()
+    files = {one["name"]: base64.b64decode(one["audio"]) for one in [body["mix"], *body["stems"]]}
+    assert COMPOSITE.encode() in files["mix"]
+    assert AI_GENERATED.encode() not in files["mix"]
+    assert b"digital_source_type" not in files["voice"]
+    for name in ("intro", "bed", "outro", "transition 1"):
+        assert AI_GENERATED.encode() in files[name], name
+    assert b"the sea, podcast intro music" in files["intro"]
+    untold = await served.http.post(
+        f"{ROOT}/song", json=SONG | {"tag_prompt": False, "cache": False}
+    )
+    for track in (untold.json()["mix"], *untold.json()["stems"]):
+        file = base64.b64decode(track["audio"])
+        assert AI_GENERATED.encode() in file
+        assert b"piano" not in file
 
 
 async def test_an_ambience_is_kept(served: Served):
