@@ -10,8 +10,18 @@ import httpx
 import numpy as np
 import soundfile
 
+from tests.graph.conftest import FakeLanguageModel, Served
+
 ROOT = "/v1/workflows"
 EVENTS = {"accept": "text/event-stream"}
+SECTIONS = [
+    {"name": "intro", "prompt": "calm piano", "bars": 1},
+    {"name": "verse", "prompt": "with drums", "seconds": 4.4},
+    {"name": "verse", "prompt": "with bells", "bars": 1},
+]
+SONG: dict[str, Any] = {"sections": SECTIONS, "key": "A minor", "tempo": 100, "seed": 3}
+BAR_S = 4 * 60 / 100
+EFFECT = {"prompt": "thunder", "at": 1, "duration": 1.5}
 
 
 @dataclass
@@ -41,6 +51,10 @@ class Heard:
                 start = round(told["start"] * self.rate)
                 mix[:, start : start + stem.shape[1]] += stem
         return mix
+
+
+def sound_of(served: Served) -> FakeLanguageModel:
+    return served.service.registry.handles["sound"]
 
 
 def samples(track: dict[str, Any]) -> np.ndarray:
