@@ -68,13 +68,15 @@ class Effect(RequestModel):
     duration: Annotated[
         float,
         Field(
-            ge=0.1,
+            ge=LOUDNESS_BLOCK_S,
             le=3600,
             description="Seconds; it ends before the song does.",
             json_schema_extra=rules.limited(maximum="max_duration_s"),
         ),
     ] = 2.0
-    gain_db: Annotated[float, Field(ge=-60, le=12, description="Of what the model makes.")] = -6.0
+    gain_db: Annotated[
+        float, Field(ge=-60, le=12, description="0 is as loud as the music of the song.")
+    ] = -6.0
 
     _spoken = field_validator("prompt")(spoken)
 

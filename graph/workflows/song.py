@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from deployments.accounts import Share
 from deployments.settings import AudioGenSettings, MusicGenSettings
 from engine.params import GenerationParams
-from graph.audio.finishing import decibels
+from graph.audio.finishing import decibels, loudness
 from graph.codes_file import codebooks_at
 from graph.errors import ApiError
 from graph.registry import Voice
@@ -13,7 +13,7 @@ from graph.schemas.generation import check_length
 from graph.schemas.workflows import Section, SongBody
 from graph.service import Service
 from graph.settings import Limits
-from graph.workflows.mixing import Placed, amplified, edged, faded
+from graph.workflows.mixing import Placed, amplified, edged, faded, matched, summed
 from graph.workflows.plan import (
     Distribution,
     Made,
@@ -168,10 +168,13 @@ def mixed_song(
         samples = faded(samples, grid.over if number else 0, 0 if last else grid.over)
         stems.append(Stem(part.name, Placed(samples, start), part))
         timing.append(Span(part.name, grid.edges[number], end))
+    music = loudness(summed([stem.placed for stem in stems], grid.edges[-1]), grid.rate)
     for part, effect in zip(effects, body.effects, strict=True):
         start = round(effect.at * grid.rate)
         room = min(round(effect.duration * grid.rate), grid.edges[-1] - start)
-        samples = heard(made[part], grid.rate, channels, room)
-        samples = amplified(edged(samples, grid.rate), decibels(effect.gain_db))
+        samples = edged(heard(made[part], grid.rate, channels, room), grid.rate)
+        if music is not None:
+            samples = matched(samples, grid.rate, music)
+        samples = amplified(samples, decibels(effect.gain_db))
         stems.append(Stem(part.name, Placed(samples, start), part))
     return Mixed(grid.rate, grid.edges[-1], stems, timing)
