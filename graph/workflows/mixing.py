@@ -48,11 +48,20 @@ def leveled(
 ) -> tuple[Samples, list[Placed]]:
     """Turn a mix to a loudness in LUFS, and its stems with it.
 
-    By less where else the mix's true peak were above -1 dB, or a stem's peak above full scale.
+    By less where else the mix's true peak were above -1 dB, or the peak of one of its stems above
+    full scale. What is not in the mix is turned likewise, within full scale.
     """
-    loudest = max(float(np.abs(stem.samples).max(initial=0)) for stem in stems)
-    gain = min(loudness_gain(mix, rate, target), 1 / max(loudest, 1e-9))
-    return amplified(mix, gain), [replace(s, samples=amplified(s.samples, gain)) for s in stems]
+    placed = [_peak(stem) for stem in stems if stem.start is not None]
+    gain = min(loudness_gain(mix, rate, target), 1 / max(placed))
+    turned = []
+    for stem in stems:
+        own = gain if stem.start is not None else min(gain, 1 / _peak(stem))
+        turned.append(replace(stem, samples=amplified(stem.samples, own)))
+    return amplified(mix, gain), turned
+
+
+def _peak(stem: Placed) -> float:
+    return max(float(np.abs(stem.samples).max(initial=0)), 1e-9)
 
 
 def matched(samples: Samples, rate: int, target: float) -> Samples:

@@ -127,6 +127,13 @@ def test_peaks_bound_the_gain():
     assert loudness(mix, RATE) < -40
 
 
+def test_what_is_not_in_the_mix_bounds_but_itself():
+    stems = [Placed(noise(2, 1), 0), Placed(noise(1, 2) * 1000)]
+    mix, turned = leveled(summed(stems, 2 * RATE), stems, RATE, -20)
+    assert loudness(mix, RATE) == pytest.approx(-20, abs=0.1)
+    assert np.abs(turned[1].samples).max() == pytest.approx(1)
+
+
 def test_silence_has_no_loudness_and_stays():
     silence = np.zeros((2, RATE), np.float32)
     assert loudness(silence, RATE) is None
