@@ -1,6 +1,7 @@
 """Codes as a file: safetensors with a tensor `codes`, integers [codebooks, frames]."""
 
 import json
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,3 +59,14 @@ def check_seconds(codes: Codes, codec: CodecInfo, most: float) -> None:
     if seconds > most:
         message = f"the codes are of {seconds:g} s of audio; allowed: up to {most:g} s"
         raise ApiError(422, "invalid_value", message, "codes")
+
+
+def codebooks_at(info: CodecInfo, bandwidth: float, field: str = "bandwidth") -> int:
+    """Return how many codebooks make so many kbit/s. Raises ApiError 422 where none do."""
+    each = math.log2(info.cardinality) * info.frame_rate / 1000
+    kept = round(bandwidth / each)
+    if abs(kept * each - bandwidth) > 0.01 * each or not 1 <= kept <= info.codebooks:
+        valid = ", ".join(f"{each * n:g}" for n in range(1, info.codebooks + 1))
+        message = f"{field}: no {bandwidth:g} kbit/s; this codec has {valid}"
+        raise ApiError(422, "invalid_value", message, field)
+    return kept

@@ -23,6 +23,7 @@ OpenAPI cannot: `/v1/live`, a WebSocket.
 """
 TAGS = [
     {"name": "generate", "description": "Text to music and sounds."},
+    {"name": "workflows", "description": "Several clips, generated at once and mixed."},
     {"name": "jobs", "description": "The same, when there is time; nobody waits connected."},
     {"name": "familiar", "description": "The same, as other services' clients call it."},
     {"name": "codec", "description": "Audio to EnCodec's codes, and back."},

@@ -46,6 +46,7 @@ from graph.routes import (
     openai,
     playground,
     stats,
+    workflows,
 )
 from graph.service import Service, State
 from graph.settings import INGRESS, LEDGER, IngressSettings, Limits
@@ -92,6 +93,9 @@ def create_app(
     for router in (
         generate.router,
         generations.router,
+        workflows.of_json,
+        workflows.of_both,
+        workflows.of_forms,
         jobs.posting,
         jobs.looking,
         openai.router,

@@ -44,12 +44,17 @@ async def ordered(
 async def _melody(data: bytes | None, voice: Voice, service: Service) -> Waveform | None:
     if data is None:
         return None
-    if not voice.language_model.melody:
-        able = ", ".join(await service.registry.melody_models()) or "none that is configured"
-        message = f"melody: {voice.model.name!r} follows none; models that do: {able}"
-        raise ApiError(422, "invalid_value", message, "melody")
+    await check_follows(voice, service)
     rate = voice.language_model.sample_rate
     return await service.pipeline.read(data, service.limits, rate, 1, "melody")
+
+
+async def check_follows(voice: Voice, service: Service, field: str = "melody") -> None:
+    """Raise ApiError 422, which names the models that can, where one follows no melodies."""
+    if not voice.language_model.melody:
+        able = ", ".join(await service.registry.melody_models()) or "none that is configured"
+        message = f"{field}: {voice.model.name!r} follows none; models that do: {able}"
+        raise ApiError(422, "invalid_value", message, field)
 
 
 async def _prompt(

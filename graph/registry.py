@@ -54,7 +54,7 @@ class Registry:
         self._voices: dict[str, Voice] = {}
         self._codecs: dict[str, CodecInfo] = {}
 
-    def pick(self, kind: type[Model], name: str | None) -> Model:
+    def pick(self, kind: type[Model], name: str | None, field: str = "model") -> Model:
         """Return the model `name`, or the first of its kind. Raises ApiError 404."""
         of_kind = {m.name: m for m in self.models.values() if isinstance(m, kind)}
         chosen = next(iter(of_kind), None) if name is None else name
@@ -64,7 +64,7 @@ class Registry:
         what = get_args(named.annotation)[0] if named else "language"
         valid = ", ".join(of_kind) or "none is configured"
         message = f"no {what} model {name!r}; valid: {valid}" if name else f"no {what}: {valid}"
-        raise ApiError(404, "model_not_found", message, "model")
+        raise ApiError(404, "model_not_found", message, field)
 
     def knows(self, model: TokenModelSettings) -> bool:
         """Whether `voice` needs to ask nobody."""

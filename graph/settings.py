@@ -35,7 +35,9 @@ class Limits(StrictModel):
     max_duration_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds of audio a request may ask for, where the model itself allows them."""
     max_clips: Annotated[int, Field(ge=1)] = 16
-    """Prompts by variations of one request."""
+    """Prompts by variations of one request; parts of a workflow."""
+    max_song_s: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds of a song, or of a podcast with its voice."""
     max_upload_bytes: Annotated[int, Field(ge=1)] = 50_000_000
     max_upload_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds of audio in an uploaded file, once decoded."""

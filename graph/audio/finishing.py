@@ -1,5 +1,7 @@
 """Level and edges of a clip, float [channels, samples], full scale ±1."""
 
+import math
+
 import numpy as np
 import pyloudnorm
 from numpy.typing import NDArray
@@ -65,17 +67,29 @@ def normalized(samples: Samples, rate: int, how: Normalize) -> Samples:
     elif how == "rms":
         gain = decibels(RMS_DB) / np.sqrt((samples.mean(axis=0) ** 2).mean())
     else:
-        gain = _loudness_gain(samples, rate)
+        gain = loudness_gain(samples, rate, LOUDNESS_DB)
     leveled: Samples = (samples * gain).astype(np.float32)
     return leveled.clip(-1, 1)
 
 
-def _loudness_gain(samples: Samples, rate: int) -> float:
+def loudness(samples: Samples, rate: int) -> float | None:
+    """Return it in LUFS (ITU-R BS.1770), or None of what is too short or too quiet to have one."""
     too_short = samples.shape[1] < LOUDNESS_BLOCK_S * rate
     if too_short or np.sqrt((samples**2).mean()) < QUIET_RMS:
+        return None
+    measured = float(pyloudnorm.Meter(rate).integrated_loudness(samples.T.astype(np.float64)))
+    return measured if math.isfinite(measured) else None
+
+
+def loudness_gain(samples: Samples, rate: int, target: float) -> float:
+    """Return the factor that gives a clip a loudness, or takes its true peak to -1 dB, if less.
+
+    1 for what has no loudness.
+    """
+    measured = loudness(samples, rate)
+    if measured is None:
         return 1.0
-    loudness = pyloudnorm.Meter(rate).integrated_loudness(samples.T.astype(np.float64))
-    return min(decibels(LOUDNESS_DB - loudness), decibels(PEAK_DB) / true_peak(samples))
+    return min(decibels(target - measured), decibels(PEAK_DB) / true_peak(samples))
 
 
 def true_peak(samples: Samples) -> float:

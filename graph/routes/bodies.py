@@ -1,5 +1,6 @@
 """Bodies that are JSON, or a form where files come along."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -97,31 +98,36 @@ def is_form(request: Request) -> bool:
     return content_type(request) == MULTIPART
 
 
-async def read_body(request: Request, model: type[Body]) -> tuple[Body, dict[str, bytes]]:
-    """Return the body and the files beside it. Raises RequestValidationError, ApiError 422."""
+async def read_body(
+    request: Request, model: type[Body], uploads: Sequence[str] = UPLOADS
+) -> tuple[Body, dict[str, bytes]]:
+    """Return the body and the files beside it, in these fields.
+
+    Raises RequestValidationError, ApiError 422.
+    """
     try:
         if not is_form(request):
             return model.model_validate_json(await request.body()), {}
-        async with request.form(max_files=len(UPLOADS), max_fields=64) as form:
-            uploads = await _files(form)
+        async with request.form(max_files=len(uploads), max_fields=64) as form:
+            files = await _files(form, uploads)
             fields: dict[str, Any] = {k: v for k, v in form.items() if isinstance(v, str) and v}
             if "prompts" in fields:
                 fields["prompts"] = form.getlist("prompts")
-            return model.model_validate_strings(fields, strict=False), uploads
+            return model.model_validate_strings(fields, strict=False), files
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
 
 
-async def _files(form: FormData) -> dict[str, bytes]:
+async def _files(form: FormData, uploads: Sequence[str]) -> dict[str, bytes]:
     files = {}
     for key, value in form.multi_items():
         if isinstance(value, UploadFile):
-            if key not in UPLOADS:
+            if key not in uploads:
                 raise ApiError(
-                    422, "unknown_field", f"no file {key!r}; valid: {', '.join(UPLOADS)}", key
+                    422, "unknown_field", f"no file {key!r}; valid: {', '.join(uploads)}", key
                 )
             if value.size or value.filename not in NOT_CHOSEN:
                 files[key] = await value.read()
-        elif key in UPLOADS and value:
+        elif key in uploads and value:
             raise ApiError(422, "invalid_value", f"{key}: must be a file", key)
     return files

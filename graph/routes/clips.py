@@ -2,8 +2,8 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 
 from fastapi import Request, Response
 from opentelemetry.trace import get_current_span
@@ -72,11 +72,18 @@ async def whole_answer(service: Service, order: Order) -> Response:
     What the same request would get again is kept; while it is made, others wait for it as well.
     """
     if order.repeatable and service.limits.cache_bytes:
-        key = await asyncio.to_thread(order.key)
-        answer, found = await service.cache.get(key, lambda: charged_made(service, order))
-        service.metrics.looked_up(order.voice.model.name, found)
-        return _response(answer, found)
+        key, model = await asyncio.to_thread(order.key), order.voice.model.name
+        return await kept_answer(service, model, key, lambda: charged_made(service, order))
     return _response(await charged_made(service, order), None)
+
+
+async def kept_answer(
+    service: Service, model: str, key: str, make: Callable[[], Awaitable[Answer]]
+) -> Response:
+    """Answer with what is kept by this key, being made, or made now."""
+    answer, found = await service.cache.get(key, make)
+    service.metrics.looked_up(model, found)
+    return _response(answer, found)
 
 
 async def once_answer(
@@ -112,7 +119,7 @@ async def growing_answer(service: Service, order: Order) -> Response:
         return _response(kept, "hit")
     (wanted,) = order.clips
     media_type, headers = order.output.kind.media_type, order.all_headers()
-    parts = charged_parts(service, order, file_parts(service, order, wanted, []))
+    parts = charged_parts(charged(service, order), file_parts(service, order, wanted, []))
     headers |= order.name_to_save()
     return await Streamed.begin(parts, media_type=media_type, headers=headers)
 
@@ -135,21 +142,31 @@ async def streamed_events(
     headers: dict[str, str],
     tell: Callable[[Exception], bytes],
 ) -> Response:
-    """Answer with events once the order is let in; what fails then is another, by `tell`.
+    """Answer with events once the order is let in; what fails then is another, by `tell`."""
+    return await charged_events(charged(service, order), events, headers, tell)
+
+
+async def charged_events(
+    charge: AbstractAsyncContextManager[None],
+    events: AsyncGenerator[bytes, None],
+    headers: dict[str, str],
+    tell: Callable[[Exception], bytes],
+) -> Response:
+    """Answer likewise, of whatever is charged.
 
     While none comes for long, a comment does, and what fails after that has no status any more.
     """
-    made = merged([charged_parts(service, order, events)], KEEP_ALIVE, KEEP_ALIVE_S)
+    made = merged([charged_parts(charge, events)], KEEP_ALIVE, KEEP_ALIVE_S)
     headers["cache-control"] = "no-store"
     parts = told_errors(made, tell)
     return await Streamed.begin(parts, media_type="text/event-stream", headers=headers)
 
 
 async def charged_parts(
-    service: Service, order: Order, parts: AsyncGenerator[bytes, None]
+    charge: AbstractAsyncContextManager[None], parts: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield parts, once the order is let in, and hold its charge until they end."""
-    async with aclosing(parts), charged(service, order):
+    """Yield parts, once they are let in, and hold their charge until they end."""
+    async with aclosing(parts), charge:
         async for part in parts:
             yield part
 

@@ -1,7 +1,6 @@
 """POST /v1/codec/encode and /v1/codec/decode: audio to codes and back, by EnCodec."""
 
 import asyncio
-import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from engine.params import CodecInfo, Codes, Waveform
 from graph import codes_file
 from graph.audio.file import whole
 from graph.audio.output import Output
-from graph.codes_file import check_seconds
+from graph.codes_file import check_seconds, codebooks_at
 from graph.errors import ApiError
 from graph.guards import MULTIPART, TypedRoute, UploadRoute, content_type, no_unknown_fields
 from graph.routes.answers import BINARY, ERRORS, SAVE_WAV, UPLOAD_ERRORS, WAV
@@ -144,14 +143,8 @@ def _codebooks(info: CodecInfo, codebooks: int | None, bandwidth: float | None) 
     """Return how many to keep. Raises ApiError 422 where the codec has no such bandwidth."""
     if codebooks is not None and bandwidth is not None:
         raise ApiError(422, "invalid_value", "give codebooks or bandwidth, not both", "bandwidth")
-    each = math.log2(info.cardinality) * info.frame_rate / 1000
     if bandwidth is not None:
-        kept = round(bandwidth / each)
-        if abs(kept * each - bandwidth) > 0.01 * each or not 1 <= kept <= info.codebooks:
-            valid = ", ".join(f"{each * n:g}" for n in range(1, info.codebooks + 1))
-            message = f"bandwidth: no {bandwidth:g} kbit/s; this codec has {valid}"
-            raise ApiError(422, "invalid_value", message, "bandwidth")
-        return kept
+        return codebooks_at(info, bandwidth)
     if codebooks is not None and not 1 <= codebooks <= info.codebooks:
         message = f"codebooks: {codebooks}; allowed: from 1 to {info.codebooks}"
         raise ApiError(422, "invalid_value", message, "codebooks")

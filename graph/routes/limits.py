@@ -27,6 +27,7 @@ class LimitsAnswer(BaseModel):
     max_text_chars: int
     max_duration_s: float
     max_clips: int
+    max_song_s: float
     max_upload_bytes: int
     max_upload_s: float
     max_upload_channels: int

@@ -1,6 +1,5 @@
 """What clips are generated from; it becomes `engine.params`."""
 
-import secrets
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
@@ -11,7 +10,8 @@ from graph.audio.finishing import LOUDNESS_BLOCK_S
 from graph.errors import ApiError
 from graph.registry import Voice
 from graph.schemas import rules
-from graph.schemas.base import WHOLE, RequestModel
+from graph.schemas.base import WHOLE
+from graph.schemas.drawing import RepeatableBody
 from graph.schemas.output import OutputBody
 from graph.settings import Limits
 from graph.tiers import Decoder, TierName
@@ -32,54 +32,8 @@ SHORTEST_S = 0.02
 """A frame of the codecs that language models have."""
 
 
-class DrawingBody(RequestModel):
-    """How codes are drawn, with AudioCraft's names and defaults."""
-
-    temperature: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=10,
-            description="0 decodes greedily; else at least 0.01.",
-            json_schema_extra={"not": {"exclusiveMinimum": 0, "exclusiveMaximum": 0.01}},
-        ),
-    ] = 1.0
-    top_k: Annotated[
-        int,
-        Field(ge=0, le=65536, description="Sample among the k likeliest; 0: among all."),
-        WHOLE,
-    ] = 250
-    top_p: Annotated[
-        float, Field(ge=0, le=1, description="Above 0, replaces top_k: nucleus sampling.")
-    ] = 0.0
-    seed: Annotated[
-        int | None,
-        Field(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out."),
-        WHOLE,
-    ] = None
-    model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
-
-    @field_validator("temperature")
-    @classmethod
-    def _divides(cls, temperature: float) -> float:
-        if 0 < temperature < 0.01:
-            raise ValueError("must be 0 (greedy) or at least 0.01")
-        return temperature
-
-    def drawn(self, text: str, frames: int) -> GenerationParams:
-        """Return the engine's parameters."""
-        return GenerationParams(
-            text=text,
-            frames=frames,
-            seed=secrets.randbelow(2**31) if self.seed is None else self.seed,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-        )
-
-
-class SamplingBody(DrawingBody):
-    """The same, for clips."""
+class SamplingBody(RepeatableBody):
+    """The same of one clip, which lasts so long."""
 
     duration: Annotated[
         float,
@@ -90,9 +44,6 @@ class SamplingBody(DrawingBody):
             json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
-    cache: Annotated[
-        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
-    ] = True
 
     def frames(self, voice: Voice, limits: Limits, field: str = "duration") -> int:
         """Return the clip's frames. Raises ApiError where it is too short or too long."""
@@ -103,11 +54,6 @@ class SamplingBody(DrawingBody):
             message = f"{field}: {seconds:g} s; allowed: from {shortest:g} to {longest:g} s"
             raise ApiError(422, "invalid_value", message, field)
         return int(seconds * voice.codec.frame_rate)
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the same body has but one answer, and one that was kept will do."""
-        return self.cache and self.seed is not None
 
     def sampled(self, text: str, voice: Voice, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""

@@ -10,7 +10,8 @@ from graph.errors import ApiError, ErrorDetail
 from graph.live.states import prompt_of
 from graph.registry import Voice
 from graph.schemas.base import RequestModel
-from graph.schemas.generation import DrawingBody, GuidanceScale, check_length, spoken
+from graph.schemas.drawing import DrawingBody
+from graph.schemas.generation import GuidanceScale, check_length, spoken
 from graph.settings import Limits
 
 LONGEST_S = 10.0

@@ -1,5 +1,6 @@
 """How clips become files; it becomes `graph.audio.output.Output`."""
 
+from dataclasses import fields
 from typing import Annotated
 
 from pydantic import Field
@@ -9,8 +10,8 @@ from graph.schemas import rules
 from graph.schemas.base import WHOLE, RequestModel
 
 
-class OutputBody(RequestModel):
-    """What is wanted of the files."""
+class FileBody(RequestModel):
+    """What is wanted of the files, their levels and edges aside."""
 
     format: Annotated[
         FormatName,
@@ -32,6 +33,19 @@ class OutputBody(RequestModel):
         Field(description="Of mp3, aac (128) and opus (96), in kbit/s."),
         WHOLE,
     ] = None
+    tag_prompt: Annotated[bool, Field(description="Whether the file tells its prompt.")] = True
+
+    def output(self) -> Output:
+        """Return what is wanted. Raises InvalidRequest where the format has no such thing."""
+        names = [field.name for field in fields(Output) if field.name in type(self).model_fields]
+        wanted = Output(**{name: getattr(self, name) for name in names})
+        wanted.check()
+        return wanted
+
+
+class OutputBody(FileBody):
+    """What is wanted of the files."""
+
     normalize: Annotated[
         Normalize,
         Field(
@@ -44,10 +58,3 @@ class OutputBody(RequestModel):
     trim_silence: Annotated[
         bool, Field(description="Leave out what is below -50 dBFS at both ends.")
     ] = False
-    tag_prompt: Annotated[bool, Field(description="Whether the file tells its prompt.")] = True
-
-    def output(self) -> Output:
-        """Return what is wanted. Raises InvalidRequest where the format has no such thing."""
-        wanted = Output(**{name: getattr(self, name) for name in OutputBody.model_fields})
-        wanted.check()
-        return wanted

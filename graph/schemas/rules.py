@@ -67,6 +67,22 @@ STREAM = if_given(
     },
 )
 NO_STREAM: Rule = {"properties": {"stream": {"const": False}}}
+
+
+def one_of(first: str, second: str) -> Rule:
+    """Rule that one of two fields is given; null is as good as left out."""
+    null: Rule = {"type": "null"}
+    ways = (first, second), (second, first)
+    return {
+        "anyOf": [
+            {"required": [one], "properties": {one: {"not": null}, other: null}}
+            for one, other in ways
+        ]
+    }
+
+
+BARS_OR_SECONDS = one_of("bars", "seconds")
+ENVIRONMENT_OR_PROMPT = one_of("environment", "prompt")
 ONE_KIND_OF_PROMPT: Rule = {
     "anyOf": [
         {

@@ -18,7 +18,9 @@ from tests.application import APPLICATION, configuration, processes, replicas
 from tests.conftest import Checkpoints
 from tests.spans import Collector, collecting
 
-FRACTIONS = {"music": 0.35, "sound": 0.3, "codec": 0.1, "diffusion": 0.1, "judge": 0.1}
+FRACTIONS = {
+    "music": 0.35, "sound": 0.25, "hum": 0.05, "codec": 0.1, "diffusion": 0.1, "judge": 0.1,
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -61,12 +63,15 @@ class Deployed:
         launch.deploy(config)
 
 
-def add_small_models(models: list[dict[str, Any]], folder: Path) -> None:
+def add_small_models(models: list[dict[str, Any]], folder: Path, text_encoder: str) -> None:
     """Add kinds of models that the shipped file does not have yet, from untrained files."""
+    write.write_language_model(folder, text_encoder, write.melody_config())
     write.write_diffusion(folder / "mbd_musicgen_32khz.th")
     write.write_discriminators(folder)
     shared = {"checkpoint": str(folder), "num_cpus": 0.25}
     models.append({"name": "diffusion", "kind": "mbd", "codec": "codec", **shared})
+    melody = {"text_encoder": text_encoder, "stem_separation": False, "engine": {"max_slots": 4}}
+    models.append({"name": "hum", "kind": "musicgen", "codec": "codec", **shared, **melody})
     models.append({"name": "judge", "kind": "discriminators", **shared})
 
 
@@ -84,7 +89,8 @@ def deployed(
     # Above what clients' pools keep connections for, 5 s.
     config = configuration(checkpoints, store, {"keep_alive_timeout_s": 6}, {"max_body_s": 3})
     models = config["applications"][0]["args"]["models"]
-    add_small_models(models, tmp_path_factory.mktemp("models"))
+    folder = tmp_path_factory.mktemp("models")
+    add_small_models(models, folder, checkpoints.text_encoder)
     for model in models:
         model |= {"num_gpus": FRACTIONS[model["name"]], "device": "cpu"}
     with pytest.MonkeyPatch.context() as environment:  # Ray's processes take it along

@@ -116,7 +116,8 @@ def test_every_body_has_examples_that_fit_it(document: Json):
         for kind, media in operation.bodies().items():
             where = operation.path, kind
             schema = resolved(document, media["schema"])
-            validator = jsonschema_rs.validator_for(schema)
+            whole = media["schema"] | {"components": document["components"]}
+            validator = jsonschema_rs.validator_for(whole)
             for example in media["examples"].values():
                 assert example["summary"], where
                 validator.validate(example["value"])

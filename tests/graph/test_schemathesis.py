@@ -63,7 +63,19 @@ OF_CLIPS = {
     "duration": "longer than what is continued",
     "idempotency-key": "came with another request before",
 }
+LONG = "longer than one part, or than all, may be"
 BEYOND_THE_SCHEMA = {
+    "POST /v1/workflows/song": {
+        "sections": f"{LONG}: bars by tempo, a product",
+        "effects": "end before the song does",
+        "crossfade_beats": "at most half of the shortest section",
+        "distribution": "one of the codec's kbit/s",
+    },
+    "POST /v1/workflows/podcast": {
+        "transitions": "as many parts as one request may have",
+        "voice": LONG,
+    },
+    "POST /v1/workflows/style-transfer": {"content": LONG},
     "POST /v1/generations": OF_CLIPS
     | {"stream": "more than one file only as events, a matter of `accept`"},
     "POST /v1/jobs": OF_CLIPS | {"webhook": "where the operator lets them go, and signs them"},

@@ -215,6 +215,21 @@ async def test_what_was_sent_along_is_not_called_generated(
     assert json.loads(heard(response.content)[1]["comment"])["digital_source_type"] == source
 
 
+async def test_mixes_and_stems_are_signed_but_not_a_voice(signing: Served):
+    form = {"theme": "the sea", "intro": "1", "outro": "1", "transitions": "0"}
+    response = await signing.http.post(
+        "/v1/workflows/podcast", data=form, files={"voice": wav(1.0)}
+    )
+    assert response.headers[HEADER] == "signed"
+    body = response.json()
+    tracks = {one["name"]: base64.b64decode(one["audio"]) for one in [body["mix"], *body["stems"]]}
+    assert not has_manifest(tracks.pop("voice"))
+    sources = {n: action_of(manifest_of(t))["digitalSourceType"] for n, t in tracks.items()}
+    assert sources == dict.fromkeys(["mix", "intro", "bed", "outro"], AI_GENERATED) | {
+        "mix": COMPOSITE
+    }
+
+
 async def test_decoded_uploads_are_not_signed(signing: Served):
     """Whose they are is not known here; that no prompt made them is."""
     codes = Codes.pack(np.zeros((4, 20), int))

@@ -1,0 +1,163 @@
+"""Clips put together: pure functions of float samples [channels, samples], full scale ±1."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+from graph.audio.finishing import decibels, loudness, loudness_gain
+
+Samples = NDArray[np.float32]
+EDGE_S = 0.01
+"""What begins or ends amid others is faded for so long, so that it does not click."""
+DUCKED_DB = -12.0
+"""What lies under a voice is turned down by it while somebody speaks."""
+ATTACK_S, RELEASE_S = 0.05, 0.5
+"""Time constants in which it is turned down, and comes back."""
+BLOCK_S = 0.01
+"""The voice's envelope is its root mean square in blocks of it."""
+PAUSE_DB = -30.0
+"""Somebody speaks where the envelope is above it, beside the loudest block."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Samples in a mix."""
+
+    samples: Samples
+    start: int | None = None
+    """The first sample's place; None: it is not in the mix."""
+
+
+def summed(stems: Sequence[Placed], total: int) -> Samples:
+    """Return the mix of `total` samples. Nothing may lie outside of it."""
+    mix = np.zeros((stems[0].samples.shape[0], total), np.float32)
+    for stem in stems:
+        if stem.start is not None:
+            end = stem.start + stem.samples.shape[1]
+            assert 0 <= stem.start <= end <= total, (stem.start, end, total)
+            mix[:, stem.start : end] += stem.samples
+    return mix
+
+
+def leveled(
+    mix: Samples, stems: Sequence[Placed], rate: int, target: float
+) -> tuple[Samples, list[Placed]]:
+    """Turn a mix to a loudness in LUFS, and its stems with it.
+
+    By less where else the mix's true peak were above -1 dB, or the peak of one of its stems above
+    full scale. What is not in the mix is turned likewise, within full scale.
+    """
+    placed = [_peak(stem) for stem in stems if stem.start is not None]
+    gain = min(loudness_gain(mix, rate, target), 1 / max(placed))
+    turned = []
+    for stem in stems:
+        own = gain if stem.start is not None else min(gain, 1 / _peak(stem))
+        turned.append(replace(stem, samples=amplified(stem.samples, own)))
+    return amplified(mix, gain), turned
+
+
+def _peak(stem: Placed) -> float:
+    return max(float(np.abs(stem.samples).max(initial=0)), 1e-9)
+
+
+def matched(samples: Samples, rate: int, target: float) -> Samples:
+    """Turn a clip to a loudness, wherever its peaks come; what has no loudness stays."""
+    measured = loudness(samples, rate)
+    return samples if measured is None else amplified(samples, decibels(target - measured))
+
+
+def amplified(samples: Samples, gain: float | NDArray[np.float32]) -> Samples:
+    """Return samples by a factor, or by one for each."""
+    made: Samples = (samples * gain).astype(np.float32)
+    return made
+
+
+def faded(samples: Samples, into: int, out: int) -> Samples:
+    """Fade the first and the last so many samples with equal power.
+
+    A fade out over a fade in of the same length keeps the power of what is alike in nothing.
+    """
+    gain = np.ones(samples.shape[1], np.float32)
+    gain[:into] *= _rising(into)
+    gain[samples.shape[1] - out :] *= _rising(out, shift=1.0)
+    return amplified(samples, gain)
+
+
+def edged(samples: Samples, rate: int) -> Samples:
+    """Fade both ends, shortly."""
+    edge = min(round(EDGE_S * rate), samples.shape[1] // 2)
+    return faded(samples, edge, edge)
+
+
+def _rising(length: int, shift: float = 0.0) -> NDArray[np.float32]:
+    """Return a quarter of a sine from 0 on; shifted by 1, the quarter that falls to 0."""
+    steps = np.arange(length) / max(length, 1) + shift
+    rising: NDArray[np.float32] = np.sin(np.pi / 2 * steps).astype(np.float32)
+    return rising
+
+
+def looped(samples: Samples, length: int) -> Samples:
+    """Return the first `length` samples, with what follows faded into their beginning.
+
+    Its last sample is followed by its first as it was in the clip, so it goes round without a step.
+    """
+    over = samples.shape[1] - length
+    assert 0 <= over <= length, f"{samples.shape[1]} samples for a loop of {length}"
+    loop = faded(samples[:, :length], over, 0)
+    loop[:, :over] += faded(samples[:, length:], 0, over)
+    return loop
+
+
+def repeated(loop: Samples, length: int) -> Samples:
+    """Return so many samples of a loop that goes round."""
+    return np.tile(loop, -(-length // loop.shape[1]))[:, :length]
+
+
+def ducking(voice: Samples, rate: int) -> NDArray[np.float32]:
+    """Return the gain of what lies under a voice, a factor for each of its samples."""
+    size = round(BLOCK_S * rate)
+    blocks = -(-voice.shape[1] // size)
+    padded = np.pad(voice.mean(axis=0), (0, blocks * size - voice.shape[1]))
+    envelope = np.sqrt((padded.reshape(blocks, size) ** 2).mean(axis=1))
+    speaks = envelope > max(float(envelope.max()) * decibels(PAUSE_DB), 1e-6)
+    attack, release = (math.exp(-BLOCK_S / seconds) for seconds in (ATTACK_S, RELEASE_S))
+    gains, now = np.zeros(blocks), 0.0
+    for block, spoken in enumerate(speaks):
+        kept = attack if spoken else release
+        now = kept * now + (1 - kept) * (DUCKED_DB if spoken else 0.0)
+        gains[block] = now
+    place = np.arange(voice.shape[1]) / size - 0.5
+    decibels_there = np.interp(place, np.arange(blocks), gains).astype(np.float32)
+    gain: NDArray[np.float32] = 10 ** (decibels_there / np.float32(20))
+    return gain
+
+
+def resampled(samples: Samples, before: int, after: int) -> Samples:
+    """Change the rate."""
+    if before == after:
+        return samples
+    shared = math.gcd(before, after)
+    made: Samples = resample_poly(samples, after // shared, before // shared, axis=1)
+    return made.astype(np.float32)
+
+
+def loop_resampled(loop: Samples, before: int, after: int) -> Samples:
+    """Change the rate of a loop that goes round, and shall after that."""
+    if before == after:
+        return loop
+    step = before // math.gcd(before, after)  # so many are whole steps of both rates
+    around = step * math.ceil(BLOCK_S * before / step)
+    longer = np.pad(loop, ((0, 0), (around, around)), mode="wrap")
+    first = around * after // before
+    return resampled(longer, before, after)[:, first : first + -(-loop.shape[1] * after // before)]
+
+
+def of_channels(samples: Samples, channels: int) -> Samples:
+    """Return as many channels: one is heard on all, several on one as their mean."""
+    if samples.shape[0] == channels:
+        return samples
+    return np.repeat(samples.mean(axis=0, keepdims=True), channels, axis=0)
