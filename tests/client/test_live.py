@@ -9,8 +9,6 @@ from audiocraft_serve.live import Passage
 from tests.client.conftest import KEY, Served
 from tests.waiting import free_port, until_async
 
-pytest.importorskip("graph.routes.live")
-
 
 async def test_passages_follow_what_is_said(served: Served):
     async with (

@@ -8,12 +8,11 @@ import pytest
 
 from audiocraft_serve import errors, parameters
 from audiocraft_serve.workflows import Production, Timing, Track, WorkflowProgress
+from graph.schemas import workflows as bodies
+from graph.workflows import making
 from tests.client.conftest import Served
 from tests.client.test_cli import Cli, cli, files_in, ok
 from tests.client.test_client import seconds, wav
-
-bodies = pytest.importorskip("graph.schemas.workflows")
-making = pytest.importorskip("graph.workflows.making")
 
 __all__ = ["cli"]
 SECTIONS: list[parameters.SectionParameters] = [

@@ -13,6 +13,7 @@ from ray.serve.schema import HTTPOptionsSchema
 import deployments.settings
 import graph.keys
 import graph.settings
+import graph.tiers
 from deployments.settings import (
     AudioGenSettings,
     Autoscaling,
@@ -42,6 +43,7 @@ from graph.settings import (
     MediaSettings,
     RedisStore,
 )
+from graph.tiers import Tier, Tiers
 from tests.docs.pages import ROOT, blocks, named, page, rows, sections
 
 PAGE = page("configuration.md")
@@ -63,6 +65,8 @@ SECTIONS: dict[str, type[StrictModel]] = {
     "`store`, Redis": RedisStore,
     "`content_credentials`": ContentCredentials,
     "`user_config` of `ingress`": Limits,
+    "`quality`": Tiers,
+    "A tier": Tier,
     "`keys`": KeySettings,
     "`user_config` of `encodec`, `mbd` and `discriminators`": BatchTunables,
 }
@@ -84,6 +88,8 @@ def default_of(field: FieldInfo) -> Any:
         return "needed"
     if field.default is None:
         return "none"
+    if isinstance(field.default, Tier):
+        return field.default.model_dump(exclude_none=True)
     if isinstance(field.default, BaseModel):
         return "below"
     return list(field.default) if isinstance(field.default, tuple) else field.default
@@ -101,7 +107,7 @@ def test_every_key_is_there_with_its_default(section: str):
 def test_every_strict_model_has_a_table():
     found = {
         one
-        for module in (deployments.settings, graph.settings, graph.keys)
+        for module in (deployments.settings, graph.settings, graph.keys, graph.tiers)
         for one in vars(module).values()
         if isinstance(one, type) and issubclass(one, StrictModel)
     }

@@ -9,12 +9,6 @@ import pytest
 
 from tests.docs.pages import DOCS, ROOT, blocks_out, named, page
 
-# Written beside these by others; a page that has come is no longer excused.
-TO_COME = {
-    DOCS / name
-    for name in ("client.md", "playground.md", "workflows.md", "live.md")
-    if not (DOCS / name).exists()
-}
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 FOLDERS = [path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
@@ -25,13 +19,13 @@ NAME_IN_FILE = re.compile(r"`([\w/]+\.py)`((?:,? `\w+`)+)")
 def test_every_page_is_in_the_index():
     listed = set(re.findall(r"^- \[(.+?)\]", page("README.md"), re.MULTILINE))
     there = {path.name for path in DOCS.glob("*.md")} - {"README.md"}
-    assert listed == there | {path.name for path in TO_COME}
+    assert listed == there
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path):
     targets = {(path.parent / link).resolve() for link in LINK.findall(path.read_text())}
-    assert {target for target in targets if not target.exists()} <= TO_COME
+    assert [target for target in targets if not target.exists()] == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -42,7 +36,7 @@ def test_files_that_are_named_are_there(path: Path):
     }
     made = {"build/jobs"}
     missing = {one for one in files - made if not (ROOT / one).exists()}
-    assert {ROOT / one for one in missing} <= TO_COME
+    assert missing == set()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -1,4 +1,8 @@
-"""What the API server of the tests lacks: services, events, secrets; the rest is handed on."""
+"""What the API server of the tests lacks: services, events, secrets; the rest is handed on.
+
+It has custom resources alone. Of `kinds`, by API version one each, it says that they are there, and
+takes what is applied as it stands.
+"""
 
 import base64
 import json
@@ -7,12 +11,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+import yaml
 
 
 class Front:
     """Answers as a cluster does in which `services` run."""
 
-    def __init__(self, behind: str, services: dict[str, str]) -> None:
+    def __init__(
+        self, behind: str, services: dict[str, str], kinds: dict[str, str] | None = None
+    ) -> None:
+        self.applied: set[str] = set()
+        """Of `kinds`."""
+        self._kinds = kinds or {}
         self.events: list[dict[str, Any]] = []
         self.secrets: dict[str, dict[str, str]] = {}
         self._behind, self._services = behind, services
@@ -51,8 +61,35 @@ class Front:
                 k: base64.b64encode(v.encode()).decode() for k, v in self.secrets[parts[5]].items()
             }
             self._send(request, {"kind": "Secret", "apiVersion": "v1", "data": data})
+        elif parts == ["apis"] and self._kinds:
+            self._send(request, self._groups())
+        elif version := next((one for one in self._kinds if path.startswith(f"/apis/{one}")), None):
+            self._take(request, version, path)
         else:
             self._hand_on(request, self._behind + request.path)
+
+    def _groups(self) -> dict[str, Any]:
+        """Return the server's groups of kinds, and ours."""
+        found: dict[str, Any] = httpx.get(f"{self._behind}/apis", verify=False).json()
+        for version in self._kinds:
+            told = {"groupVersion": version, "version": version.split("/")[1]}
+            name = version.split("/")[0]
+            found["groups"].append({"name": name, "versions": [told], "preferredVersion": told})
+        return found
+
+    def _take(self, request: BaseHTTPRequestHandler, version: str, path: str) -> None:
+        """Say what an API version has, or take an object that is applied."""
+        kind = self._kinds[version]
+        if path == f"/apis/{version}":
+            of_it = {"name": f"{kind.lower()}s", "kind": kind, "namespaced": True}
+            resources = [of_it | {"singularName": kind.lower(), "verbs": ["get", "patch"]}]
+            told = {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
+            self._send(request, told)
+            return
+        assert request.command == "PATCH", request.command
+        body = request.rfile.read(int(request.headers["content-length"]))
+        self.applied.add(kind)
+        self._send(request, yaml.safe_load(body))
 
     def _send(self, request: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         request.send_response(200)
