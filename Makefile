@@ -13,7 +13,7 @@ IMAGE := Dockerfile .dockerignore requirements.image.lock serve_config.yaml \
 once = @passed=$(VENV)/.$(1)-$$(cat $(2) | sha256sum | cut -c1-16); \
 	if [ -e $$passed ]; then echo "$(1): passed before, and nothing has changed since"; \
 	else $(BIN)/python -m pytest -m $(1) && touch $$passed; fi
-PACKAGES := engine deployments graph k8s client bundles benchmarks tests
+PACKAGES := engine deployments graph k8s client bundles benchmarks tests demos
 
 .PHONY: serve test test-faults test-kubernetes test-slow test-training test-image test-image-deps parity check unit lint format types lock test-deps clean
 

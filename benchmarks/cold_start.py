@@ -24,8 +24,8 @@ def running() -> int:
     """Return the music model's replicas."""
     from ray import serve
 
-    states = serve.status().applications["audiocraft"].deployments["music"].replica_states
-    return states.get("RUNNING", 0)
+    music = serve.status().applications["audiocraft"].deployments["music"]
+    return int(music.replica_states.get("RUNNING", 0))
 
 
 def until_it_sleeps() -> None:
