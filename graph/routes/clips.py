@@ -71,28 +71,43 @@ async def whole_answer(service: Service, order: Order) -> Response:
 
     What the same request would get again is kept; while it is made, others wait for it as well.
     """
-    if order.repeatable and service.limits.cache_bytes:
-        key, model = await asyncio.to_thread(order.key), order.voice.model.name
-        return await kept_answer(service, model, key, lambda: charged_made(service, order))
-    return _response(await charged_made(service, order), None)
+    return _response(*await _kept_or_made(service, order))
 
 
 async def kept_answer(
     service: Service, model: str, key: str, make: Callable[[], Awaitable[Answer]]
 ) -> Response:
     """Answer with what is kept by this key, being made, or made now."""
+    return _response(*await _looked_up(service, model, key, make))
+
+
+async def _kept_or_made(service: Service, order: Order) -> tuple[Answer, Found | None]:
+    if not (order.repeatable and service.limits.cache_bytes):
+        return await charged_made(service, order), None
+    key, model = await asyncio.to_thread(order.key), order.voice.model.name
+    return await _looked_up(service, model, key, lambda: charged_made(service, order))
+
+
+async def _looked_up(
+    service: Service, model: str, key: str, make: Callable[[], Awaitable[Answer]]
+) -> tuple[Answer, Found]:
     answer, found = await service.cache.get(key, make)
     service.metrics.looked_up(model, found)
-    return _response(answer, found)
+    return answer, found
 
 
 async def once_answer(
     service: Service, order: Order, key: str, body: str, files: Mapping[str, bytes]
 ) -> Response:
     """Answer likewise, but make it once for all requests with this `Idempotency-Key`."""
+
+    async def make() -> Answer:
+        answer, _ = await _kept_or_made(service, order)
+        return answer
+
     name = name_of("once", order.share.name, key)
     asked = await asyncio.to_thread(fingerprint, body, files)
-    answer, again = await service.once.get(name, asked, lambda: charged_made(service, order))
+    answer, again = await service.once.get(name, asked, make)
     headers = dict(answer.headers)
     if again:
         headers["idempotent-replayed"] = "true"

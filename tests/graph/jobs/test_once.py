@@ -31,6 +31,15 @@ async def test_a_retry_gets_the_same_bytes(working: Working):
     assert other.headers["x-seed"] != first.headers["x-seed"]
 
 
+async def test_with_a_seed_what_another_key_made_will_do(working: Working):
+    seeded = {**BODY, "seed": 7}
+    first = await working.http.post(PATH, json=seeded, headers=KEY)
+    other = await working.http.post(PATH, json=seeded, headers={"idempotency-key": "order 2"})
+    assert other.content == first.content
+    assert "idempotent-replayed" not in other.headers
+    assert len(working.music.seen) == 1
+
+
 async def test_a_retry_on_another_replica_waits_for_the_first(tmp_path: Path):
     async with working_in(tmp_path) as one, working_in(tmp_path) as other:
         one.music.gate = asyncio.Event()
