@@ -62,15 +62,17 @@ class Front:
             }
             self._send(request, {"kind": "Secret", "apiVersion": "v1", "data": data})
         elif parts == ["apis"] and self._kinds:
-            self._send(request, self._groups())
+            self._send(request, self._groups(request.headers["authorization"]))
         elif version := next((one for one in self._kinds if path.startswith(f"/apis/{one}")), None):
             self._take(request, version, path)
         else:
             self._hand_on(request, self._behind + request.path)
 
-    def _groups(self) -> dict[str, Any]:
+    def _groups(self, authorization: str) -> dict[str, Any]:
         """Return the server's groups of kinds, and ours."""
-        found: dict[str, Any] = httpx.get(f"{self._behind}/apis", verify=False).json()
+        headers = {"authorization": authorization}
+        answer = httpx.get(f"{self._behind}/apis", headers=headers, verify=False)
+        found: dict[str, Any] = answer.raise_for_status().json()
         for version in self._kinds:
             told = {"groupVersion": version, "version": version.split("/")[1]}
             name = version.split("/")[0]
