@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from graph.audio.finishing import decibels, loudness, loudness_gain
+from graph.audio.finishing import PEAK_DB, decibels, loudness, true_peak
+from graph.audio.limiter import limiting
 
 Samples = NDArray[np.float32]
 EDGE_S = 0.01
@@ -21,6 +22,10 @@ BLOCK_S = 0.01
 """The voice's envelope is its root mean square in blocks of it."""
 PAUSE_DB = -30.0
 """Somebody speaks where the envelope is above it, beside the loudest block."""
+LIMITED_DB = 9.0
+"""Peaks are turned down by no more: what then is too quiet stays so."""
+ROUNDS, TOLERANCE_DB = 4, 0.05
+"""A limited mix is less loud than its gain says; so it is measured and turned up again."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +51,42 @@ def summed(stems: Sequence[Placed], total: int) -> Samples:
 def leveled(
     mix: Samples, stems: Sequence[Placed], rate: int, target: float
 ) -> tuple[Samples, list[Placed]]:
-    """Turn a mix to a loudness in LUFS, and its stems with it.
+    """Turn a mix to a loudness in LUFS, and its stems with it, by the same factor at each moment.
 
-    By less where else the mix's true peak were above -1 dB, or the peak of one of its stems above
-    full scale. What is not in the mix is turned likewise, within full scale.
+    Its true peaks are limited to -1 dB, by `LIMITED_DB` at most; it is turned up by less where
+    that is not enough, or else the peak of a stem were above full scale. What is not in the mix is
+    turned by as much as the whole, within full scale.
     """
-    placed = [_peak(stem) for stem in stems if stem.start is not None]
-    gain = min(loudness_gain(mix, rate, target), 1 / max(placed))
+    gain, curve = _gains(mix, rate, target)
+    placed = [_turned(stem, curve) for stem in stems if stem.start is not None]
+    over = max(1.0, *(_peak(stem) for stem in placed)) if placed else 1.0
+    curve, gain = curve / np.float32(over), gain / over
     turned = []
     for stem in stems:
-        own = gain if stem.start is not None else min(gain, 1 / _peak(stem))
-        turned.append(replace(stem, samples=amplified(stem.samples, own)))
-    return amplified(mix, gain), turned
+        own = curve if stem.start is not None else np.float32(min(gain, 1 / _peak(stem)))
+        turned.append(_turned(stem, own))
+    return amplified(mix, curve), turned
+
+
+def _gains(mix: Samples, rate: int, target: float) -> tuple[float, NDArray[np.float32]]:
+    """Return the factor of the whole, and that of each sample: the same, less what is limited."""
+    most = decibels(PEAK_DB + LIMITED_DB) / max(true_peak(mix), 1e-9)
+    gain, curve = 1.0, limiting(mix, rate)
+    for _ in range(ROUNDS):
+        measured = loudness(amplified(mix, curve), rate)
+        if measured is None or gain == most or abs(measured - target) < TOLERANCE_DB:
+            break
+        gain = min(gain * decibels(target - measured), most)
+        curve = np.float32(gain) * limiting(amplified(mix, gain), rate)
+    return gain, curve
+
+
+def _turned(stem: Placed, gain: NDArray[np.float32] | np.float32) -> Placed:
+    """Return a stem by a factor, or by those at its place in the mix."""
+    if isinstance(gain, np.ndarray):
+        assert stem.start is not None
+        gain = gain[stem.start : stem.start + stem.samples.shape[1]]
+    return replace(stem, samples=amplified(stem.samples, gain))
 
 
 def _peak(stem: Placed) -> float:
@@ -70,7 +99,7 @@ def matched(samples: Samples, rate: int, target: float) -> Samples:
     return samples if measured is None else amplified(samples, decibels(target - measured))
 
 
-def amplified(samples: Samples, gain: float | NDArray[np.float32]) -> Samples:
+def amplified(samples: Samples, gain: float | np.float32 | NDArray[np.float32]) -> Samples:
     """Return samples by a factor, or by one for each."""
     made: Samples = (samples * gain).astype(np.float32)
     return made

@@ -82,9 +82,13 @@ async def test_sections_fall_on_bars_to_the_sample_at_any_tempo(served: Served):
     np.testing.assert_allclose(song.summed(), song.mix, atol=3 / 32768)
 
 
+UNLIMITED = -30
+"""LUFS, with which these have no peaks that would be limited."""
+
+
 async def test_a_song_is_what_its_codes_decode_to(served: Served):
     """Without crossfades or a gain of its own, the sections join as if they were one clip."""
-    body = SONG | {"crossfade_beats": 0}
+    body = SONG | {"crossfade_beats": 0, "loudness": UNLIMITED}
     song = heard(await served.http.post(f"{ROOT}/song", json=body))
     frames = [round(bars * BAR_S * 50) for bars in (1, 2, 1)]
     codes = np.concatenate([np.full((4, n), 3 + i) for i, n in enumerate(frames)], axis=1)
@@ -99,9 +103,9 @@ async def test_a_song_is_what_its_codes_decode_to(served: Served):
 
 async def test_effects_are_laid_over(served: Served):
     effects = [EFFECT, EFFECT | {"at": BAR_S * 4 - 1.5, "gain_db": 0}]
-    body = SONG | {"effects": effects}
-    song = heard(await served.http.post(f"{ROOT}/song", json=body))
-    plain = heard(await served.http.post(f"{ROOT}/song", json=SONG))
+    quiet = SONG | {"loudness": UNLIMITED}
+    song = heard(await served.http.post(f"{ROOT}/song", json=quiet | {"effects": effects}))
+    plain = heard(await served.http.post(f"{ROOT}/song", json=quiet))
     assert song.names[3:] == ["effect 1", "effect 2"]
     assert [one.text for one in sound_of(served).seen] == ["thunder", "thunder"]
     assert song.stems[3].shape[1] == 1.5 * RATE
