@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 SLOW := requirements.lock Makefile $(shell find bundles engine tests/bundles -name "*.py" | sort)
 IMAGE := Dockerfile .dockerignore requirements.image.lock serve_config.yaml \
-	$(shell find engine deployments graph tests/image -name "*.py" | sort) tests/image/build.sh
+	$(shell find engine deployments graph tests/image -type f -not -name "*.pyc" | sort)
 # $(call once,MARKER,FILES): the tests of a marker, unless they passed with the same files.
 once = @passed=$(VENV)/.$(1)-$$(cat $(2) | sha256sum | cut -c1-16); \
 	if [ -e $$passed ]; then echo "$(1): passed before, and nothing has changed since"; \

@@ -13,11 +13,11 @@ from graph.launch import ROOT
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 TOOLS = ("buildah", "podman", "runc", "mmdebstrap")
-NEEDED_GB = 30
+NEEDED_GB = 50
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "audiocraft-serve-image"
 ASK = """
 import io, json, time, urllib.request, soundfile
-end = time.monotonic() + 300
+end = time.monotonic() + 600
 while True:
     try:
         urllib.request.urlopen("http://127.0.0.1:8000/readyz", timeout=30)
