@@ -25,8 +25,9 @@ def configuration(
     config = copy.deepcopy(read_config_file(ROOT / "serve_config.yaml"))
     config["http_options"] |= {"port": free_port()} | http
     application = config["applications"][0]
-    # Tests that judge add discriminators of their own.
-    models = [one for one in application["args"]["models"] if one["kind"] != "discriminators"]
+    # Tests of other kinds add small ones of their own.
+    awake = ("music", "sound", "codec")
+    models = [one for one in application["args"]["models"] if one["name"] in awake]
     application["args"]["models"] = models
     for model in models:
         if model["kind"] == "encodec":

@@ -19,7 +19,7 @@ from tests.conftest import Checkpoints
 from tests.spans import Collector, collecting
 
 FRACTIONS = {
-    "music": 0.35, "sound": 0.25, "hum": 0.05, "codec": 0.1, "diffusion": 0.1, "judge": 0.1,
+    "music": 0.35, "sound": 0.25, "melody": 0.05, "codec": 0.1, "diffusion": 0.1, "judge": 0.1,
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def add_small_models(models: list[dict[str, Any]], folder: Path, text_encoder: s
     shared = {"checkpoint": str(folder), "num_cpus": 0.25}
     models.append({"name": "diffusion", "kind": "mbd", "codec": "codec", **shared})
     melody = {"text_encoder": text_encoder, "stem_separation": False, "engine": {"max_slots": 4}}
-    models.append({"name": "hum", "kind": "musicgen", "codec": "codec", **shared, **melody})
+    models.append({"name": "melody", "kind": "musicgen", "codec": "codec", **shared, **melody})
     models.append({"name": "judge", "kind": "discriminators", **shared})
 
 

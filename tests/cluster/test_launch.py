@@ -45,9 +45,9 @@ def test_serve_try_and_stop(tmp_path: Path):
         until(lambda: "\ntry " in log.read_text() or process.poll() is not None, START_S)
         lines = log.read_text().splitlines()
         stages = [line.split()[0] for line in lines]
-        assert stages == ["starting", *["loading"] * 7, "ready", "logs", "try"], lines
+        assert stages == ["starting", *["loading"] * 9, "ready", "logs", "try"], lines
         assert all(
-            re.search(r"loading +\w+: ready after \d+\.\d s$", line) for line in lines[1:8]
+            re.search(r"loading +\w+: ready after \d+\.\d s$", line) for line in lines[1:10]
         ), lines
         curl = lines[-1].removeprefix("try").strip()
         subprocess.run(curl, shell=True, cwd=tmp_path, check=True, capture_output=True)
@@ -120,4 +120,4 @@ def test_a_machine_that_is_too_small_is_told(tmp_path: Path):
     log = tmp_path / "log"
     with launched(tmp_path / "serve.yaml", "--port", free_port(), log=log) as process:
         assert process.wait(START_S) == 1
-    assert "the configuration takes 4096.85 num_cpus, this machine has" in log.read_text()
+    assert "the configuration takes 4096.65 num_cpus, this machine has" in log.read_text()

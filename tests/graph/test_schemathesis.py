@@ -124,7 +124,9 @@ def filter_failure(
     match failure.title:
         case "Schema-valid request rejected" if response.status_code == 422:
             field = str(response.json()["error"]["param"]).partition(".")[0]
-            return field not in BEYOND_THE_SCHEMA.get(operation, {})
+            # Of forms with files the coverage phase takes "" for any text, whatever its schema.
+            empty = case.media_type == MULTIPART and dict(case.body).get(field) == ""
+            return not empty and field not in BEYOND_THE_SCHEMA.get(operation, {})
         case "Deleted resource still available" if operation == "DELETE /v1/jobs/{job_id}":
             # What had not ended is cancelled first, and told as such until it is deleted.
             return response.json()["status"] != "cancelled"
