@@ -1,7 +1,8 @@
 """How good the embedded models are, on what was never trained on.
 
-`python -m benchmarks.bundle_quality codec|music|sound|discriminators|speed` measures one part,
-prints its figures with 95 % intervals (by bootstrap over clips), then one line of JSON.
+`python -m benchmarks.bundle_quality PART` measures one part: codec, music, melody, sound,
+discriminators or speed. It prints its figures with 95 % intervals (by bootstrap over clips), then
+one line of JSON.
 """
 
 import argparse
@@ -11,13 +12,14 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.quality import codec, discriminators, generation, speed
+from benchmarks.quality import codec, discriminators, generation, melody, speed
 from benchmarks.quality.figures import Row
 from bundles.tiny.data.store import Clips, clips
 from bundles.tiny.train.discriminators import HELD_OUT_CLIPS
 from bundles.tiny.train.export import BUNDLE
 
 KINDS = ("music", "sound")
+PARTS = ("codec", "music", "melody", "sound", "discriminators", "speed")
 
 
 def measure(part: str, work: Path, bundle: Path, how_many: int) -> list[Row]:
@@ -31,6 +33,7 @@ def measure(part: str, work: Path, bundle: Path, how_many: int) -> list[Row]:
         "codec": lambda: codec.measure(bundle, {kind: held_out(kind) for kind in KINDS}),
         "music": lambda: generation.measure("music", work, bundle, held_out("music")),
         "sound": lambda: generation.measure("sound", work, bundle, held_out("sound")),
+        "melody": lambda: melody.measure(bundle, held_out("music")),
         "discriminators": lambda: discriminators.measure(
             bundle, {kind: held_out(kind) for kind in KINDS}
         ),
@@ -42,7 +45,7 @@ def measure(part: str, work: Path, bundle: Path, how_many: int) -> list[Row]:
 def main() -> None:
     """Measure one part of the bundle."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["codec", "music", "sound", "discriminators", "speed"])
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--clips", type=int, default=200, help="of each kind")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--work", type=Path, default=Path("build/tiny"))

@@ -20,7 +20,7 @@ SETTINGS = EngineSettings(max_slots=16, max_text_tokens=64)
 
 
 def load(kind: str, bundle: Path) -> LanguageModel:
-    """Load "music" or "sound"."""
+    """Load "music", "melody" or "sound"."""
     return LanguageModel.load(
         str(bundle / kind),
         SETTINGS,

@@ -1,0 +1,55 @@
+"""Whether the melody model follows the melody that it is given.
+
+For held-out pieces: the share of moments at which the strongest pitch class of what was made is
+that of the melody, beside the same with the melody of another piece, which is what chance gives.
+"""
+
+from pathlib import Path
+
+import librosa
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.quality.figures import Row, mean_and_interval, show
+from benchmarks.quality.generation import floats, prompt
+from benchmarks.quality.judges import SAMPLE_RATE, Audio
+from bundles.tiny import generate
+from bundles.tiny.data.store import SECONDS, Clips
+from engine.codec import Codec
+from engine.params import GenerationParams, Waveform
+
+
+def pitch_classes(audio: Audio) -> NDArray[np.intp]:
+    """Return the strongest pitch class of each moment, 0 to 11."""
+    chroma = librosa.feature.chroma_stft(y=audio, sr=SAMPLE_RATE, n_fft=8192, hop_length=2048)
+    return np.asarray(chroma.argmax(axis=0))
+
+
+def measure(bundle: Path, rendered: Clips) -> list[Row]:
+    """Return the shares for the copied melodies themselves, and for what follows them."""
+    codec = Codec.load(str(bundle / "codec"), device="cpu")
+    melodies = floats(rendered)
+    wanted = [
+        GenerationParams(
+            prompt("music", number),
+            int(SECONDS * generate.FRAME_RATE),
+            seed=number,
+            melody=Waveform.pack(melody[None], SAMPLE_RATE),
+        )
+        for number, melody in zip(rendered.numbers, melodies, strict=True)
+    ]
+    model = generate.load("melody", bundle)
+    made = generate.audio(codec, generate.codes(model, wanted))
+    model.loop.close()
+    asked = [pitch_classes(melody) for melody in melodies]
+    heard = [pitch_classes(clip) for clip in made]
+    copied = [pitch_classes(generate.copied(codec, melody)) for melody in melodies]
+    rows = []
+    for name, one, other in (
+        ("after the codec alone", copied, asked),
+        ("generated, guidance 3", heard, asked),
+        ("generated, against another piece's", heard, asked[1:] + asked[:1]),
+    ):
+        shares = [float((a == b).mean()) for a, b in zip(one, other, strict=True)]
+        rows.append(show({"what": "pitch class", "of": name} | mean_and_interval(shares)))
+    return rows
