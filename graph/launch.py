@@ -223,7 +223,7 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
         address = f"http://{reachable}:{port}"
         check_ready(address)
-        say("ready", f"{address}   docs: {address}/docs   Ctrl-C stops")
+        say("ready", f"{address}, for browsers too   docs: {address}/docs   Ctrl-C stops")
         say("logs", str(Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"))
         say("try", f"curl {address}/generate/music -H 'content-type: application/json' "
             f"-d '{EXAMPLE}' -o music.wav")  # fmt: skip

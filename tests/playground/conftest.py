@@ -50,6 +50,14 @@ LOAD = Load(3, 1, 2, 8, 4, 0.0, 0, 0, 0, 1.0, 0.0, 0.0, 0, 60.0, 0.0)
 BATCHES = BatchLoad(0, 5, 3)
 WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.pages)
+
+
 HEARD = """
 window.heard = [];
 const start = AudioBufferSourceNode.prototype.start;
