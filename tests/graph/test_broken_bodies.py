@@ -85,7 +85,10 @@ def counting() -> Iterator[None]:
 async def test_nothing_of_it_stays(
     server: Server, counting: None, caplog: pytest.LogCaptureFixture, path: str, end: str
 ):
-    """It is free at once, not when garbage is collected next; and no error of ours."""
+    """It is free without a collection of garbage; and no error of ours.
+
+    A thread that wrote a part to disk holds it for a moment longer than the answer takes.
+    """
     server.service.limits = Limits(
         max_body_s=0.01 if end == "stops" else 60,
         max_body_bytes=2 * SIZE,
@@ -117,6 +120,7 @@ async def test_nothing_of_it_stays(
     before, _ = tracemalloc.get_traced_memory()
     for _ in range(TIMES):
         await broken()
-    after, _ = tracemalloc.get_traced_memory()
-    assert after - before < SIZE / 2
+    async with asyncio.timeout(20):
+        while tracemalloc.get_traced_memory()[0] - before >= SIZE / 2:
+            await asyncio.sleep(0.01)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
