@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    serving.set_environment("actors")
+    serving.set_environment()
     config = serving.configuration(fast=False, max_wait_s=60)
     (music,) = (
         one for one in config["applications"][0]["args"]["models"] if one["name"] == "music"

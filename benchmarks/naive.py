@@ -92,7 +92,7 @@ def main() -> None:
         most = capacity(address)
         rates = [load * most for load in options.loads]
         theirs = replay(address, rates, 60 * options.minutes)
-    serving.set_environment("actors")
+    serving.set_environment()
     with serving.serving(serving.configuration(fast=False, max_wait_s=60)) as address:
         capacity(address)
         ours = replay(address, rates, 60 * options.minutes)

@@ -10,22 +10,16 @@ import psutil
 
 from graph import launch
 
-GRPC_BYTES = str(64 * 2**20)
-"""Most of a message between replicas; Serve's own is 4 MB, and 30 s of stereo 7.7 MB."""
-GRPC = {
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": GRPC_BYTES,
-}
 TRANSPORTS: dict[str, dict[str, str]] = {
-    "actors": {},
-    "grpc": GRPC,
-    "haproxy": {**GRPC, "RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
+    "grpc": {},
+    "actors": {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "0"},
+    "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
 }
-"""As Serve's processes are told, by their environment."""
+"""What Serve's processes are told beside what is shipped, which is the first."""
 OURS, NOOP = "/v1/generations", "/noop/noop"
 
 
-def set_environment(transport: str) -> None:
+def set_environment(transport: str = "grpc") -> None:
     """Before Ray is imported."""
     launch.set_environment()
     os.environ |= {**TRANSPORTS[transport], "OMP_NUM_THREADS": "1"}

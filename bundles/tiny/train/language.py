@@ -50,9 +50,15 @@ SHAPES = {"music": (192, 8, 3), "melody": (192, 8, 3), "sound": (160, 6, 5)}
 """Width, layers, heads."""
 BEGINS_AS = {"melody": "music"}
 """What a model is before its own training; it has no cross-attention to take over."""
+WAVELENGTHS_AN_OCTAVE = 15
+"""Of the positions of music. From 2π frames on, these fall on the sixteenths, beats and bars of all
+four tempi to within 1 %, so that a beat is a sum of few of them; 6.3 octaves reach a window's end.
+With AudioCraft's, spread up to a thousand times as long, this model learnt no beat."""
 BATCH, FRAMES, SAMPLES_PER_FRAME = 12, 500, 320
 CROP = 100
 """Frames of the short crops."""
+Windows = tuple[NDArray[np.int64], NDArray[np.int64], int]
+"""Of clips: which, from which frames on, and how many frames of each."""
 RATE, WARM_UP_STEPS = 1e-3, 200
 WEIGHTS = (0.5, 0.25, 0.15, 0.1)
 """Of the codebooks, in the loss."""
@@ -84,6 +90,8 @@ def config(kind: str, text_encoder: Path, finetune: bool = False) -> DictConfig:
     cfg = language_model_config(SECONDS)
     sizes = cfg.transformer_lm
     sizes.dim, sizes.num_layers, sizes.num_heads = SHAPES[kind]
+    if DATA[kind] == "music":
+        sizes.max_period = 2 ** ((sizes.dim // 2 - 1) / WAVELENGTHS_AN_OCTAVE)
     if kind == "melody":
         add_melody(cfg)
     use_text_encoder(cfg, str(text_encoder))
@@ -159,17 +167,33 @@ def begin_as(model: LMModel, other: str, bundle: Path) -> None:
     model.load_state_dict(own | {k: v for k, v in package["best_state"].items() if k in own})
 
 
-def batches(size: int, draw: np.random.Generator) -> Iterator[tuple[NDArray[np.int64], int, int]]:
-    """Yield, of `size` clips, which to take, and from and to which frame, without end.
+def bars(data: str, numbers: list[int]) -> NDArray[np.int64]:
+    """Return how many frames a bar of each clip lasts; of sounds, which have none, 1."""
+    if data == "sound":
+        return np.ones(len(numbers), np.int64)
+    return np.array([16 * music.TEMPI[music.draw_piece(number).tempo] for number in numbers])
 
-    Whole ones and short crops by turns; half of the whole ones begin anywhere, as the windows of a
-    long piece do.
+
+def windows(bars: NDArray[np.int64], draw: np.random.Generator) -> Iterator[Windows]:
+    """Yield, of clips with such bars, which to take, from which frames and how many, without end.
+
+    Whole ones and short crops by turns. Crops begin with a bar, so that where a beat falls can be
+    told from the text; of the whole ones a quarter begin anywhere, as windows of a long piece do.
     """
     while True:
-        start = int(draw.integers(FRAMES // 2)) if draw.random() < 0.5 else 0
-        yield draw.integers(size, size=BATCH), start, FRAMES
-        start = int(draw.integers(FRAMES - CROP))
-        yield draw.integers(size, size=BATCH * FRAMES // CROP), start, start + CROP
+        start = int(draw.integers(FRAMES // 2)) if draw.random() < 0.25 else 0
+        yield draw.integers(len(bars), size=BATCH), np.full(BATCH, start), FRAMES - start
+        which = draw.integers(len(bars), size=BATCH * FRAMES // CROP)
+        beginnings = (FRAMES - CROP) // bars[which] + 1
+        yield which, bars[which] * draw.integers(beginnings), CROP
+
+
+def taken(of: NDArray[np.int16], which: Windows, per_frame: int = 1) -> NDArray[np.int16]:
+    """Return these windows of clips, [clips, ..., frames times `per_frame`]."""
+    clips, starts, frames = which
+    ends = (starts + frames) * per_frame
+    pairs = zip(clips, starts * per_frame, ends, strict=True)
+    return np.stack([of[clip, ..., start:end] for clip, start, end in pairs])
 
 
 def train(
@@ -196,14 +220,14 @@ def train(
     weights = torch.tensor(WEIGHTS)
     progress = Progress(work, kind, budget_hours, model=model, average=average, **by_name)
     draw = np.random.default_rng([29, progress.step])
-    for which, start, end in batches(len(codes), draw):
+    for which in windows(bars(data, rendered.numbers), draw):
         if progress.share == 1:
             break
         warm = min(1.0, (progress.step + 1) / WARM_UP_STEPS)
         cooled = 0.5 * (1 + math.cos(math.pi * progress.share))
-        batch = torch.from_numpy(codes[which, :, start:end].astype(np.int64))
-        texts = [caption(data, rendered.numbers[number], draw) for number in which]
-        audio = rendered.audio[which, start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
+        batch = torch.from_numpy(taken(codes, which).astype(np.int64))
+        texts = [caption(data, rendered.numbers[clip], draw) for clip in which[0]]
+        audio = taken(rendered.audio, which, SAMPLES_PER_FRAME)
         each = cross_entropy(model, batch, attributes(kind, texts, audio))
         loss = each @ weights
         loss.backward()  # type: ignore[no-untyped-call]
@@ -213,6 +237,6 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
         average.update(model, progress.step)
-        what = "crop" if end - start == CROP else "loss"
+        what = "crop" if batch.shape[-1] == CROP else "loss"
         progress.log(**{what: each.mean().item(), f"{what}_first": each[0].item()})
     progress.save()
