@@ -41,6 +41,14 @@ def test_a_file_to_codes_and_back(deployed: Deployed):
     assert soundfile.info(io.BytesIO(decoded.content)).duration == pytest.approx(1.5)
 
 
+def test_a_file_may_be_above_serves_own_limit_of_a_message(deployed: Deployed):
+    file = wav(30, 96000)
+    assert len(file) > 4 * 2**20
+    encoded = deployed.http.post("/v1/codec/encode", files={"audio_file": file})
+    assert encoded.status_code == 200, encoded.text
+    assert encoded.json()["samples"] == 30 * RATE
+
+
 def test_a_file_is_judged(deployed: Deployed):
     found = deployed.http.post("/analyze", files={"audio_file": wav(1.0)})
     assert found.status_code == 200, found.text
