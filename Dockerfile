@@ -78,7 +78,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=graph.connections.install \
     RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S=2 \
     RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS=1 \
-    RAY_SERVE_USE_GRPC_BY_DEFAULT=1 \
     RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=2147483647
 
 # By number, as Kubernetes' runAsNonRoot can check it: ray, of the group users.

@@ -1,6 +1,6 @@
 """How much the graph carries, and for how long.
 
-    python -m benchmarks.load peak [--transports grpc actors haproxy]
+    python -m benchmarks.load peak [--transports actors grpc haproxy]
     python -m benchmarks.load hold --load 0.7 --minutes 20 [--models bundle]
 
 `peak`, under each of Serve's transports: requests a second of closed-loop clients, at our

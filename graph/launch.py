@@ -26,9 +26,8 @@ SERVE_ENVIRONMENT = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
     # One that hangs would otherwise be waited for like one that finishes its work: `grace_s`.
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
-    # A third more requests a second than by actors' calls: docs/scale.md.
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    # All that gRPC can; 4 MB by default, and ten minutes of stereo at 32 kHz are 154 MB.
+    # Where replicas call each other by gRPC: all that it can. 4 MB by default; ten minutes of
+    # stereo at 32 kHz are 154 MB.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "2147483647",
 }
 """What Serve's proxy, controller and replicas read, on whichever node they are."""

@@ -72,7 +72,8 @@ class Service:
         return self.admission.charged(share, Charge(share.name, share.weight, model, seconds))
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
+    # Were it no coroutine, FastAPI would call it on a thread, for every request.
     service: Service = request.app.state.service
     return service
 

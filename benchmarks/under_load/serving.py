@@ -11,15 +11,15 @@ import psutil
 from graph import launch
 
 TRANSPORTS: dict[str, dict[str, str]] = {
-    "grpc": {},
-    "actors": {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "0"},
+    "actors": {},
+    "grpc": {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"},
     "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
 }
 """What Serve's processes are told beside what is shipped, which is the first."""
 OURS, NOOP = "/v1/generations", "/noop/noop"
 
 
-def set_environment(transport: str = "grpc") -> None:
+def set_environment(transport: str = "actors") -> None:
     """Before Ray is imported."""
     launch.set_environment()
     os.environ |= {**TRANSPORTS[transport], "OMP_NUM_THREADS": "1"}

@@ -41,14 +41,6 @@ def test_a_file_to_codes_and_back(deployed: Deployed):
     assert soundfile.info(io.BytesIO(decoded.content)).duration == pytest.approx(1.5)
 
 
-def test_a_file_may_be_above_serves_own_limit_of_a_message(deployed: Deployed):
-    file = wav(30, 96000)
-    assert len(file) > 4 * 2**20
-    encoded = deployed.http.post("/v1/codec/encode", files={"audio_file": file})
-    assert encoded.status_code == 200, encoded.text
-    assert encoded.json()["samples"] == 30 * RATE
-
-
 def test_a_file_is_judged(deployed: Deployed):
     found = deployed.http.post("/analyze", files={"audio_file": wav(1.0)})
     assert found.status_code == 200, found.text
@@ -78,6 +70,12 @@ def test_pieces_of_several_clients_share_a_codec_batch(deployed: Deployed):
     assert after.items - before.items == 16
     assert after.batches - before.batches < 16
     assert after.busy == 0
+
+
+def test_grpc_carries_more_than_serves_own_limit(deployed: Deployed):
+    codec = serve.get_deployment_handle("codec", APPLICATION).options(_by_reference=False)
+    made = codec.decode.remote(CodesPiece(codes(3500))).result()
+    assert made.audio.array().nbytes > 4 * 2**20
 
 
 def test_diffusion_tells_how_far_it_is(deployed: Deployed):

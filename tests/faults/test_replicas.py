@@ -4,10 +4,12 @@ import signal
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from tests.application import processes, replicas
-from tests.faults.conftest import Nodes, UnderWay
+from tests.faults.conftest import Nodes, UnderWay, raylet_of
+from tests.faults.silence import silent
 from tests.waiting import until
 
 Recovered = Callable[[str, float, float], None]
@@ -45,6 +47,18 @@ def test_a_node_is_lost(nodes: Nodes, under_way: UnderWay, recovered: Recovered)
     nodes.gain()
     under_way.check_all()
     recovered("a node with a replica is lost, another comes", lost, under_way.longest_silence)
+
+
+def test_a_node_falls_silent(nodes: Nodes, under_way: UnderWay, recovered: Recovered):
+    """As where a machine loses its power: no connection to it is closed."""
+    node = nodes.without_ingress()
+    raylet = psutil.Process(raylet_of(node))
+    with silent([raylet, *raylet.children(recursive=True)]):
+        nodes.lose(node)
+        lost = time.monotonic()
+        nodes.gain()
+        under_way.check_all()
+        recovered("a node falls silent, another comes", lost, under_way.longest_silence)
 
 
 def test_the_controller_is_killed(nodes: Nodes, under_way: UnderWay, recovered: Recovered):
