@@ -3,7 +3,8 @@
 Everything a stage makes lies in the work folder: rendered clips, its state and its log. A stage
 that was ended goes on where it last saved; its budget counts all of its runs. What it learns from
 other models, it takes from the bundle, so export each stage (`bundles.tiny.train.export`) before
-the next: `codec`, then `decoder` and `music` (with the text encoder), then the others.
+the next: `codec`, then `decoder`, perhaps `adversaries`, and `music` (with the text encoder), then
+the others.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from bundles.tiny.train.export import BUNDLE
 
 STAGES: dict[str, Callable[..., None]] = {
     "codec": codec.train,
-    "decoder": partial(decoder.train, bundle=BUNDLE),
+    "decoder": partial(decoder.train, "decoder", bundle=BUNDLE),
+    "adversaries": partial(decoder.train, "adversaries", bundle=BUNDLE),
     "music": partial(language.train, "music", bundle=BUNDLE),
     "melody": partial(language.train, "melody", bundle=BUNDLE),
     "sound": partial(language.train, "sound", bundle=BUNDLE),

@@ -1,11 +1,13 @@
-"""Trains the codec's decoder on, against AudioCraft's three discriminators.
+"""Trains the codec's decoder on, and then against AudioCraft's three discriminators.
 
-Adversaries, their features and the reconstruction are combined as in `solvers/compression.py`. The
-encoder and its codebooks stay, so codes keep their meaning for the language models.
+The encoder and its codebooks stay, so codes keep their meaning for the language models. Stage
+`decoder` minimises the reconstruction's losses; stage `adversaries` adds the discriminators and
+their features, combined as in `solvers/compression.py`.
 """
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from bundles.tiny.train.codec import (
     BATCH,
-    WEIGHTS,
     Source,
     autoencode,
     reconstruction_losses,
@@ -27,6 +28,8 @@ from bundles.tiny.train.progress import Average, Progress
 BATCH_OF_ADVERSARIES = 4
 """They take three times as long as the codec; music and sound are in it as in the whole batch."""
 RATE = 3e-4
+WEIGHTS = {"l1": 0.2, "msspec": 2.0, "mrstft": 1.0}
+"""More for the mel bands than the codec's first stage has, which settled the harmonics."""
 WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 1.0, 1.0
 
 
@@ -71,35 +74,40 @@ def adversaries_config() -> DictConfig:
     )  # fmt: skip
 
 
-def trained_decoder(work: Path, bundle: Path) -> EncodecModel:
-    """Return the codec in `bundle` with its decoder as this stage trained it, averaged."""
+def trained_decoder(stage: str, work: Path, bundle: Path) -> EncodecModel:
+    """Return the codec in `bundle` with its decoder as a stage trained it, averaged."""
     model = trained_codec(bundle)
-    state = torch.load(work / "decoder" / "state.pt", weights_only=True)
+    state = torch.load(work / stage / "state.pt", weights_only=True)
     model.load_state_dict(state["average"])
     return model
 
 
-def train(work: Path, bundle: Path, budget_hours: float) -> None:
-    """Train the decoder of the codec in `bundle` until the budget is spent."""
+def train(stage: str, work: Path, bundle: Path, budget_hours: float) -> None:
+    """Train the decoder of the codec in `bundle` until the budget is spent.
+
+    `stage` is "decoder" or "adversaries".
+    """
     torch.manual_seed(0)
     source = Source(work)
     model = trained_codec(bundle)
     model.encoder.requires_grad_(False)
     model.decoder.train()
-    adversaries = solver_builders.get_adversarial_losses(adversaries_config())
+    adversaries: Any = torch.nn.ModuleDict()  # of modules that torch's types do not tell apart
+    if stage == "adversaries":
+        adversaries = solver_builders.get_adversarial_losses(adversaries_config())
     reconstruction = reconstruction_losses()
     weights = dict(WEIGHTS)
     for name in adversaries:
         weights |= {f"adv_{name}": WEIGHT_OF_ADVERSARY, f"feat_{name}": WEIGHT_OF_FEATURES}
     balancer = Balancer(weights)
-    optimizer = torch.optim.Adam(model.decoder.parameters(), lr=RATE, betas=(0.5, 0.9))
-    average = Average(model, 0.999)
+    optimizer = torch.optim.Adam(model.decoder.parameters(), lr=RATE, betas=(0.8, 0.99))
+    average = Average(model, 0.998)
     parts = {"model": model, "optimizer": optimizer, "average": average, "adv": adversaries}
-    progress = Progress(work, "decoder", budget_hours, **parts)
+    progress = Progress(work, stage, budget_hours, **parts)
     draw = np.random.default_rng([43, progress.step])
     some = slice(None, None, BATCH // BATCH_OF_ADVERSARIES)
     while progress.share < 1:
-        optimizer.param_groups[0]["lr"] = RATE * max(0.05, math.cos(progress.share * math.pi / 2))
+        optimizer.param_groups[0]["lr"] = RATE * max(0.02, math.cos(progress.share * math.pi / 2))
         real = source.crops(draw)
         made, _ = autoencode(model, real)
         losses = {name: loss(made, real).squeeze() for name, loss in reconstruction.items()}

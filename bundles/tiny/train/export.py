@@ -39,9 +39,9 @@ def export_codec(work: Path, bundle: Path) -> None:
     export(model, codec_config(FILTERS), bundle / "codec" / CODEC_FILE)
 
 
-def export_decoder(work: Path, bundle: Path) -> None:
-    """Write the codec with the decoder that was trained against the discriminators."""
-    model = decoder.trained_decoder(work, bundle)
+def export_decoder(stage: str, work: Path, bundle: Path) -> None:
+    """Write the codec with the decoder as "decoder" or "adversaries" trained it on."""
+    model = decoder.trained_decoder(stage, work, bundle)
     export(model, codec_config(FILTERS), bundle / "codec" / CODEC_FILE)
 
 
@@ -105,7 +105,8 @@ def export_discriminators(work: Path, bundle: Path) -> None:
 
 EXPORTS: dict[str, Callable[[Path, Path], None]] = {
     "codec": export_codec,
-    "decoder": export_decoder,
+    "decoder": partial(export_decoder, "decoder"),
+    "adversaries": partial(export_decoder, "adversaries"),
     "music": partial(export_language_model, "music"),
     "melody": partial(export_language_model, "melody"),
     "sound": partial(export_language_model, "sound"),
