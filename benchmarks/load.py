@@ -1,13 +1,13 @@
 """How much the graph carries, and for how long.
 
     python -m benchmarks.load peak [--transports actors grpc haproxy]
-    python -m benchmarks.load hold --load 0.7 --minutes 20 [--models bundle]
+    python -m benchmarks.load hold --load 0.7 --minutes 20 [--models bundle] [--plot FILE]
 
 `peak`, under each of Serve's transports: requests a second of closed-loop clients, at our
 application with models that compute nothing, and by turns at one of the same hops and payloads
 that does nothing. `hold`: requests that come at random at a share of the peak, from a process of
-their own; every minute what became of them, and the memory of each process. Both end with a line
-of JSON.
+their own; every minute what became of them, and the memory of each process, with its slope once a
+fifth of the time has passed. Both end with a line of JSON.
 """
 
 import argparse
@@ -20,12 +20,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.under_load import client, serving
 from benchmarks.under_load.client import Ask
+from benchmarks.under_load.plots import draw
 
 CLIENTS, DURATIONS = 32, (1.0, 2.0, 5.0, 10.0)
 MOST_OF_ITS_PEAK = 0.7
@@ -92,6 +94,19 @@ def minute_by_minute(outcomes: list[client.Outcome], minutes: float) -> list[dic
     return parts
 
 
+def slopes(memory: list[dict[str, float]]) -> dict[str, float]:
+    """Return by how many MB an hour each process grows, by least squares, after the first fifth."""
+    settled = [row for row in memory if row["s"] >= 0.2 * memory[-1]["s"]]
+    hours = [row["s"] / 3600 for row in settled]
+    names = set.intersection(*(set(row) for row in settled)) - {"s"}
+    if len(settled) < 2:
+        return {}
+    return {
+        name: round(float(np.polyfit(hours, [row[name] for row in settled], 1)[0]), 1)
+        for name in sorted(names)
+    }
+
+
 def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, Any]:
     """Find the peak, then hold a share of it."""
     serving.set_environment(transport)
@@ -113,11 +128,13 @@ def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, A
             memory.append({"s": round(time.monotonic() - begun), **serving.megabytes()})
             wait([sending], timeout=min(30.0, 10 * minutes))
         outcomes = sending.result()
-    for row in minute_by_minute(outcomes, minutes):
+    by_minute = minute_by_minute(outcomes, minutes)
+    for row in by_minute:
         print(row)
     whole = client.figures(outcomes, 60 * minutes)
-    share = whole["goodput_per_s"] / rate
-    return {"peak_per_s": rate, **whole, "of_peak": round(share, 3), "memory_mb": memory}
+    share = round(whole["goodput_per_s"] / rate, 3)
+    found = {"peak_per_s": rate, **whole, "of_peak": share, "by_minute": by_minute}
+    return found | {"memory_mb": memory, "memory_slopes_mb_per_hour": slopes(memory)}
 
 
 def main() -> None:
@@ -130,6 +147,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--load", type=float, default=0.7, help="of the peak")
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--plot", type=Path, help="a PNG of `hold`")
     parser.add_argument("--models", default="fast", choices=["fast", "bundle"])
     options = parser.parse_args()
     if options.of:
@@ -140,8 +158,10 @@ def main() -> None:
     else:
         fast = options.models == "fast"
         found = hold(fast, options.load, options.minutes, options.transports[0])
+        if options.plot:
+            draw(options.plot, f"{options.load:g} of the peak, {options.models} models", found)
     machine = {"cpu": platform.machine(), "cores": os.cpu_count()}
-    print(json.dumps({"machine": machine, **vars(options), **found}))
+    print(json.dumps({"machine": machine, **vars(options), **found}, default=str))
 
 
 if __name__ == "__main__":

@@ -77,6 +77,11 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert not [key for key in state if ".t5." in key]
     assert (bundle / "t5" / "spiece.model").exists()
 
+    again = tmp_path / "again"
+    language.train("music", again, bundle, SECONDS, from_bundle=True)
+    first, *_ = [line["loss"] for line in lines(again, "music") if "loss" in line]
+    assert first < lines(work, "music")[0]["loss"], "it goes on from what is there"
+
     diffusion.train(work, bundle, SECONDS)
     assert lines(work, "diffusion")
     export.export_diffusion(work, bundle)

@@ -5,7 +5,9 @@ the pattern of a genre, in a key, register and density, with or without drums an
 
 The models that learn from it have a few million weights and hours of two cores. So whatever need
 not vary does not: three neighbouring keys and their relative minors, two levels of loudness, notes
-that begin on the codec's frames and sound the same each time, figures that come again each bar.
+that begin on the codec's frames and sound the same each time, chords that come again within four
+seconds. So beyond its beginning a piece is a copy of what came before, at a distance that its tempo
+says: to copy is what such a model learns first, and a beat comes with it.
 """
 
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ FAMILIES = {
 # that errs by an octave still tells them apart.
 TEMPI = {"slow": 11, "medium": 8, "fast": 6, "very fast": 5}
 FRAME_S = 0.02
+# Sixteenths that a chord lasts. Four of them come again after 3.5, 2.6, 3.8 and 3.2 s.
+CHORD = {"slow": 4, "medium": 4, "fast": 8, "very fast": 8}
 GENRES = ("ambient", "jazz", "rock", "techno", "classical", "folk", "funk", "blues")
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 # Semitones above C, of major keys; a minor piece has the notes of one of them.
@@ -47,18 +51,19 @@ MOODS = {
 PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (5, 3, 0, 4), (0, 0, 3, 4), (0, 1, 4, 0))
 BASSES = {"jazz": 32, "rock": 34, "techno": 38, "funk": 36, "blues": 33, "folk": 32}
 KICK, SNARE, HAT, OPEN, RIDE, CLAP = 36, 38, 42, 46, 51, 39
-# Sixteenths of a bar at which each drum sounds.
+BEATS = (0, 4, 8, 12)
+# Sixteenths of a bar at which each drum sounds: the first on every beat.
 DRUMS: dict[str, dict[int, tuple[int, ...]]] = {
-    "jazz": {RIDE: (0, 4, 7, 8, 12, 15), HAT: (4, 12), KICK: (0,)},
-    "rock": {KICK: (0, 8, 10), SNARE: (4, 12), HAT: (0, 2, 4, 6, 8, 10, 12, 14)},
-    "techno": {KICK: (0, 4, 8, 12), OPEN: (2, 6, 10, 14), CLAP: (4, 12)},
-    "funk": {KICK: (0, 3, 6, 10), SNARE: (4, 12), HAT: tuple(range(16))},
-    "blues": {KICK: (0, 8), SNARE: (4, 12), RIDE: (0, 3, 4, 7, 8, 11, 12, 15)},
-    "folk": {KICK: (0, 8), HAT: (4, 12)},
+    "jazz": {KICK: BEATS, RIDE: (0, 4, 7, 8, 12, 15)},
+    "rock": {KICK: BEATS, SNARE: (4, 12), HAT: (0, 2, 4, 6, 8, 10, 12, 14)},
+    "techno": {KICK: BEATS, OPEN: (2, 6, 10, 14), CLAP: (4, 12)},
+    "funk": {KICK: BEATS, SNARE: (4, 12), HAT: (0, 3, 6, 8, 11, 14)},
+    "blues": {KICK: BEATS, SNARE: (4, 12), RIDE: (0, 3, 4, 7, 8, 11, 12, 15)},
+    "folk": {KICK: BEATS, HAT: (2, 6, 10, 14)},
 }
 # Sixteenths at which the lead's chords sound, and for how long.
 COMPING: dict[str, tuple[tuple[int, ...], int]] = {
-    "ambient": ((0,), 16),
+    "ambient": ((), 0),
     "classical": ((), 0),
     "jazz": ((0, 7), 3),
     "rock": ((0, 2, 4, 6, 8, 10, 12, 14), 2),
@@ -98,6 +103,7 @@ class Note:
 
 
 LEAD, MELODY, BASS, DRUM = 0, 1, 2, 9
+TRIAD = (0, 2, 4)
 
 
 def draw_piece(number: int) -> Piece:
@@ -114,7 +120,7 @@ def draw_piece(number: int) -> Piece:
         key=int(draw.choice(KEYS)),
         octave=int(draw.integers(4, 6)),
         dense=bool(draw.integers(2)),
-        drums=genre in DRUMS and bool(draw.random() < 0.6),
+        drums=genre in DRUMS and bool(draw.random() < 0.8),
         bass=genre in BASSES and bool(draw.random() < 0.6),
         seed=number,
     )
@@ -144,28 +150,33 @@ def compose(piece: Piece, seconds: float) -> list[Note]:
     def degree(step: int) -> int:
         return root + 12 * (step // 7) + scale[step % 7]
 
-    for bar in range(int(np.ceil(seconds / (16 * sixteenth)))):
-        at, chord = 16 * bar, progression[bar % 4]
-        triad = [chord, chord + 2, chord + 4]
-        times, length = COMPING[piece.genre]
-        for time in times:
-            for step in triad:
-                add(LEAD, at + time, length, degree(step), 0.8)
-        if piece.genre in ("classical", "ambient"):
-            pace = 2 if piece.dense else 4
-            for count, time in enumerate(range(0, 16, pace)):
-                add(LEAD, at + time, pace, degree(triad[(0, 2, 1, 2)[count % 4]]), 0.8)
-        pace = 2 if piece.dense else 4
-        for time in range(0, 16, pace):
+    def chord(at: int) -> int:
+        return progression[at // CHORD[piece.tempo] % 4]
+
+    pace = 2 if piece.dense else 4
+    times, length = COMPING[piece.genre]
+    for bar in range(0, 16 * int(np.ceil(seconds / (16 * sixteenth))), 16):
+        for at in (bar + time for time in times):
+            for step in TRIAD:
+                add(LEAD, at, length, degree(chord(at) + step), 0.8)
+        if piece.genre == "ambient":
+            for at in range(bar, bar + 16, CHORD[piece.tempo]):
+                for step in TRIAD:
+                    add(LEAD, at, CHORD[piece.tempo], degree(chord(at) + step), 0.8)
+        for count, time in enumerate(range(0, 16, pace)):
+            at = bar + time
+            if piece.genre in ("classical", "ambient"):
+                step = TRIAD[(0, 2, 1, 2)[count % 4]]
+                add(LEAD, at, pace, degree(chord(at) + step), 0.8)
             if not rests[time]:
-                add(MELODY, at + time, pace, degree(chord + 7 + int(motif[time])), 1.05)
+                add(MELODY, at, pace, degree(chord(at) + 7 + int(motif[time])), 1.05)
         if piece.bass:
-            steps = (0, 4, 8, 12) if piece.genre in ("jazz", "blues") else (0, 6, 8, 14)
-            for count, time in enumerate(steps):
-                walk = triad[count % 3] if piece.genre in ("jazz", "blues") else chord
-                add(BASS, at + time, 3, degree(walk) - 24 - 12 * (piece.octave - 4), 0.9)
+            walks = piece.genre in ("jazz", "blues")
+            for count, time in enumerate(BEATS if walks else (0, 6, 8, 14)):
+                step = chord(bar + time) + (TRIAD[count % 3] if walks else 0)
+                add(BASS, bar + time, 3, degree(step) - 24 - 12 * (piece.octave - 4), 0.9)
         if piece.drums:
             for drum, hits in DRUMS[piece.genre].items():
                 for time in hits:
-                    add(DRUM, at + time, 1, drum, 0.85)
+                    add(DRUM, bar + time, 1, drum, 1.15)
     return notes

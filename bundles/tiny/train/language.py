@@ -3,7 +3,8 @@
 Cross-entropy of every codebook under AudioCraft's delay pattern, as `solvers/musicgen.py` computes
 it, with its dropout of conditions for guidance; but the first codebooks weigh more, since notes and
 their beat are in them, and little training must do. The text encoder learns along with the music
-model and is frozen for the others.
+model and is frozen for the others. Where music is learnt on, so is the encoder, but for what it
+makes of captions of sounds, which the sound model goes by.
 
 What a clip is, the text tells only while little of the clip is known: of a clip of 10 s the model
 learns it from the first frames alone. So every other batch is of short crops, as many frames in
@@ -14,6 +15,7 @@ The matrices of the layers learn by Muon (orthogonalised momentum, Jordan et al.
 import math
 import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,7 @@ CROP = 100
 """Frames of the short crops."""
 Windows = tuple[NDArray[np.int64], NDArray[np.int64], int]
 """Of clips: which, from which frames on, and how many frames of each."""
-RATE, WARM_UP_STEPS = 1e-3, 200
+RATE, WARM_UP_STEPS, KEPT = 1e-3, 200, 10.0
 WEIGHTS = (0.5, 0.25, 0.15, 0.1)
 """Of the codebooks, in the loss."""
 
@@ -109,15 +111,37 @@ def build(cfg: DictConfig) -> LMModel:
     return model
 
 
+def text_encoder_of(model: LMModel) -> T5Conditioner:
+    """Return the model's text encoder."""
+    encoder = model.condition_provider.conditioners["description"]
+    assert isinstance(encoder, T5Conditioner)
+    return encoder
+
+
 def export_text_encoder(work: Path, bundle: Path) -> None:
     """Write the encoder that the music stage trained into the bundle, in half precision."""
     model = build(config("music", work / "t5", finetune=True))
     model.load_state_dict(torch.load(work / "music" / "state.pt", weights_only=True)["average"])
-    encoder = model.condition_provider.conditioners["description"]
-    assert isinstance(encoder, T5Conditioner)
-    encoder.t5.half().save_pretrained(bundle / "t5")
+    text_encoder_of(model).t5.half().save_pretrained(bundle / "t5")
     shutil.copy(work / "t5" / "spiece.model", bundle / "t5")
     write_config_dtype(bundle / "t5")
+
+
+class KeptForSounds:
+    """How far a text encoder has gone from what it was at first, for captions of sounds."""
+
+    def __init__(self, encoder: T5Conditioner) -> None:
+        self._encoder, self._first = encoder, deepcopy(encoder.t5)
+
+    def __call__(self, draw: np.random.Generator) -> Tensor:
+        """Return the mean squared difference of some captions' hidden states."""
+        which = draw.integers(CLIPS["sound"], size=32)
+        texts = [caption("sound", int(number), draw) for number in which]
+        tokens = self._encoder.t5_tokenizer(texts, return_tensors="pt", padding=True)
+        with torch.no_grad():
+            wanted = self._first(**tokens).last_hidden_state
+        made = self._encoder.t5(**tokens).last_hidden_state
+        return functional.mse_loss(made, wanted)
 
 
 def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Conditions]:
@@ -201,18 +225,23 @@ def train(
 ) -> None:
     """Train "music", "melody" or "sound" on the bundle's codec until the budget is spent.
 
-    `from_bundle`: begin with the weights that are there, instead of new ones; the text encoder
-    stays then as it is.
+    `from_bundle`: begin with the weights that are there, instead of new ones.
     """
     torch.manual_seed(0)
     data = DATA[kind]
     rendered = clips(work, data, CLIPS[kind])
     codes = encode(trained_codec(bundle), work, rendered, data)
-    with_text = kind == "music" and not from_bundle
+    with_text = kind == "music"
     if with_text and not (work / "t5").exists():
-        write_text_encoder(work / "t5")
+        if from_bundle:
+            shutil.copytree(bundle / "t5", work / "t5")
+        else:
+            write_text_encoder(work / "t5")
     text_encoder = work / "t5" if with_text else bundle / "t5"
     model = build(config(kind, text_encoder, finetune=with_text)).train()
+    kept = KeptForSounds(text_encoder_of(model)) if with_text and from_bundle else None
+    if kept:
+        text_encoder_of(model).t5.eval()  # without dropout, whose noise would count
     if begins_as := kind if from_bundle else BEGINS_AS.get(kind):
         begin_as(model, begins_as, bundle)
     by_name = optimizers(model)
@@ -230,6 +259,8 @@ def train(
         audio = taken(rendered.audio, which, SAMPLES_PER_FRAME)
         each = cross_entropy(model, batch, attributes(kind, texts, audio))
         loss = each @ weights
+        if kept:
+            loss = loss + KEPT * kept(draw)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in by_name.values():
