@@ -14,6 +14,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets import auto as websockets
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from graph.crowd import Crowd, most_open
+
 MOST_BYTES = 1_000_000
 """Of a WebSocket's message: ours are short texts."""
 
@@ -112,7 +114,10 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
 
 def install() -> list[Middleware]:
-    """Take the place of uvicorn's connections; the proxy calls this before it opens its port."""
+    """Take the place of uvicorn's connections; the proxy calls this before it opens its port.
+
+    Raises ValueError where a variable of the environment is wrong.
+    """
     auto.AutoHTTPProtocol = Bounded
     websockets.AutoWebSocketsProtocol = BoundedWebSocket
-    return []
+    return [Middleware(Crowd, most=most_open())]

@@ -81,9 +81,10 @@ def check_sources(config: Mapping[str, Any]) -> None:
             raise LaunchError(f"model {model['name']!r}: {error}") from error
 
 
-def check_secrets(config: Mapping[str, Any]) -> None:
-    """Raise LaunchError where files or webhooks cannot be signed, or a password is missing."""
+def check_environment(config: Mapping[str, Any]) -> None:
+    """Raise LaunchError where files or webhooks cannot be signed, or a variable is wrong."""
     from graph.audio.credentials import CredentialsError, Signer
+    from graph.crowd import most_open
     from graph.jobs.build import jobs_of
     from graph.jobs.webhooks import Webhooks
     from graph.keys import keys_of_environment
@@ -96,6 +97,7 @@ def check_secrets(config: Mapping[str, Any]) -> None:
         Webhooks(settings.jobs)
         jobs_of(settings.jobs)
         keys_of_environment()
+        most_open()
     except (CredentialsError, ValueError) as error:
         raise LaunchError(str(error)) from error
 
@@ -209,7 +211,7 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
     except ConfigFileError as error:
         raise LaunchError(str(error)) from error
     check_sources(config)
-    check_secrets(config)
+    check_environment(config)
     http = config.setdefault("http_options", {})
     http |= {key: value for key, value in (("host", host), ("port", port)) if value is not None}
     host, port = http.get("host", "0.0.0.0"), http.get("port", 8000)

@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from graph import connections
+from graph.crowd import Crowd
 
 SOON_S, PART, SMALL = 0.3, 100_000, 60_000
 HEAD = b"POST /%b HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\n"
@@ -78,7 +79,7 @@ async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     monkeypatch.setattr(
         websockets_auto, "AutoWebSocketsProtocol", websockets_auto.AutoWebSocketsProtocol
     )
-    assert connections.install() == []
+    assert [one.cls for one in connections.install()] == [Crowd]
     application = Proxy()
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)

@@ -26,7 +26,7 @@ from graph.audio.credentials import PURPOSES, CredentialsError, Signer
 from graph.audio.encoder import encode
 from graph.audio.output import FORMATS, Output
 from graph.audio.tags import AI_GENERATED, COMPOSITE, Tags
-from graph.launch import LaunchError, check_secrets
+from graph.launch import LaunchError, check_environment
 from graph.settings import ContentCredentials
 from tests.certificates import PEM, certificate, key_for
 from tests.graph.conftest import Served
@@ -309,7 +309,7 @@ def test_a_file_that_cannot_be_read_is_named(written: Write, name: str):
     model = {"name": "codec", "kind": "encodec", "checkpoint": "x"}
     config = {"applications": [{"args": {"models": [model], "ingress": ingress}}]}
     with pytest.raises(LaunchError, match=rf"content_credentials\.{name}: .*No such file.*PEM"):
-        check_secrets(config)
+        check_environment(config)
 
 
 async def test_who_cannot_sign_now_says_so(

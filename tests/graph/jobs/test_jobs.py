@@ -18,7 +18,7 @@ from graph import codes_file
 from graph.jobs import run
 from graph.jobs.webhooks import SECRETS
 from graph.keys import EVERYONE, KeySettings
-from graph.launch import LaunchError, check_secrets
+from graph.launch import LaunchError, check_environment
 from graph.settings import Limits
 from tests.graph.jobs.conftest import BODY, Working, made, working_in
 from tests.graph.test_admission import hashed
@@ -189,7 +189,7 @@ def test_a_missing_or_wrong_secret_is_found_before_anything_starts(
     model = {"name": "codec", "kind": "encodec", "checkpoint": "x"}
     args = {"models": [model], "ingress": {"jobs": jobs}}
     with pytest.raises(LaunchError, match=told) as raised:
-        check_secrets({"applications": [{"args": args}]})
+        check_environment({"applications": [{"args": args}]})
     assert "not-a-secret" not in str(raised.value)
 
 
