@@ -55,7 +55,7 @@ BEGINS_AS = {"melody": "music"}
 WAVELENGTHS_AN_OCTAVE = 15
 """Of the positions of music. From 2π frames on, these fall on the sixteenths, beats and bars of all
 four tempi to within 1 %, so that a beat is a sum of few of them; 6.3 octaves reach a window's end.
-With AudioCraft's, spread up to a thousand times as long, this model learnt no beat."""
+AudioCraft's are spread up to a thousand times as long."""
 BATCH, FRAMES, SAMPLES_PER_FRAME = 12, 500, 320
 CROP = 100
 """Frames of the short crops."""
