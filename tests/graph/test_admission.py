@@ -132,6 +132,7 @@ async def test_more_than_can_start_soon_is_refused(served: Served):
     assert response.json()["error"]["code"] == "overloaded"
     assert int(response.headers["retry-after"]) >= 1
     assert not served.music.seen
+    await served.service.ledger.told()  # that the other has ended
     assert (await served.http.post(PATH, json={"prompt": "a"})).status_code == 200
 
 
