@@ -5,8 +5,8 @@
 
 `peak`, under each of Serve's transports: requests a second of closed-loop clients, at our
 application with models that compute nothing, and by turns at one of the same hops and payloads
-that does nothing. `hold`: requests that come at random at a share of the peak, from a process of
-their own; every minute what became of them, and the memory of each process, with its slope once a
+that does nothing. `hold`: requests that come at random at a share of what closed-loop clients get
+of the same requests, from a process of their own; every minute what became of them, and the memory of each process, with its slope once a
 fifth of the time has passed. Both end with a line of JSON.
 """
 
@@ -58,7 +58,7 @@ def peak(transport: str, rounds: int, seconds: float) -> None:
     with serving.serving(config) as address, pool() as clients:
         for number in range(rounds + 1):
             for path in sorted(rates, reverse=bool(number % 2)):
-                given = address, clip(path, 2.0), CLIENTS, seconds
+                given = address, [clip(path, 2.0)], CLIENTS, seconds
                 outcomes = clients.submit(client.closed_loop, *given).result()
                 row = client.figures(outcomes, seconds)
                 assert set(row["kinds"]) == {"200"}, row["kinds"]
@@ -111,11 +111,12 @@ def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, A
     """Find the peak, then hold a share of it."""
     serving.set_environment(transport)
     config = serving.configuration(fast, max_wait_s=20)
+    draw = np.random.default_rng(0)
+    mix = [mixed(draw) for _ in range(1000)]
     with serving.serving(config) as address, pool() as clients:
 
         def flat_out(seconds: float) -> float:
-            given = address, clip(serving.OURS, float(np.mean(DURATIONS))), CLIENTS, seconds
-            outcomes = clients.submit(client.closed_loop, *given).result()
+            outcomes = clients.submit(client.closed_loop, address, mix, CLIENTS, seconds).result()
             return float(client.figures(outcomes, seconds)["goodput_per_s"])
 
         flat_out(5)

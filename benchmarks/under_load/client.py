@@ -1,6 +1,7 @@
 """Clients in a process of their own: as many at once as are told, or when they are told."""
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -73,16 +74,17 @@ def open_loop(url: str, asks: Sequence[Ask]) -> list[Outcome]:
     return asyncio.run(run())
 
 
-def closed_loop(url: str, ask: Ask, at_once: int, seconds: float) -> list[Outcome]:
-    """Let so many clients ask again and again, for so long."""
+def closed_loop(url: str, asks: Sequence[Ask], at_once: int, seconds: float) -> list[Outcome]:
+    """Let so many clients ask these in turn, again and again, for so long."""
 
     async def run() -> list[Outcome]:
         outcomes: list[Outcome] = []
         until = time.perf_counter() + seconds
+        turns = itertools.cycle(asks)
 
         async def client() -> None:
             while (now := time.perf_counter()) < until:
-                outcomes.append(await _ask(http, ask, now))
+                outcomes.append(await _ask(http, next(turns), now))
 
         async with _session(url) as http:
             await asyncio.gather(*(client() for _ in range(at_once)))
