@@ -29,6 +29,8 @@ SERVE_ENVIRONMENT = {
     # Where replicas call each other by gRPC: all that it can. 4 MB by default; ten minutes of
     # stereo at 32 kHz are 154 MB.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "2147483647",
+    # With one for each of Ray's threads, glibc kept what was freed: an ingress grew with requests.
+    "MALLOC_ARENA_MAX": "2",
 }
 """What Serve's proxy, controller and replicas read, on whichever node they are."""
 
