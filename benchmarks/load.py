@@ -6,8 +6,8 @@
 `peak`, under each of Serve's transports: requests a second of closed-loop clients, at our
 application with models that compute nothing, and by turns at one of the same hops and payloads
 that does nothing. `hold`: requests that come at random at a share of what closed-loop clients get
-of the same requests, from a process of their own; every minute what became of them, and the memory of each process, with its slope once a
-fifth of the time has passed. Both end with a line of JSON.
+of the same requests, from a process of their own; every minute what became of them, and the memory
+of each process, with its slope once a fifth of the time has passed. Both end with a line of JSON.
 """
 
 import argparse
@@ -30,6 +30,8 @@ from benchmarks.under_load.client import Ask
 from benchmarks.under_load.plots import draw
 
 CLIENTS, DURATIONS = 32, (1.0, 2.0, 5.0, 10.0)
+PEAK_S = 60.0
+"""For how long `hold` looks for the peak."""
 MOST_OF_ITS_PEAK = 0.7
 """Of the application that does nothing: to reach."""
 
@@ -114,13 +116,8 @@ def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, A
     draw = np.random.default_rng(0)
     mix = [mixed(draw) for _ in range(1000)]
     with serving.serving(config) as address, pool() as clients:
-
-        def flat_out(seconds: float) -> float:
-            outcomes = clients.submit(client.closed_loop, address, mix, CLIENTS, seconds).result()
-            return float(client.figures(outcomes, seconds)["goodput_per_s"])
-
-        flat_out(5)
-        rate = flat_out(20)
+        flat_out = clients.submit(client.closed_loop, address, mix, CLIENTS, PEAK_S)
+        rate = client.steady(flat_out.result(), PEAK_S)
         asks = client.arrivals(load * rate, 60 * minutes, mixed, seed=1)
         print(f"peak {rate:.1f}/s; {load * rate:.1f}/s for {minutes:g} minutes", flush=True)
         sending = clients.submit(client.open_loop, address, asks)
@@ -133,8 +130,13 @@ def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, A
     for row in by_minute:
         print(row)
     whole = client.figures(outcomes, 60 * minutes)
-    share = round(whole["goodput_per_s"] / rate, 3)
-    found = {"peak_per_s": rate, **whole, "of_peak": share, "by_minute": by_minute}
+    held = client.steady(outcomes, 60 * minutes)
+    found: dict[str, Any] = {
+        "peak_per_s": rate,
+        "steady_per_s": held,
+        "of_peak": round(held / rate, 3),
+    }
+    found |= {**whole, "by_minute": by_minute}
     return found | {"memory_mb": memory, "memory_slopes_mb_per_hour": slopes(memory)}
 
 

@@ -5,7 +5,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -79,12 +79,13 @@ def closed_loop(url: str, asks: Sequence[Ask], at_once: int, seconds: float) -> 
 
     async def run() -> list[Outcome]:
         outcomes: list[Outcome] = []
-        until = time.perf_counter() + seconds
+        begun = time.perf_counter()
         turns = itertools.cycle(asks)
 
         async def client() -> None:
-            while (now := time.perf_counter()) < until:
-                outcomes.append(await _ask(http, next(turns), now))
+            while (now := time.perf_counter()) < begun + seconds:
+                ask = replace(next(turns), at=now - begun)
+                outcomes.append(await _ask(http, ask, now))
 
         async with _session(url) as http:
             await asyncio.gather(*(client() for _ in range(at_once)))
@@ -103,6 +104,15 @@ def arrivals(
     return [
         Ask(float(t), ask.path, ask.body) for t, ask in zip(at, drawn, strict=True) if t < seconds
     ]
+
+
+def steady(outcomes: Sequence[Outcome], seconds: float) -> float:
+    """Return how many a second ended well, once a third of the time had passed and until its end.
+
+    What ends later began in that time as what ended early in it began before.
+    """
+    ends = (one.at + one.whole_s for one in outcomes if one.kind == "200")
+    return round(sum(seconds / 3 <= end < seconds for end in ends) / (seconds * 2 / 3), 2)
 
 
 def figures(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
