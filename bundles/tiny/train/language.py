@@ -9,6 +9,9 @@ makes of captions of sounds, which the sound model goes by.
 What a clip is, the text tells only while little of the clip is known: of a clip of 10 s the model
 learns it from the first frames alone. So every other batch is of short crops, as many frames in
 all.
+Half of what a model hears before a frame is its own guesses (parallel scheduled sampling, Duckworth
+et al., 2019). Music that repeats itself is easily told from what was really there: one that heard
+nothing else was lost after its own first mistake, and its beat with it.
 The matrices of the layers learn by Muon (orthogonalised momentum, Jordan et al., 2024).
 """
 
@@ -59,6 +62,8 @@ AudioCraft's are spread up to a thousand times as long."""
 BATCH, FRAMES, SAMPLES_PER_FRAME = 12, 500, 320
 CROP = 100
 """Frames of the short crops."""
+RUN, MISHEARD = 8, 0.5
+"""Frames of a run, and the share of runs that are not what they should be."""
 Windows = tuple[NDArray[np.int64], NDArray[np.int64], int]
 """Of clips: which, from which frames on, and how many frames of each."""
 RATE, WARM_UP_STEPS, KEPT = 1e-3, 200, 10.0
@@ -156,10 +161,26 @@ def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Co
     return conditions
 
 
-def cross_entropy(model: LMModel, codes: Tensor, conditions: list[Conditions]) -> Tensor:
-    """Return each codebook's cross-entropy, [codebooks]."""
-    with rounded():
+def misheard(
+    model: LMModel, codes: Tensor, conditions: list[Conditions], draw: np.random.Generator
+) -> Tensor:
+    """Return codes, [clips, codebooks, frames], runs of which are what the model takes them for."""
+    with torch.no_grad(), rounded():
         output = model.compute_predictions(codes, conditions)
+    likely = output.logits.float().nan_to_num().softmax(-1)
+    guessed = likely.flatten(0, 2).multinomial(1).view_as(codes)
+    begins = draw.random(codes[:, 0].shape) < 1 / RUN
+    runs = begins.cumsum(axis=1, dtype=np.int64)
+    chosen = np.take_along_axis(draw.random(runs.shape) < MISHEARD, runs, axis=1)
+    return torch.where(torch.from_numpy(chosen)[:, None] & output.mask, guessed, codes)
+
+
+def cross_entropy(
+    model: LMModel, codes: Tensor, heard: Tensor, conditions: list[Conditions]
+) -> Tensor:
+    """Return each codebook's cross-entropy, [codebooks], where the model has heard other codes."""
+    with rounded():
+        output = model.compute_predictions(heard, conditions)
     each = []
     pairs = zip(output.logits.unbind(1), codes.unbind(1), output.mask.unbind(1), strict=True)
     for logits, wanted, mask in pairs:
@@ -257,7 +278,9 @@ def train(
         batch = torch.from_numpy(taken(codes, which).astype(np.int64))
         texts = [caption(data, rendered.numbers[clip], draw) for clip in which[0]]
         audio = taken(rendered.audio, which, SAMPLES_PER_FRAME)
-        each = cross_entropy(model, batch, attributes(kind, texts, audio))
+        conditions = attributes(kind, texts, audio)
+        heard = misheard(model, batch, conditions, draw)
+        each = cross_entropy(model, batch, heard, conditions)
         loss = each @ weights
         if kept:
             loss = loss + KEPT * kept(draw)

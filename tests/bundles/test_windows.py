@@ -1,0 +1,48 @@
+"""Which windows of clips the language models learn from, and what they hear of them."""
+
+from itertools import islice
+from typing import cast
+
+import numpy as np
+import torch
+from audiocraft.models.lm import LMModel, LMOutput
+from audiocraft.modules.conditioners import ConditioningAttributes
+from torch import Tensor
+from torch.nn import functional
+
+from bundles.tiny.train import language
+
+
+def test_short_crops_begin_with_a_bar():
+    bars = np.array([80, 96, 128])
+    drawn = list(islice(language.windows(bars, np.random.default_rng(0)), 200))
+    crops = [one for one in drawn if one[2] == language.CROP]
+    assert len(crops) == 100
+    for which, starts, frames in crops:
+        assert (starts % bars[which] == 0).all()
+        assert (starts + frames <= language.FRAMES).all()
+    assert all((starts + frames <= language.FRAMES).all() for _, starts, frames in drawn)
+
+
+class CertainModel:
+    """Takes every code for the next one; knows nothing of the last frame."""
+
+    def compute_predictions(self, codes: Tensor, conditions: list[ConditioningAttributes]):
+        logits = 100.0 * functional.one_hot(codes + 1, 512)
+        mask = torch.ones_like(codes, dtype=torch.bool)
+        mask[..., -1] = False
+        return LMOutput(logits.masked_fill(~mask[..., None], torch.nan), mask)
+
+
+def test_half_of_what_is_heard_is_guesses_in_runs():
+    codes = torch.arange(500).expand(16, 4, 500)
+    model = cast(LMModel, CertainModel())
+    heard = language.misheard(model, codes, [], np.random.default_rng(0))
+    changed = heard - codes
+    assert set(changed.unique().tolist()) == {0, 1}
+    assert (changed == changed[:, :1]).all(), "all codebooks of a frame together"
+    assert not changed[..., -1].any(), "what cannot be guessed stays"
+    changed = changed[:, 0, :-1].float()
+    assert 0.4 < changed.mean() < 0.6
+    begun = (changed.diff(dim=1) == 1).sum()
+    assert changed.sum() / begun > language.RUN
