@@ -46,3 +46,15 @@ def test_half_of_what_is_heard_is_guesses_in_runs():
     assert 0.4 < changed.mean() < 0.6
     begun = (changed.diff(dim=1) == 1).sum()
     assert changed.sum() / begun > language.RUN
+
+
+def test_of_half_of_the_clips_another_is_heard():
+    codes = torch.arange(8)[:, None, None] * 1000 + torch.arange(500).expand(8, 4, 500)
+    heard = language.foreign(codes, np.random.default_rng(0))
+    assert not (heard // 1000 == codes // 1000).any()
+    assert sorted((heard // 1000)[:, 0, 0].tolist()) == list(range(8))
+    codes = codes % 500
+    heard = language.past(cast(LMModel, CertainModel()), codes, [], np.random.default_rng(0))
+    changed = heard - codes
+    assert set(changed[:4].unique().tolist()) == {0, 1}, "its own guesses"
+    assert (changed[4:].abs() > 1).all(), "another moment"

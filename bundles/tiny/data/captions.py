@@ -79,7 +79,7 @@ def describe_music(piece: Piece, draw: Draw) -> str:
     """Caption a piece; its instrument is nearly always named, the rest often."""
     parts = [one(draw, INSTRUMENTS[piece.family])] if draw.random() < 0.95 else []
     for words, share in (
-        (TEMPO_WORDS[piece.tempo], 0.75),
+        (TEMPO_WORDS[piece.tempo], 0.9),
         (GENRE_WORDS[piece.genre], 0.6),
         (MOOD_WORDS[piece.mood], 0.5),
     ):

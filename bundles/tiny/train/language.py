@@ -9,9 +9,10 @@ makes of captions of sounds, which the sound model goes by.
 What a clip is, the text tells only while little of the clip is known: of a clip of 10 s the model
 learns it from the first frames alone. So every other batch is of short crops, as many frames in
 all.
-Half of what a model hears before a frame is its own guesses (parallel scheduled sampling, Duckworth
-et al., 2019). Music that repeats itself is easily told from what was really there: one that heard
-nothing else was lost after its own first mistake, and its beat with it.
+Music that repeats itself is easily told from what was really there: a model that heard nothing else
+was lost after its own first mistake, and its beat with it. So of half of the clips, half of what is
+heard before a frame is its own guesses (parallel scheduled sampling, Duckworth et al., 2019). Of the
+others it is another clip: then the text and the frame's position alone tell where a beat falls.
 The matrices of the layers learn by Muon (orthogonalised momentum, Jordan et al., 2024).
 """
 
@@ -59,7 +60,7 @@ WAVELENGTHS_AN_OCTAVE = 15
 """Of the positions of music. From 2π frames on, these fall on the sixteenths, beats and bars of all
 four tempi to within 1 %, so that a beat is a sum of few of them; 6.3 octaves reach a window's end.
 AudioCraft's are spread up to a thousand times as long."""
-BATCH, FRAMES, SAMPLES_PER_FRAME = 12, 500, 320
+BATCH, FRAMES, SAMPLES_PER_FRAME = 6, 500, 320
 CROP = 100
 """Frames of the short crops."""
 RUN, MISHEARD = 8, 0.5
@@ -175,6 +176,22 @@ def misheard(
     return torch.where(torch.from_numpy(chosen)[:, None] & output.mask, guessed, codes)
 
 
+def foreign(codes: Tensor, draw: np.random.Generator) -> Tensor:
+    """Return codes of which each clip is another one, and later or earlier than it was."""
+    clips, _, frames = codes.shape
+    shifts = int(draw.integers(1, clips)), int(draw.integers(frames))
+    return codes.roll(shifts, (0, 2))
+
+
+def past(
+    model: LMModel, codes: Tensor, conditions: list[Conditions], draw: np.random.Generator
+) -> Tensor:
+    """Return what is heard before the frames of clips: of half of them not even themselves."""
+    own = len(codes) // 2
+    guessed = misheard(model, codes[:own], conditions[:own], draw)
+    return torch.cat([guessed, foreign(codes, draw)[own:]])
+
+
 def cross_entropy(
     model: LMModel, codes: Tensor, heard: Tensor, conditions: list[Conditions]
 ) -> Tensor:
@@ -223,10 +240,10 @@ def windows(bars: NDArray[np.int64], draw: np.random.Generator) -> Iterator[Wind
     """Yield, of clips with such bars, which to take, from which frames and how many, without end.
 
     Whole ones and short crops by turns. Crops begin with a bar, so that where a beat falls can be
-    told from the text; of the whole ones a quarter begin anywhere, as windows of a long piece do.
+    told from the text; of the whole ones a tenth begin anywhere, as windows of a long piece do.
     """
     while True:
-        start = int(draw.integers(FRAMES // 2)) if draw.random() < 0.25 else 0
+        start = int(draw.integers(FRAMES // 2)) if draw.random() < 0.1 else 0
         yield draw.integers(len(bars), size=BATCH), np.full(BATCH, start), FRAMES - start
         which = draw.integers(len(bars), size=BATCH * FRAMES // CROP)
         beginnings = (FRAMES - CROP) // bars[which] + 1
@@ -279,8 +296,7 @@ def train(
         texts = [caption(data, rendered.numbers[clip], draw) for clip in which[0]]
         audio = taken(rendered.audio, which, SAMPLES_PER_FRAME)
         conditions = attributes(kind, texts, audio)
-        heard = misheard(model, batch, conditions, draw)
-        each = cross_entropy(model, batch, heard, conditions)
+        each = cross_entropy(model, batch, past(model, batch, conditions, draw), conditions)
         loss = each @ weights
         if kept:
             loss = loss + KEPT * kept(draw)
