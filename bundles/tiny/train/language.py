@@ -9,10 +9,10 @@ makes of captions of sounds, which the sound model goes by.
 What a clip is, the text tells only while little of the clip is known: of a clip of 10 s the model
 learns it from the first frames alone. So every other batch is of short crops, as many frames in
 all.
-Music that repeats itself is easily told from what was really there: a model that heard nothing else
-was lost after its own first mistake, and its beat with it. So of half of the clips, half of what is
-heard before a frame is its own guesses (parallel scheduled sampling, Duckworth et al., 2019). Of the
-others it is another clip: then the text and the frame's position alone tell where a beat falls.
+Music that repeats itself is easily told from what was really there: a model that heard nothing
+else was lost after its own first mistake, and its beat with it. So of half of the clips, half of
+what is heard before a frame is its own guesses (parallel scheduled sampling, Duckworth et al.,
+2019). Of the others it is another clip: then text and position alone tell where a beat falls.
 The matrices of the layers learn by Muon (orthogonalised momentum, Jordan et al., 2024).
 """
 
