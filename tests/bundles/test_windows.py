@@ -4,13 +4,14 @@ from itertools import islice
 from typing import cast
 
 import numpy as np
+import pytest
 import torch
 from audiocraft.models.lm import LMModel, LMOutput
 from audiocraft.modules.conditioners import ConditioningAttributes
 from torch import Tensor
 from torch.nn import functional
 
-from bundles.tiny.train import language
+from bundles.tiny.train import hearing, language
 
 
 def test_short_crops_begin_with_a_bar():
@@ -37,7 +38,7 @@ class CertainModel:
 def test_half_of_what_is_heard_is_guesses_in_runs():
     codes = torch.arange(500).expand(16, 4, 500)
     model = cast(LMModel, CertainModel())
-    heard = language.misheard(model, codes, [], np.random.default_rng(0))
+    heard = hearing.misheard(model, codes, [], np.random.default_rng(0))
     changed = heard - codes
     assert set(changed.unique().tolist()) == {0, 1}
     assert (changed == changed[:, :1]).all(), "all codebooks of a frame together"
@@ -45,16 +46,21 @@ def test_half_of_what_is_heard_is_guesses_in_runs():
     changed = changed[:, 0, :-1].float()
     assert 0.4 < changed.mean() < 0.6
     begun = (changed.diff(dim=1) == 1).sum()
-    assert changed.sum() / begun > language.RUN
+    assert changed.sum() / begun > hearing.RUN
 
 
-def test_of_half_of_the_clips_another_is_heard():
+def test_a_foreign_past_is_another_clip():
     codes = torch.arange(8)[:, None, None] * 1000 + torch.arange(500).expand(8, 4, 500)
-    heard = language.foreign(codes, np.random.default_rng(0))
+    heard = hearing.foreign(codes, np.random.default_rng(0))
     assert not (heard // 1000 == codes // 1000).any()
     assert sorted((heard // 1000)[:, 0, 0].tolist()) == list(range(8))
-    codes = codes % 500
-    heard = language.past(cast(LMModel, CertainModel()), codes, [], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("share", "own"), [(0.0, 4), (0.79, 4), (0.8, 7), (1.0, 7)])
+def test_the_last_training_hears_fewer_other_clips(share: float, own: int):
+    codes = torch.arange(500).expand(8, 4, 500)
+    model = cast(LMModel, CertainModel())
+    heard = hearing.past(model, codes, [], share, np.random.default_rng(0))
     changed = heard - codes
-    assert set(changed[:4].unique().tolist()) == {0, 1}, "its own guesses"
-    assert (changed[4:].abs() > 1).all(), "another moment"
+    assert set(changed[:own].unique().tolist()) == {0, 1}, "its own guesses"
+    assert (changed[own:].abs() > 1).all(), "another moment"

@@ -9,10 +9,7 @@ makes of captions of sounds, which the sound model goes by.
 What a clip is, the text tells only while little of the clip is known: of a clip of 10 s the model
 learns it from the first frames alone. So every other batch is of short crops, as many frames in
 all.
-Music that repeats itself is easily told from what was really there: a model that heard nothing
-else was lost after its own first mistake, and its beat with it. So of half of the clips, half of
-what is heard before a frame is its own guesses (parallel scheduled sampling, Duckworth et al.,
-2019). Of the others it is another clip: then text and position alone tell where a beat falls.
+What a model hears before a frame is not always what was there: see `hearing.py`.
 The matrices of the layers learn by Muon (orthogonalised momentum, Jordan et al., 2024).
 """
 
@@ -44,7 +41,8 @@ from bundles.tiny.recipe import (
     write_text_encoder,
 )
 from bundles.tiny.train.codec import trained_codec
-from bundles.tiny.train.progress import Average, Progress, rounded
+from bundles.tiny.train.hearing import cross_entropy, past
+from bundles.tiny.train.progress import Average, Progress
 from engine.checkpoints import LANGUAGE_MODEL_FILE, without_stem_separator
 from engine.conditioning import use_text_encoder
 
@@ -63,8 +61,6 @@ AudioCraft's are spread up to a thousand times as long."""
 BATCH, FRAMES, SAMPLES_PER_FRAME = 6, 500, 320
 CROP = 100
 """Frames of the short crops."""
-RUN, MISHEARD = 8, 0.5
-"""Frames of a run, and the share of runs that are not what they should be."""
 Windows = tuple[NDArray[np.int64], NDArray[np.int64], int]
 """Of clips: which, from which frames on, and how many frames of each."""
 RATE, WARM_UP_STEPS, KEPT = 1e-3, 200, 10.0
@@ -162,52 +158,6 @@ def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Co
     return conditions
 
 
-def misheard(
-    model: LMModel, codes: Tensor, conditions: list[Conditions], draw: np.random.Generator
-) -> Tensor:
-    """Return codes, [clips, codebooks, frames], runs of which are what the model takes them for."""
-    with torch.no_grad(), rounded():
-        output = model.compute_predictions(codes, conditions)
-    likely = output.logits.float().nan_to_num().softmax(-1)
-    guessed = likely.flatten(0, 2).multinomial(1).view_as(codes)
-    begins = draw.random(codes[:, 0].shape) < 1 / RUN
-    runs = begins.cumsum(axis=1, dtype=np.int64)
-    chosen = np.take_along_axis(draw.random(runs.shape) < MISHEARD, runs, axis=1)
-    return torch.where(torch.from_numpy(chosen)[:, None] & output.mask, guessed, codes)
-
-
-def foreign(codes: Tensor, draw: np.random.Generator) -> Tensor:
-    """Return codes of which each clip is another one, and later or earlier than it was."""
-    clips, _, frames = codes.shape
-    shifts = int(draw.integers(1, clips)), int(draw.integers(frames))
-    return codes.roll(shifts, (0, 2))
-
-
-def past(
-    model: LMModel, codes: Tensor, conditions: list[Conditions], draw: np.random.Generator
-) -> Tensor:
-    """Return what is heard before the frames of clips: of half of them not even themselves."""
-    own = len(codes) // 2
-    guessed = misheard(model, codes[:own], conditions[:own], draw)
-    return torch.cat([guessed, foreign(codes, draw)[own:]])
-
-
-def cross_entropy(
-    model: LMModel, codes: Tensor, heard: Tensor, conditions: list[Conditions]
-) -> Tensor:
-    """Return each codebook's cross-entropy, [codebooks], where the model has heard other codes."""
-    with rounded():
-        output = model.compute_predictions(heard, conditions)
-    each = []
-    pairs = zip(output.logits.unbind(1), codes.unbind(1), output.mask.unbind(1), strict=True)
-    for logits, wanted, mask in pairs:
-        known = int(mask[0].sum())  # the delay leaves a codebook's last frames unpredicted
-        assert mask[:, :known].all()
-        told = logits[:, :known].float().flatten(0, 1)
-        each.append(functional.cross_entropy(told, wanted[:, :known].flatten()))
-    return torch.stack(each)
-
-
 def optimizers(model: LMModel) -> dict[str, torch.optim.Optimizer]:
     """Return Muon for the layers' matrices, at AdamW's rates, and AdamW for all else."""
     matrices, rest = list[Tensor](), list[Tensor]()
@@ -296,7 +246,8 @@ def train(
         texts = [caption(data, rendered.numbers[clip], draw) for clip in which[0]]
         audio = taken(rendered.audio, which, SAMPLES_PER_FRAME)
         conditions = attributes(kind, texts, audio)
-        each = cross_entropy(model, batch, past(model, batch, conditions, draw), conditions)
+        heard = past(model, batch, conditions, progress.share, draw)
+        each = cross_entropy(model, batch, heard, conditions)
         loss = each @ weights
         if kept:
             loss = loss + KEPT * kept(draw)
