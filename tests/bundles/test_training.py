@@ -41,6 +41,7 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(codec, "codec_config", quick)
     monkeypatch.setattr(export, "codec_config", quick)
     monkeypatch.setattr(language, "CLIPS", {"music": 16, "melody": 16, "sound": 16})
+    monkeypatch.setattr(language, "WARM_UP_STEPS", 4)  # these stages take some ten steps
     monkeypatch.setattr(discriminators, "GENERATED_CLIPS", {"music": 2, "sound": 2})
     monkeypatch.setattr(discriminators, "HELD_OUT_CLIPS", 2)
     monkeypatch.setattr("bundles.tiny.train.progress.LOG_EVERY_STEPS", 1)
@@ -69,9 +70,9 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert changed == {"decoder"}
 
     for kind in ("music", "melody", "sound"):
-        language.train(kind, work, bundle, SECONDS)
+        language.train(kind, work, bundle, 2 * SECONDS)
         losses = [line["loss"] for line in lines(work, kind) if "loss" in line]
-        assert losses[-1] < losses[0] < 8
+        assert np.mean(losses[len(losses) // 2 :]) < losses[0] < 8
         export.EXPORTS[kind](work, bundle)
         state = torch.load(bundle / kind / "state_dict.bin", weights_only=True)["best_state"]
         assert not [key for key in state if ".t5." in key]
