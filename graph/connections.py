@@ -1,11 +1,13 @@
-"""What runs in Ray Serve's proxy: connections on which nothing moves are closed.
+"""The connections of Ray Serve's proxy: bounded in time, and in the size of a request's head.
 
-uvicorn bounds only the wait between two requests. Who sends nothing, never ends the head of a
-request, or does not read the answer would hold a connection, and what is to be sent, for ever.
-A WebSocket may be silent, since uvicorn's pings tell who is gone, but what is sent must be read.
+uvicorn bounds only the wait between two requests. Without these bounds, a client that sends
+nothing, never ends the head of a request, or does not read the answer holds a connection for ever.
+A WebSocket may be silent, because uvicorn's pings find clients that are gone, but its client must
+read what is sent.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 from starlette.middleware import Middleware
@@ -15,9 +17,16 @@ from uvicorn.protocols.websockets import auto as websockets
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from graph.crowd import Crowd, most_open
+from graph.errors import ApiError
+from graph.request_head import RequestHead, build_refusal
 
 MOST_BYTES = 1_000_000
 """Of a WebSocket's message: ours are short texts."""
+PARSED_BYTES = 16_384
+"""How much the parser gets at once: a head is refused before much more of it is held."""
+MAX_DISCARDED_BYTES = 1_000_000
+"""How much a refused client may go on to send, so that it comes to read why."""
+MALFORMED = "this is not an HTTP/1.1 request; check its head and the framing of its body"
 
 
 class Deadline:
@@ -41,29 +50,106 @@ class Deadline:
 
 
 class Bounded(HttpToolsProtocol):
-    """uvicorn's connection; ends where its client takes longer than the keep-alive timeout.
+    """uvicorn's connection, with limits on the time and the size of what its client sends.
 
-    That is for a head, since the connection was made or its first byte came; and, while an answer
-    is stuck, for the reading of some of it.
+    The keep-alive timeout is the limit for a head, since the connection was made or the head's
+    first byte came, and, while an answer is stuck, for reading some of it.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
         super().connection_made(transport)
+        self._request_head = RequestHead()
+        self._refusal: ApiError | None = None
+        self._discarded_bytes = 0
         self._head, self._unread = (
             Deadline(self.loop, self.timeout_keep_alive, transport.abort) for _ in range(2)
         )
         self._head.begin()
 
     def data_received(self, data: bytes) -> None:
-        """Wait on, unless this ends a head or belongs to a body that is wanted."""
-        super().data_received(data)
+        """Parse what came. Wait on, unless this ends a head or belongs to a body that is wanted."""
+        if self._refusal:
+            self._discard(data)
+            return
+        for start in range(0, len(data), PARSED_BYTES):
+            self._parse(data[start : start + PARSED_BYTES])
+            if self._refusal or self.transport.get_protocol() is not self:
+                break
         if self.transport.get_protocol() is not self:
             self._head.end()  # it was the head of a WebSocket
-        elif self.cycle is None or self.cycle.response_complete:
+        elif self._refusal or self.cycle is None or self.cycle.response_complete:
             self._head.begin()
         else:
             self._head.end()
+
+    def _parse(self, data: bytes) -> None:
+        """Give bytes to the parser, whose callbacks say which part of the request they end."""
+        self._request_head.unparsed_bytes += len(data)
+        super().data_received(data)
+        if not self._refusal:
+            try:
+                self._request_head.check_unparsed()
+            except ApiError as error:
+                self._refuse(error)
+
+    def on_message_begin(self) -> None:
+        """Begin to count a request's head."""
+        super().on_message_begin()
+        self._request_head = RequestHead()
+
+    def on_url(self, url: bytes) -> None:
+        """Take in a part of the target."""
+        self._request_head.add_target(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take in a header, or a trailer after the body."""
+        self._request_head.add_header(name, value)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        self._request_head.unparsed_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of the body."""
+        self._request_head.unparsed_bytes = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser did not take: uvicorn calls this while it handles the error."""
+        error = sys.exception()
+        cause = error.__context__ if error else None
+        self._refuse(
+            cause if isinstance(cause, ApiError) else ApiError(400, "invalid_http", MALFORMED)
+        )
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer with an error and take in nothing more.
+
+        An answer that has begun is cut off: the client would take the error for its rest.
+        """
+        self._refusal = error
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and (self.cycle.response_started or self.pipeline):
+            self.transport.abort()
+            return
+        if answering:
+            self.cycle.disconnected = True  # what its application still sends goes nowhere
+            self.cycle.message_event.set()
+        self.transport.write(build_refusal(error))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:  # TLS
+            self.transport.close()
+
+    def _discard(self, data: bytes) -> None:
+        """Throw away what a refused client still sends: a reset would take the answer from it."""
+        self._discarded_bytes += len(data)
+        if self._discarded_bytes > MAX_DISCARDED_BYTES:
+            self.transport.pause_reading()  # until the time for the head is over
 
     def pause_writing(self) -> None:
         """Begin to wait for the client to read."""

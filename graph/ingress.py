@@ -142,7 +142,7 @@ class Ingress:
         self._service = Service(
             registry=Registry(models, handles),
             states=lambda: asyncio.to_thread(_states, application),
-            limits=Limits().with_environment(),
+            limits=Limits(),
             started_at=int(time.time()),
             ledger=ledger,
             admission=Admission(ledger, lambda: self._service.limits, metrics),
@@ -157,11 +157,16 @@ class Ingress:
         self._settings = settings
         self._pace = ProcessPace()
 
-    def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new limits. Raises ValueError on an unknown key or model."""
-        limits = Limits.model_validate(user_config).with_environment()
+    async def reconfigure(self, user_config: dict[str, object] | None, rank: object) -> None:
+        """Take new limits. Raises ValueError on an unknown key or model.
+
+        Serve calls this once the lifespan has begun, and without a `user_config` only because
+        of the parameter `rank`.
+        """
+        limits = Limits.model_validate(user_config or {}).with_environment()
         limits.quality.check(list(self._service.registry.models.values()))
         self._service.limits = limits
+        self._service.configured.set()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.autoscaling` goes by."""

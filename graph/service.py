@@ -1,5 +1,6 @@
 """What the routes share: the models, the limits, and the health of the deployments."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Service:
     webhooks: Webhooks
     live: Sessions
     pace: Pace = field(default_factory=Pace)
+    configured: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when `limits` hold what the configuration says: Serve brings it after the start."""
     signer: Signer | None = None
     """Of files, where a key is configured."""
 

@@ -22,7 +22,8 @@ class Runner:
         self._store = service.jobs.store
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled, once the configuration has brought the limits and the keys."""
+        await self._service.configured.wait()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_kept_up(self._sweep))
             if self._at_once:

@@ -5,13 +5,17 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+import numpy as np
 import psutil
+import pytest
 
 from tests.cluster.conftest import Deployed
 from tests.cluster.test_metrics import scraped
@@ -29,6 +33,11 @@ OTHERS_GROWTH_MB = 10.0
 that later ones take again."""
 STORMS = 4
 """At most; what leaks grows with each."""
+HEALTH_CHECKS = 100
+SLOWER = 4
+"""How many times as long a neighbour may wait while ten processes' worth of bytes are refused on
+two cores, which the clients that send them share with the server. Seen without bounds: 500."""
+ENDLESS_HEADS_MB = 50
 WELL_BEHAVED = {"duration": 1, "seed": 7}
 GENERATIONS, ENCODE = "/v1/generations", "/v1/codec/encode"
 JSON, FORM = "application/json", "multipart/form-data; boundary=x"
@@ -243,6 +252,44 @@ def weather(deployed: Deployed, wanted: bytes) -> None:
             ended.set()
         assert behaved.result() > 1
     until(lambda: idle(deployed))
+
+
+def seconds_to_answer(deployed: Deployed, ended: Callable[[int], bool]) -> float:
+    """Return the 95th percentile of `/healthz` on new connections, until `ended(times)`."""
+    took: list[float] = []
+    while not ended(len(took)):
+        with httpx.Client(base_url=deployed.http.base_url, timeout=60) as neighbour:
+            began = time.perf_counter()
+            assert neighbour.get("/healthz").status_code == 200
+            took.append(time.perf_counter() - began)
+    return float(np.percentile(took, 95))
+
+
+def send_without_end(deployed: Deployed, part: bytes) -> bytes:
+    """Send a head that never ends, 40 MB of it; return what is answered, or nothing if reset."""
+    with socket.create_connection(deployed.address, timeout=60) as client, suppress(OSError):
+        client.sendall(b"GET /healthz HTTP/1.1\r\nhost: test\r\n")
+        for _ in range(40):
+            client.sendall(part)
+        return client.recv(100)
+    return b""
+
+
+@pytest.mark.parametrize("part", [b"x" * 1_000_000, b"x: y\r\n" * 166_667, b"x: " + b"y" * 999_997])
+def test_endless_heads_hold_up_nobody(deployed: Deployed, part: bytes):
+    """Ten at once. One of them held up all others for 5 s, before heads were bounded."""
+    before = seconds_to_answer(deployed, lambda times: times == HEALTH_CHECKS)
+    proxy = deployed.process("ProxyActor")
+    had = proxy.memory_full_info().uss
+    with ThreadPoolExecutor(10) as pool:
+        answers = [pool.submit(send_without_end, deployed, part) for _ in range(10)]
+        during = seconds_to_answer(
+            deployed,
+            lambda times: times >= HEALTH_CHECKS and all(one.done() for one in answers),
+        )
+    assert all(one.result()[:12] in (b"HTTP/1.1 431", b"") for one in answers)
+    assert during < SLOWER * before
+    assert proxy.memory_full_info().uss - had < ENDLESS_HEADS_MB * 1e6
 
 
 def test_bad_clients_leave_nothing_behind(deployed: Deployed):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,6 +33,7 @@ from tests.waiting import until
 WORKER = {"num_cpus": 2, "num_gpus": 1}
 """Nodes beside the head; each has room for one replica of the language model."""
 REPLICAS = 2
+KEY = "secret of the tests"
 BODY = {"prompt": "calm piano", "duration": 16.0}
 SEEDS = {"whole": (1, 2), "stream": (3, 4), "job": (5, 6)}
 RECOVERIES = pytest.StashKey[list[tuple[str, float, float]]]()
@@ -140,16 +142,20 @@ def nodes(tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints) ->
         url = f"http://127.0.0.1:{config['http_options']['port']}"
         # A connection each: none is used again that the proxy took with it.
         limits = httpx.Limits(max_keepalive_connections=0)
-        http = stack.enter_context(httpx.Client(base_url=url, timeout=200, limits=limits))
+        headers = {"authorization": f"Bearer {KEY}"}
+        http = stack.enter_context(
+            httpx.Client(base_url=url, timeout=200, limits=limits, headers=headers)
+        )
         yield Nodes(cluster, workers, http, redis, config, results)
 
 
 def with_two_language_models(
     checkpoints: Checkpoints, redis: RedisServer, results: Path
 ) -> dict[str, Any]:
-    """Return the shipped file's, with two replicas of the music model and jobs in Redis."""
+    """Return the shipped file's, with two replicas of the music model, jobs in Redis and a key."""
     store = {"kind": "redis", "url": redis.url, "files": str(results / "jobs")}
-    config = configuration(checkpoints, store, {}, {})
+    key = {"name": "studio", "sha256": [sha256(KEY.encode()).hexdigest()]}
+    config = configuration(checkpoints, store, {}, {"keys": [key]})
     given = config["applications"][0]["args"]
     given["models"] = [one for one in given["models"] if one["name"] != "sound"]
     given["models"][0] |= {"num_gpus": 1, "device": "cpu", "replicas": REPLICAS}

@@ -249,6 +249,7 @@ def serving(
         webhooks=Webhooks(settings),
         live=Sessions(metrics),
     )
+    service.configured.set()
     return service
 
 

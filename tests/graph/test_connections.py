@@ -1,6 +1,7 @@
 """uvicorn's connections, as they are in Ray Serve's proxy: bounded where nothing moves."""
 
 import asyncio
+import json
 import os
 import socket
 import time
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 
 from graph import connections
 from graph.crowd import Crowd
+from graph.request_head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 
 SOON_S, PART, SMALL = 0.3, 100_000, 60_000
 HEAD = b"POST /%b HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\n"
@@ -123,6 +125,111 @@ async def test_nor_do_they_after_an_answer(proxy: Proxy):
     writer.write(HEAD.replace(b": 4", b": 4000") % b"refused")
     assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     await drip(reader, writer, b"x")
+
+
+def header(size: int, name: bytes = b"x") -> bytes:
+    return name + b": " + b"v" * (size - len(name)) + b"\r\n"
+
+
+START, END = b"POST /body HTTP/1.1\r\n", b"content-length: 4\r\n\r\n"
+LARGEST = b"".join(header(10_907, name) for name in (b"a", b"b", b"c")) + header(10, b"d")
+TOO_LARGE = {
+    "path": (414, b"POST /" + b"p" * MAX_TARGET_BYTES + b" HTTP/1.1\r\n" + END),
+    "query": (414, b"POST /?" + b"q" * MAX_TARGET_BYTES + b" HTTP/1.1\r\n" + END),
+    "path without an end": (414, b"POST /" + b"p" * 10_000_000),
+    "header": (431, START + header(MAX_HEADER_BYTES + 1) + END),
+    "header without an end": (431, START + b"x: " + b"v" * 60_000_000),
+    "name without an end": (431, START + b"x" * 10_000_000),
+    "sum": (431, START + header(MAX_HEADER_BYTES) * 2 + END),
+    "number": (431, START + header(2) * MAX_HEADERS + END),
+    "lines without an end": (431, START + header(10) * 1_000_000),
+}
+
+
+async def write(writer: asyncio.StreamWriter, sent: bytes) -> None:
+    """Send as a client does that reads nothing before it has sent all, or is cut off."""
+    with suppress(ConnectionError):
+        for start in range(0, len(sent), PART):
+            writer.write(sent[start : start + PART])
+            await writer.drain()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, object]]:
+    """Read an answer to the end of the connection."""
+    async with asyncio.timeout(10):
+        head, body = (await reader.read()).split(b"\r\n\r\n")
+    found: dict[str, object] = json.loads(body)
+    return int(head.split()[1]), found
+
+
+@pytest.mark.parametrize(("status", "sent"), TOO_LARGE.values(), ids=TOO_LARGE.keys())
+async def test_a_head_that_is_too_large_is_refused(proxy: Proxy, status: int, sent: bytes):
+    reader, writer = await proxy.open()
+    sending = asyncio.create_task(write(writer, sent))
+    refused, body = await read_answer(reader)
+    assert refused == status
+    assert body["error"]["code"] == {414: "path_too_long", 431: "headers_too_large"}[status]  # type: ignore[index]
+    assert body["request_id"]
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    writer.close()
+    await until(lambda: not proxy.connections)
+    assert not proxy.ended
+
+
+@pytest.mark.parametrize("size", [1, 100, 100_000])
+async def test_the_largest_head_is_taken(proxy: Proxy, size: int):
+    """Whatever the pieces are that it comes in, and a second one on the same connection."""
+    request = (START + LARGEST + END + b"body") * 2
+    reader, writer = await proxy.open()
+    for start in range(0, len(request), size):
+        writer.write(request[start : start + size])
+        await writer.drain()
+    for _ in range(2):
+        assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("begun", "endless"), [(b"0\r\nx: ", b"v" * 10), (b"0\r\n", header(10)), (b"4;", b"x" * 10)]
+)
+async def test_trailers_and_chunk_extensions_are_bounded(
+    proxy: Proxy, begun: bytes, endless: bytes
+):
+    """What follows a body's chunks, or stands beside them, is no body that a route counts."""
+    reader, writer = await proxy.open()
+    writer.write(START + b"transfer-encoding: chunked\r\n\r\n2\r\nbo\r\n" + begun)
+    sending = asyncio.create_task(write(writer, endless * 1_000_000))
+    assert (await read_answer(reader))[0] == 431
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    writer.close()
+    await until(lambda: not proxy.connections)
+
+
+async def test_a_refused_client_that_stays_is_cut_off(proxy: Proxy):
+    reader, writer = await proxy.open()
+    writer.write(START + header(MAX_HEADER_BYTES + 1) + b"y")
+    assert (await read_answer(reader))[0] == 431
+    await until(lambda: not proxy.connections)
+
+
+async def test_an_answer_that_has_begun_is_cut_off(proxy: Proxy):
+    """What would be written of an error there, its client would take for the answer's rest."""
+    reader, writer = await proxy.open(read_bytes=4096)
+    writer.write(HEAD % b"large" + b"body")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.write(b"no HTTP at all\r\n\r\n")
+    with suppress(ConnectionError):
+        assert b"invalid_http" not in await reader.read()
+    await until(lambda: not proxy.connections)
+
+
+async def test_what_is_no_http_is_refused_in_the_same_shape(proxy: Proxy):
+    reader, writer = await proxy.open()
+    writer.write(b"no HTTP at all\r\n\r\n")
+    status, body = await read_answer(reader)
+    assert status == 400
+    assert body["error"]["code"] == "invalid_http"  # type: ignore[index]
 
 
 async def test_a_body_may_take_longer(proxy: Proxy):

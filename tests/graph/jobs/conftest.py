@@ -86,7 +86,7 @@ class Working:
 
 @asynccontextmanager
 async def working_in(
-    kept: Path | RedisSettings, at_once: int = 2, **limits: Any
+    kept: Path | RedisSettings, at_once: int = 2, configured: bool = True, **limits: Any
 ) -> AsyncIterator[Working]:
     """One replica over a folder or Redis; several may share it."""
     models = [
@@ -98,6 +98,8 @@ async def working_in(
     store = FolderStore(folder=str(kept)) if isinstance(kept, Path) else kept
     settings = JobsSettings(store=store, webhooks_to_private_addresses=True)
     service = serving(models, handles, Limits(**limits), settings=settings)
+    if not configured:
+        service.configured.clear()
     app = create_app(service, jobs_at_once=at_once)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (

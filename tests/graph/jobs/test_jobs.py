@@ -16,6 +16,7 @@ from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph import codes_file
 from graph.jobs import run
+from graph.jobs.job import Job
 from graph.jobs.webhooks import SECRETS
 from graph.keys import EVERYONE, KeySettings
 from graph.launch import LaunchError, check_environment
@@ -62,6 +63,33 @@ async def test_a_jobs_tier_is_that_of_its_acceptance(working: Working, quality: 
     audio = await working.http.get(f"/v1/jobs/{job['id']}/audio")
     assert audio.headers["x-quality"] == tier
     assert audio.headers["content-type"] == f"audio/{'mpeg' if tier == 'draft' else 'flac'}"
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+async def test_no_job_begins_before_the_configuration_has_come(tmp_path: Path, revoked: bool):
+    """An ingress starts without keys and Serve brings them later: no owner is unknown by then."""
+    studio, other = (
+        KeySettings(name=name, sha256=hashed(name), weight=1) for name in ("studio", "other")
+    )
+    headers = {"authorization": "Bearer studio"}
+    async with working_in(tmp_path, at_once=0, keys=(studio, other)) as accepting:
+        job = (await made(accepting, BODY, **headers))["id"]
+    async with working_in(tmp_path, configured=False) as started:
+        store = started.service.jobs.store
+        for _ in range(20):  # each gives way to a runner that would take it
+            assert [work.name for work in await store.waiting()] == [job]
+        started.service.limits = Limits(keys=(other,) if revoked else (studio, other))
+        started.service.configured.set()
+
+        async def ended() -> Job | None:
+            found = await started.service.jobs.load(job)
+            return found if found and found.has_ended else None
+
+        found = await until_async(ended, 20)
+        assert found.status == ("failed" if revoked else "finished")
+        if revoked:
+            assert found.error.code == "invalid_api_key"
+            assert "'studio' is no longer known" in found.error.message
 
 
 async def test_many_clips_are_json(working: Working):

@@ -1,0 +1,79 @@
+"""The limits of a request's head, checked while it arrives.
+
+httptools gathers a header in time that grows with the square of its length, and holds it whole:
+without limits one header of 60 MB stops the proxy for 9 seconds.
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from uuid import uuid4
+
+from graph.errors import ApiError, ErrorBody, told
+
+MAX_TARGET_BYTES = 8_192
+"""The longest request target (path and query)."""
+MAX_HEADER_BYTES = 16_384
+"""The longest header, name and value."""
+MAX_HEAD_BYTES = 32_768
+"""The longest head: target and all headers together."""
+MAX_HEADERS = 100
+"""The most headers in one request."""
+
+
+@dataclass
+class RequestHead:
+    """Counts the bytes of one request's head, and of the trailers after its body.
+
+    Every method raises ApiError, 414 for the target and 431 for headers (RFC 6585).
+    """
+
+    target_bytes: int = 0
+    header_bytes: int = 0
+    headers: int = 0
+    unparsed_bytes: int = 0
+    """Bytes that came since the parser last passed on the end of a head or a part of a body."""
+
+    def add_target(self, part: bytes) -> None:
+        """Count a part of the target."""
+        self.target_bytes += len(part)
+        if self.target_bytes > MAX_TARGET_BYTES:
+            message = f"the path and query have more than {MAX_TARGET_BYTES} bytes; send less"
+            raise ApiError(414, "path_too_long", message)
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """Count a whole header."""
+        size = len(name) + len(value)
+        self.headers += 1
+        self.header_bytes += size
+        if self.headers > MAX_HEADERS:
+            raise _headers_too_large(f"there are more than {MAX_HEADERS} headers; send fewer")
+        if size > MAX_HEADER_BYTES:
+            raise _headers_too_large(f"a header has more than {MAX_HEADER_BYTES} bytes; send less")
+        self._check_sum(self.target_bytes + self.header_bytes)
+
+    def check_unparsed(self) -> None:
+        """Check the bytes of a part that has not ended."""
+        self._check_sum(self.unparsed_bytes)
+
+    def _check_sum(self, size: int) -> None:
+        if size > MAX_HEAD_BYTES:
+            message = f"path and headers have more than {MAX_HEAD_BYTES} bytes; send less"
+            raise _headers_too_large(message)
+
+
+def _headers_too_large(message: str) -> ApiError:
+    return ApiError(431, "headers_too_large", message)
+
+
+def build_refusal(error: ApiError) -> bytes:
+    """Build the bytes of an answer in the API's error shape, which ends the connection."""
+    body = ErrorBody(error=told(error), request_id=str(uuid4()))
+    text = body.model_dump_json().encode()
+    lines = (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        "content-type: application/json",
+        f"content-length: {len(text)}",
+        f"x-request-id: {body.request_id}",
+        "connection: close",
+    )
+    return "\r\n".join((*lines, "", "")).encode() + text
