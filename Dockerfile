@@ -62,6 +62,8 @@ COPY LICENSE serve_config.yaml serve_config.gpu.yaml ./
 COPY engine engine
 COPY deployments deployments
 COPY graph graph
+COPY api api
+COPY launch launch
 
 # The root may be read-only: what is compiled on the way goes to /tmp, what is downloaded to
 # /models, which a volume may keep.
@@ -75,7 +77,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     TRITON_CACHE_DIR=/tmp/triton \
     CUDA_CACHE_PATH=/tmp/cuda \
     RAY_USAGE_STATS_ENABLED=0 \
-    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=graph.connections.install \
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=api.proxy.connections.install \
     RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S=2 \
     RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS=1 \
     RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH=2147483647 \
@@ -88,4 +90,4 @@ EXPOSE 8000
 VOLUME /app/build
 HEALTHCHECK --start-period=10m --interval=10s --timeout=10s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz', timeout=9)"]
-CMD ["python", "-m", "graph.launch", "serve_config.yaml", "--host", "0.0.0.0"]
+CMD ["python", "-m", "launch", "serve_config.yaml", "--host", "0.0.0.0"]

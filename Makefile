@@ -8,18 +8,18 @@ BIN := $(VENV)/bin
 UV_VERSION := $(shell sed -n "s/^uv==\([^ ]*\).*/\1/p" requirements.lock)
 SLOW := requirements.lock Makefile $(shell find bundles engine tests/bundles -name "*.py" | sort)
 IMAGE := Dockerfile .dockerignore requirements.image.lock serve_config.yaml \
-	$(shell find engine deployments graph tests/image -type f -not -name "*.pyc" | sort)
+	$(shell find engine deployments graph api launch tests/image -type f -not -name "*.pyc" | sort)
 APART := not faults and not training and not kubernetes and not image and not pages
 # $(call once,MARKER,FILES): the tests of a marker, unless they passed with the same files.
 once = @passed=$(VENV)/.$(1)-$$(cat $(2) | sha256sum | cut -c1-16); \
 	if [ -e $$passed ]; then echo "$(1): passed before, and nothing has changed since"; \
 	else $(BIN)/python -m pytest -m $(1) && touch $$passed; fi
-PACKAGES := engine deployments graph k8s client bundles benchmarks tests demos
+PACKAGES := engine deployments graph api launch k8s client bundles benchmarks tests demos
 
 .PHONY: serve test test-faults test-pages test-kubernetes test-slow test-training test-image test-image-deps parity check unit lint format types lock test-deps clean
 
 serve: $(VENV)/.installed
-	@exec $(BIN)/python -m graph.launch $(CONFIG) $(if $(PORT),--port $(PORT))
+	@exec $(BIN)/python -m launch $(CONFIG) $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "$(APART)"
@@ -51,7 +51,7 @@ test-image-deps:
 
 # What the tests see of the distance to AudioCraft, as docs/parity.md's table.
 parity: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not cluster and $(APART)" --parity docs/parity.md tests/engine tests/graph
+	$(BIN)/python -m pytest -m "not cluster and $(APART)" --parity docs/parity.md tests/engine tests/api
 
 check: lint types unit
 

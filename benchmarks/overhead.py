@@ -30,7 +30,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from graph import launch
+from launch import start as launch
 
 if TYPE_CHECKING:
     from engine.codec import Codec
@@ -141,7 +141,7 @@ def serving(music: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
     """Serve these two models as `make serve` would; yield the address."""
     import ray
 
-    from graph.config_file import read_config_file
+    from launch.config_file import read_config_file
 
     config = read_config_file(launch.ROOT / "serve_config.yaml")
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -34,7 +34,7 @@ ROUTERS: dict[str, dict[str, Any]] = {
     "Serve's": {},
     "ours": {
         "request_router_config": {
-            "request_router_class": "deployments.routing:Room",
+            "request_router_class": "deployments.scaling.router:Room",
             "request_router_kwargs": {"slots": MACHINE.slots},
         }
     },
@@ -50,7 +50,7 @@ class Paced:
         self._engine: PacedEngine | None = None
 
     async def record_routing_stats(self) -> dict[str, int]:
-        """Return what `deployments.routing` goes by."""
+        """Return what `deployments.scaling.router` goes by."""
         return {"slots": self._machine.slots}
 
     async def generate(self, seconds: float) -> AsyncGenerator[float, None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import get_current_span
 
 from deployments.metrics import BatchMetrics
-from deployments.pace import BatchPace
+from deployments.scaling.load_report import BatchPace
 from deployments.settings import BatchTunables
 from deployments.worker import Worker
 

@@ -54,7 +54,7 @@ class Discriminators:
         return self._batches.load()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.autoscaling` goes by."""
+        """Return what `deployments.scaling.policy` goes by."""
         return asdict(self._batches.pace.report())
 
     async def check_health(self) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 from ray import serve
 
 from deployments.accounts import Accounts, Charge, Patience, Share, Snapshot, Verdict
-from deployments.joins import Joins
-from deployments.kept import Kept
+from deployments.in_flight import Joins
+from deployments.ledger_store import Kept
 from deployments.settings import NoTunables, RedisServer
 from deployments.tracing import traced
 

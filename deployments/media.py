@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.pace import ProcessPace
+from deployments.scaling.load_report import ProcessPace
 from deployments.settings import NoTunables
 from deployments.tracing import traced
 from deployments.worker import Worker
@@ -31,7 +31,7 @@ class Media:
         NoTunables.model_validate(user_config)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.autoscaling` goes by."""
+        """Return what `deployments.scaling.policy` goes by."""
         return asdict(self._pace.report())
 
     async def decode(

@@ -43,7 +43,7 @@ HEALTH = {"health_check_period_s": 5.0, "health_check_timeout_s": 10.0}
 
 
 class Autoscaling(StrictModel):
-    """Bounds between which a deployment scales, by its work; see `deployments.autoscaling`."""
+    """Bounds between which a deployment scales, by its work; see `deployments.scaling.policy`."""
 
     min_replicas: Annotated[int, Field(ge=0)] = 1
     max_replicas: Annotated[int, Field(ge=1)] = 1
@@ -57,7 +57,7 @@ class Autoscaling(StrictModel):
     def options(self) -> dict[str, Any]:
         """Return Serve's `autoscaling_config`."""
         aim = self.model_dump(include={"start_within_s", "patience_s", "idle_s"})
-        policy = {"policy_function": "deployments.autoscaling:Backlog", "policy_kwargs": aim}
+        policy = {"policy_function": "deployments.scaling.policy:Backlog", "policy_kwargs": aim}
         bounds = self.model_dump(include={"min_replicas", "max_replicas"})
         return {**bounds, **AT_ONCE, "policy": policy}
 
@@ -173,7 +173,7 @@ class TokenModelSettings(ModelSettings):
         """Return the options for `Deployment.options`."""
         slots = self.engine.max_slots
         router = {
-            "request_router_class": "deployments.routing:Room",
+            "request_router_class": "deployments.scaling.router:Room",
             "request_router_kwargs": {"slots": slots},
         }
         # Requests without a slot wait at the ingress; other calls shall not wait for them.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import get_current_span
 
 from deployments.metrics import EngineMetrics
-from deployments.pace import Pace
+from deployments.scaling.load_report import Pace
 from deployments.settings import NoTunables, TokenModelSettings
 from deployments.tracing import phase, span, traced
 from deployments.worker import Health, Worker, keep_logs, prepare_hub
@@ -88,11 +88,11 @@ class TokenModel:
         )
 
     async def record_routing_stats(self) -> dict[str, int]:
-        """Return what `deployments.routing` goes by."""
+        """Return what `deployments.scaling.router` goes by."""
         return {"slots": self._model.loop.engine.scheduler.slots.number}
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.autoscaling` goes by."""
+        """Return what `deployments.scaling.policy` goes by."""
         return asdict(self._pace.report(self._load()))
 
     async def generate(

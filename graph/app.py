@@ -2,6 +2,7 @@
 
 from ray.serve import Application, Deployment
 
+from api.ingress import Ingress
 from deployments.audiogen import AudioGen
 from deployments.discriminators import Discriminators
 from deployments.encodec import EnCodec
@@ -10,7 +11,6 @@ from deployments.mbd import MultiBandDiffusion
 from deployments.media import Media
 from deployments.musicgen import MusicGen
 from deployments.settings import AnyModelSettings, DiffusionSettings, RedisServer
-from graph.ingress import Ingress
 from graph.settings import INGRESS, LEDGER, MEDIA, AppArgs
 
 DEPLOYMENTS: dict[str, Deployment] = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graph.calls import apart
-from graph.joining import Joining
+from graph.in_flight import Joining
 
 ENTRY_BYTES = 2000
 Found = Literal["hit", "joined", "miss"]

@@ -9,13 +9,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from api.audio.file import ClipFile, whole
+from api.service import Service
 from engine.params import Codes
-from graph.audio.file import ClipFile, whole
 from graph.cache import Answer
 from graph.calls import together
 from graph.order import Order
 from graph.pipeline import Clip, Progress
-from graph.service import Service
 
 Told = Callable[[int, Progress], None]
 """Takes how far a clip is, by its place among those ordered."""

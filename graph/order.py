@@ -4,10 +4,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
+from api.audio.output import Output
+from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from deployments.accounts import Charge, Share
 from engine.params import GenerationParams
-from graph.audio.output import Output
-from graph.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from graph.pipeline import ClipRequest
 from graph.registry import Voice
 

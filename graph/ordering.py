@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping
 
+from api.audio import codes_file
+from api.schemas.generation import GenerationsBody
+from api.service import Service
 from deployments.accounts import Share
 from deployments.settings import MusicGenSettings, TokenModelSettings
 from engine.params import Codes, Waveform
-from graph import codes_file
 from graph.errors import ApiError
 from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.registry import Voice
-from graph.schemas.generation import GenerationsBody
-from graph.service import Service
 
 UPLOADS = ("continue_from", "melody")
 MELODY_STEMS = "x-melody-stems"

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, HttpUrl, field_validator, model_validator
 
+from api.keys import KeySettings, keys_of_environment
+from api.tiers import Tiers
 from deployments.settings import (
     AnyModelSettings,
     BatchTunables,
@@ -16,8 +18,6 @@ from deployments.settings import (
     TokenModelSettings,
 )
 from engine.params import MediaLimits
-from graph.keys import KeySettings, keys_of_environment
-from graph.tiers import Tiers
 
 INGRESS, MEDIA, LEDGER = "ingress", "media", "ledger"
 OURS = (INGRESS, MEDIA, LEDGER)

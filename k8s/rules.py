@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from graph.config_file import ConfigFileError, check_config
 from graph.settings import AppArgs
 from k8s.manifests import Manifest
 from k8s.serve_config import config_hash, hash_in
+from launch.config_file import ConfigFileError, check_config
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 47

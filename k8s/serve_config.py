@@ -15,10 +15,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from deployments.settings import StrictModel
-from graph.config_file import ConfigFileError, check_config
 from graph.settings import INGRESS, AppArgs
 from k8s.errors import K8sError
 from k8s.yaml_text import dump
+from launch.config_file import ConfigFileError, check_config
 
 ROOT = Path(__file__).resolve().parent.parent
 OVERLAYS = ROOT / "k8s" / "overlays"

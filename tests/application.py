@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from graph.config_file import read_config_file
+from launch.config_file import read_config_file
 from tests.conftest import Checkpoints
 from tests.waiting import free_port
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from graph.launch import SERVE_ENVIRONMENT
+from launch.start import SERVE_ENVIRONMENT
 from tests.parity import Parity
 from tests.redis_server import RedisServer
 from tests.spans import Recorded

@@ -13,7 +13,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from benchmarks.autoscale.fleet import FRAME_RATE, Machine, Seen
 from benchmarks.autoscale.traces import Trace
-from deployments.autoscaling import Backlog, Report
+from deployments.scaling.policy import Backlog, Report
 from deployments.settings import Autoscaling
 
 ROWS = 2
@@ -66,7 +66,7 @@ class Lately:
 
 
 class Ours:
-    """`deployments.autoscaling`, with the settings that a deployment gets."""
+    """`deployments.scaling.policy`, with the settings that a deployment gets."""
 
     def __init__(self, machine: Machine) -> None:
         settings = Autoscaling(max_replicas=MOST).options()

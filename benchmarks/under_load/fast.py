@@ -43,7 +43,7 @@ class FastMusicGen:
         return LanguageModelInfo(CODEBOOKS, CARDINALITY, SAMPLE_RATE, FRAME_RATE, 30.0)
 
     async def record_routing_stats(self) -> dict[str, int]:
-        """Return what `deployments.routing` goes by."""
+        """Return what `deployments.scaling.router` goes by."""
         return {"slots": self._slots}
 
     async def generate(

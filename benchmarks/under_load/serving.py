@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from graph import launch
+from launch import start as launch
 
 TRANSPORTS: dict[str, dict[str, str]] = {
     "actors": {},
@@ -30,7 +30,7 @@ def configuration(fast: bool, max_wait_s: float) -> dict[str, Any]:
 
     `fast`: with models that compute nothing, and beside it the application that does nothing.
     """
-    from graph.config_file import read_config_file
+    from launch.config_file import read_config_file
 
     config = read_config_file(launch.ROOT / "serve_config.yaml")
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -4,17 +4,17 @@ import asyncio
 import logging
 import time
 
+from api.keys import share_named
+from api.schemas.generation import JobBody
+from api.service import Service
 from deployments.accounts import Share
 from graph.cache import Answer
 from graph.errors import ApiError, told
 from graph.jobs.job import Job, KeptAnswer
-from graph.keys import share_named
 from graph.making import charged, made
 from graph.order import Order
 from graph.ordering import ordered
 from graph.pipeline import Progress
-from graph.schemas.generation import JobBody
-from graph.service import Service
 
 LOOK_S = 0.5
 """How often progress is noted, and whether the job was cancelled."""

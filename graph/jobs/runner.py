@@ -4,10 +4,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from api.service import Service
 from graph.calls import in_the_name_of
 from graph.jobs.run import Run
 from graph.jobs.store import Work
-from graph.service import Service
 
 SWEEP_S = 10.0
 AGAIN_S = 5.0

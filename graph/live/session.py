@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from api.audio.encoder import PcmSink
+from api.keys import share_named
+from api.schemas.live import Passage
+from api.service import Service
 from engine.params import Codes, GenerationParams, Waveform
-from graph.audio.encoder import PcmSink
 from graph.errors import ApiError
-from graph.keys import share_named
 from graph.live.credit import Credit
 from graph.order import charge_of
 from graph.pipeline import Part
 from graph.registry import Voice
-from graph.schemas.live import Passage
-from graph.service import Service
 
 Send = Callable[[BaseModel | bytes], Awaitable[None]]
 Tell = Callable[[Exception], Awaitable[None]]

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+from api.schemas.generation import check_length
+from api.schemas.workflows import AmbienceBody, Environment
+from api.service import Service
 from deployments.accounts import Share
 from deployments.settings import AudioGenSettings
-from graph.schemas.generation import check_length
-from graph.schemas.workflows import AmbienceBody, Environment
-from graph.service import Service
 from graph.workflows.mixing import Placed, looped
 from graph.workflows.plan import (
     Made,

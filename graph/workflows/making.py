@@ -9,14 +9,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from api.audio.file import whole
+from api.audio.finishing import PEAK_DB, decibels, loudness, true_peak
+from api.audio.tags import Tags
+from api.service import Service
+from api.streams import merged
 from engine.params import Codes, Waveform
-from graph.audio.file import whole
-from graph.audio.finishing import PEAK_DB, decibels, loudness, true_peak
-from graph.audio.tags import Tags
 from graph.making import count
 from graph.pipeline import Clip, Progress
-from graph.service import Service
-from graph.streams import merged
 from graph.workflows.mixing import Samples, amplified, leveled, loop_resampled, summed
 from graph.workflows.plan import Mixed, Part, Plan, Stem
 

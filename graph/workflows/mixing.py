@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from graph.audio.finishing import PEAK_DB, decibels, loudness, true_peak
-from graph.audio.limiter import limiting
+from api.audio.finishing import PEAK_DB, decibels, loudness, true_peak
+from api.audio.limiter import limiting
 
 Samples = NDArray[np.float32]
 EDGE_S = 0.01

@@ -6,17 +6,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
+from api.audio.output import Output
+from api.audio.tags import AI_GENERATED, Tags
+from api.service import Service
 from deployments.accounts import Charge, Share
 from deployments.settings import EnCodecSettings, TokenModelSettings
 from engine.params import Codes, GenerationParams, Waveform
-from graph.audio.output import Output
-from graph.audio.tags import AI_GENERATED, Tags
 from graph.errors import ApiError
 from graph.making import charged
 from graph.order import Order
 from graph.pipeline import ClipRequest
 from graph.registry import Voice
-from graph.service import Service
 from graph.settings import Limits
 from graph.workflows.mixing import Placed, Samples, of_channels, resampled
 

@@ -4,15 +4,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from api.audio.finishing import decibels
+from api.audio.tags import AI_GENERATED, COMPOSITE
+from api.schemas.generation import check_length
+from api.schemas.workflows import PodcastBody
+from api.service import Service
 from deployments.accounts import Share
 from deployments.settings import AudioGenSettings, MusicGenSettings
 from engine.params import GenerationParams, Waveform
-from graph.audio.finishing import decibels
-from graph.audio.tags import AI_GENERATED, COMPOSITE
 from graph.registry import Voice
-from graph.schemas.generation import check_length
-from graph.schemas.workflows import PodcastBody
-from graph.service import Service
 from graph.settings import Limits
 from graph.workflows.mixing import (
     Placed,

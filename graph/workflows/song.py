@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass, replace
 
+from api.audio.codes_file import codebooks_at
+from api.audio.finishing import decibels, loudness
+from api.schemas.generation import check_length
+from api.schemas.workflows import Section, SongBody
+from api.service import Service
 from deployments.accounts import Share
 from deployments.settings import AudioGenSettings, MusicGenSettings
 from engine.params import GenerationParams
-from graph.audio.finishing import decibels, loudness
-from graph.codes_file import codebooks_at
 from graph.errors import ApiError
 from graph.registry import Voice
-from graph.schemas.generation import check_length
-from graph.schemas.workflows import Section, SongBody
-from graph.service import Service
 from graph.settings import Limits
 from graph.workflows.mixing import Placed, amplified, edged, faded, matched, summed
 from graph.workflows.plan import (

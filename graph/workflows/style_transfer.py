@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
+from api.audio.finishing import LOUDNESS_BLOCK_S
+from api.schemas.generation import check_length
+from api.schemas.workflows import StyleTransferBody
+from api.service import Service
 from deployments.accounts import Share
 from deployments.settings import MusicGenSettings, TokenModelSettings
-from graph.audio.finishing import LOUDNESS_BLOCK_S
 from graph.errors import ApiError
 from graph.ordering import MELODY_STEMS, check_follows
 from graph.registry import Voice
-from graph.schemas.generation import check_length
-from graph.schemas.workflows import StyleTransferBody
-from graph.service import Service
 from graph.workflows.mixing import Placed
 from graph.workflows.plan import (
     Made,

@@ -13,6 +13,9 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 
+from api.ingress import create_app
+from api.keys import KeySettings
+from api.service import Service, State
 from audiocraft_serve import AsyncClient, Client, retries
 from deployments.settings import (
     AudioGenSettings,
@@ -24,12 +27,9 @@ from deployments.settings import (
 from engine.codec import Codec
 from engine.discriminators import Discriminators
 from engine.params import BatchLoad
-from graph.ingress import create_app
-from graph.keys import KeySettings
-from graph.service import Service, State
 from graph.settings import FolderStore, JobsSettings, Limits
 from tests import checkpoints as write
-from tests.graph.conftest import FakeDiffusion, FakeLanguageModel, Media, Method, Real, serving
+from tests.api.conftest import FakeDiffusion, FakeLanguageModel, Media, Method, Real, serving
 from tests.waiting import until_async
 
 KEY = "the-key-of-the-tests"

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from api.audio.output import FORMATS
+from api.routes.jobs import JobAnswer
+from api.routes.limits import LimitsAnswer
+from api.routes.models import Model
+from api.schemas.generation import GenerationsBody
 from audiocraft_serve import AsyncClient, Client, answers, call, calls, errors, parameters
 from audiocraft_serve.answers import AudioPart, Done, Progress
 from engine.errors import GenerationFailed
-from graph.audio.output import FORMATS
-from graph.routes.jobs import JobAnswer
-from graph.routes.limits import LimitsAnswer
-from graph.routes.models import Model
-from graph.schemas.generation import GenerationsBody
 from tests.client.conftest import KEY, Served
 from tests.waiting import until_async
 

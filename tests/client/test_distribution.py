@@ -11,7 +11,7 @@ from tests.application import ROOT
 
 FOLDER = ROOT / "client"
 PROJECT = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]
-HEAVY = ("torch", "ray", "numpy", "fastapi", "engine", "deployments", "graph")
+HEAVY = ("torch", "ray", "numpy", "fastapi", "engine", "deployments", "graph", "api")
 
 
 def test_it_depends_on_little():

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from api.schemas import workflows as bodies
 from audiocraft_serve import errors, parameters
 from audiocraft_serve.workflows import Production, Timing, Track, WorkflowProgress
-from graph.schemas import workflows as bodies
 from graph.workflows import making
 from tests.client.conftest import Served
 from tests.client.test_cli import Cli, cli, files_in, ok

@@ -12,7 +12,7 @@ import ray
 from ray import serve
 
 from engine.params import Load
-from graph import launch
+from launch import start as launch
 from tests import checkpoints as write
 from tests.application import APPLICATION, configuration, processes, replicas
 from tests.conftest import Checkpoints

@@ -1,4 +1,4 @@
-"""Replicas come and go on a real cluster as `deployments.autoscaling` decides."""
+"""Replicas come and go on a real cluster as `deployments.scaling.policy` decides."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -7,7 +7,7 @@ import pytest
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.autoscaling import Report
+from deployments.scaling.policy import Report
 from deployments.settings import Autoscaling
 from tests.cluster.conftest import Deployed
 from tests.waiting import until

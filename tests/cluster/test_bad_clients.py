@@ -27,7 +27,7 @@ CONNECTIONS, BACKGROUND_TASKS = 6, 4
 """Between processes and of well-behaved clients, and of Serve itself: they come and go."""
 GROWTH_MB = {"proxy": 60.0, "ingress": 60.0}
 """What a storm sends goes through these two, and their allocators were seen to keep 45 more of it
-or less. That nothing of a request stays is seen in tests/graph/test_broken_bodies.py."""
+or less. That nothing of a request stays is seen in tests/api/test_broken_bodies.py."""
 OTHERS_GROWTH_MB = 10.0
 """Seen: 3, and once 11 for the language model, whose first texts and batches of a size take room
 that later ones take again."""

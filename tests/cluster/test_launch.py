@@ -26,7 +26,7 @@ START_S = 240
 @contextmanager
 def launched(*arguments: object, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run the launcher; end it, and all it started, whatever happens."""
-    command = [sys.executable, "-m", "graph.launch", *map(str, arguments)]
+    command = [sys.executable, "-m", "launch", *map(str, arguments)]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -11,7 +11,7 @@ from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from benchmarks.autoscale import policies
-from deployments.autoscaling import Aim, Backlog, Memory, Report, needed, reports_of, wanted
+from deployments.scaling.policy import Aim, Backlog, Memory, Report, needed, reports_of, wanted
 from deployments.settings import Autoscaling
 
 AIM = Aim(start_within_s=10, patience_s=60, idle_s=300)

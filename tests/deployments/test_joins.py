@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deployments.accounts import LEASE_S
-from deployments.joins import Joins
-from graph.joining import Joining
+from deployments.in_flight import Joins
+from graph.in_flight import Joining
 from graph.ledger_client import LedgerClient
-from tests.graph.conftest import LocalLedger
+from tests.api.conftest import LocalLedger
 
 
 class Kitchen:

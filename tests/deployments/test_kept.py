@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from coredis import Redis
 
-from deployments import kept
+from deployments import ledger_store as kept
 from deployments.accounts import LEASE_S, Accounts, Charge, Patience, Share
-from deployments.kept import KEY, Kept
+from deployments.ledger_store import KEY, Kept
 from deployments.settings import RedisServer as Settings
 from tests.redis_server import RedisServer
 from tests.waiting import until_async

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.pace import AUDIO_SPEED, BatchPace, Pace, ProcessPace
+from deployments.scaling.load_report import AUDIO_SPEED, BatchPace, Pace, ProcessPace
 from engine.params import Load
 
 NOTHING = Load(0, 0, 0, 32, 0, 0.0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)

@@ -10,8 +10,8 @@ import pytest
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata
 from ray.serve.request_router import PendingRequest, ReplicaID
 
-from deployments import routing
-from deployments.routing import Room
+from deployments.scaling import router as routing
+from deployments.scaling.router import Room
 
 MUSIC = DeploymentID("music", "audiocraft")
 

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
+from api.schemas.base import RequestModel
+from api.schemas.generation import GenerateBody, GenerationsBody
 from graph.ordering import UPLOADS
-from graph.schemas.base import RequestModel
-from graph.schemas.generation import GenerateBody, GenerationsBody
 from tests.docs.pages import named, page, rows, sections
 
 PAGE = page("api.md")

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from api.ingress import create_app
 from deployments.settings import EnCodecSettings, MusicGenSettings
 from engine import media
 from engine.params import MediaLimits
-from graph.ingress import create_app
 from graph.settings import FolderStore, JobsSettings, Limits
+from tests.api.conftest import FakeCodec, FakeLanguageModel, Media, serving
 from tests.docs.pages import DOCS, ROOT
-from tests.graph.conftest import FakeCodec, FakeLanguageModel, Media, serving
 
 README = (ROOT / "README.md").read_text()
 TEXT = "\n".join(path.read_text() for path in [ROOT / "README.md", *DOCS.glob("*.md")])

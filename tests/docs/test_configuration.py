@@ -10,10 +10,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from ray.serve.schema import HTTPOptionsSchema
 
+import api.keys
+import api.tiers
 import deployments.settings
-import graph.keys
 import graph.settings
-import graph.tiers
+from api.keys import KeySettings
+from api.tiers import Tier, Tiers
 from deployments.settings import (
     AudioGenSettings,
     Autoscaling,
@@ -30,9 +32,6 @@ from deployments.settings import (
     StrictModel,
     TokenModelSettings,
 )
-from graph.config_file import check_config
-from graph.keys import KeySettings
-from graph.launch import SERVE_ENVIRONMENT
 from graph.settings import (
     AppArgs,
     ContentCredentials,
@@ -43,7 +42,8 @@ from graph.settings import (
     MediaSettings,
     RedisStore,
 )
-from graph.tiers import Tier, Tiers
+from launch.config_file import check_config
+from launch.start import SERVE_ENVIRONMENT
 from tests.docs.pages import ROOT, blocks, named, page, rows, sections
 
 PAGE = page("configuration.md")
@@ -107,7 +107,7 @@ def test_every_key_is_there_with_its_default(section: str):
 def test_every_strict_model_has_a_table():
     found = {
         one
-        for module in (deployments.settings, graph.settings, graph.keys, graph.tiers)
+        for module in (deployments.settings, graph.settings, api.keys, api.tiers)
         for one in vars(module).values()
         if isinstance(one, type) and issubclass(one, StrictModel)
     }
@@ -128,7 +128,7 @@ def test_the_example_is_valid():
 def test_every_variable_of_the_environment_is_there():
     strings = {
         node.value
-        for folder in ("engine", "deployments", "graph")
+        for folder in ("engine", "deployments", "graph", "api", "launch")
         for path in (ROOT / folder).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)

@@ -17,8 +17,8 @@ from engine.codec import Codec
 from engine.engine import EngineSettings
 from engine.language_model import CPU_CACHE_GB, LanguageModel
 from engine.sources import BUNDLES
-from graph.config_file import read_config_file
 from graph.settings import AppArgs
+from launch.config_file import read_config_file
 from tests.conftest import Checkpoints
 from tests.docs.pages import ROOT, blocks, named, page, rows, sections
 from tests.families import FAMILIES, Family, codec_config, write_family

@@ -10,8 +10,8 @@ import yaml
 from fastapi import Request
 from pydantic import TypeAdapter
 
+from api.keys import OPEN_PATHS, KeySettings, share_of
 from graph.errors import ApiError
-from graph.keys import OPEN_PATHS, KeySettings, share_of
 from graph.settings import Limits
 from tests.docs.pages import ROOT, blocks, named, page, rows, sections
 

@@ -65,7 +65,8 @@ def in_source() -> set[tuple[str, str]]:
     """Return every status and code that the source can answer with."""
     all_of_them = {
         one
-        for path in sorted((ROOT / "graph").rglob("*.py"))
+        for folder in ("graph", "api")
+        for path in sorted((ROOT / folder).rglob("*.py"))
         for one in raised(ast.parse(path.read_text()), str(path.relative_to(ROOT)))
     }
     literal = {(str(one.status), one.code) for one in all_of_them if one.status and one.code}
@@ -113,7 +114,7 @@ def messages(error: str, source: str) -> Iterator[str]:
 
 
 def test_every_message_of_the_launcher_is_there():
-    found = {*messages("LaunchError", (ROOT / "graph" / "launch.py").read_text())} - {""}
+    found = {*messages("LaunchError", (ROOT / "launch" / "start.py").read_text())} - {""}
     assert len(found) > 4
     table = rows(sections(PAGE)["`make serve` does not start"])
     told = [one for cells in table for one in named(cells[0])]

@@ -24,7 +24,7 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.serve.schema import ApplicationStatus
 
-from graph import launch
+from launch import start as launch
 from tests.application import APPLICATION, configuration, replicas
 from tests.conftest import Checkpoints
 from tests.redis_server import RedisServer

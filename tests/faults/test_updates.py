@@ -3,7 +3,7 @@
 import copy
 import time
 
-from graph import launch
+from launch import start as launch
 from tests.application import replicas
 from tests.faults.conftest import Nodes, UnderWay
 from tests.faults.test_replicas import Recovered

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from graph.launch import ROOT, SERVE_ENVIRONMENT
+from launch.start import ROOT, SERVE_ENVIRONMENT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 

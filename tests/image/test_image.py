@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graph.launch import ROOT
+from launch.start import ROOT
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 TOOLS = ("buildah", "podman", "runc", "mmdebstrap")

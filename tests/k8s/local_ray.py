@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from graph.launch import ROOT, SERVE_ENVIRONMENT
+from launch.start import ROOT, SERVE_ENVIRONMENT
 from tests.k8s.api_server import free_port
 
 

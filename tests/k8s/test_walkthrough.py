@@ -12,7 +12,7 @@ import httpx
 import pytest
 import soundfile
 
-from graph.launch import ROOT
+from launch.start import ROOT
 from tests.k8s.api_server import ApiServer
 from tests.k8s.front import Front
 from tests.k8s.local_ray import LocalRay

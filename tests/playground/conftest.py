@@ -16,6 +16,8 @@ import soundfile
 import uvicorn
 from playwright.async_api import Browser, FilePayload, Page, Route, async_playwright, expect
 
+from api.ingress import create_app
+from api.service import Service, State
 from deployments.settings import (
     AnyModelSettings,
     AudioGenSettings,
@@ -27,10 +29,8 @@ from deployments.settings import (
 from engine.codec import Codec
 from engine.discriminators import Discriminators
 from engine.params import BatchLoad, GenerationParams, Load
-from graph.ingress import create_app
-from graph.service import Service, State
 from graph.settings import FolderStore, JobsSettings, Limits
-from tests.graph.conftest import (
+from tests.api.conftest import (
     Answers,
     FakeDiffusion,
     FakeLanguageModel,

@@ -1,6 +1,6 @@
 """The page's files, as they lie there."""
 
-from graph.routes.playground import FOLDER
+from api.routes.playground import FOLDER
 
 
 def test_libraries_have_their_licences_and_files_are_short():

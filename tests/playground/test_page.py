@@ -10,7 +10,7 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
-from graph.keys import KeySettings
+from api.keys import KeySettings
 from graph.settings import Limits
 from tests.playground.conftest import WAIT_MS, Site, generate, opened, wav
 

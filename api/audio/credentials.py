@@ -1,0 +1,97 @@
+"""Content credentials (C2PA): a signed manifest in a file that says how the file was made."""
+
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import c2pa
+import numpy as np
+
+from api.audio.encoder import encode
+from api.audio.output import Output
+from api.audio.tags import SOFTWARE, VERSION, Tags
+from graph.errors import ApiError
+from graph.settings import ContentCredentials
+
+logger = logging.getLogger("ray.serve")
+
+PURPOSES = ("1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.62558.2.1")
+"""What C2PA wants a certificate to be for: e-mail protection, document signing, C2PA's claims.
+The library takes the others where its settings name them."""
+TRIAL = Tags("trial", 0, {}, None)
+
+
+class CredentialsError(Exception):
+    """The certificates or the key cannot be used; the message names the setting."""
+
+
+class Signer:
+    """Signs files in one certificate's name, on any thread; the library alone keeps the key."""
+
+    def __init__(self, settings: ContentCredentials) -> None:
+        """Read the key and sign a trial, without a time stamp. Raises CredentialsError."""
+        chain, key = (_read(settings, name) for name in ("certificates", "private_key"))
+        url = str(settings.time_stamp_url) if settings.time_stamp_url else None
+        try:
+            with _context(settings.algorithm, chain, key, None) as trial:
+                silence = encode(np.zeros((1, 1), np.float32), 8000, Output(), None)
+                _signed(silence, Output(), TRIAL, trial)
+            self._context = _context(settings.algorithm, chain, key, url)
+        except c2pa.C2paError as error:
+            raise CredentialsError(
+                f"content_credentials: {error}; certificates ({settings.certificates}) begins with "
+                "the signer's, which is valid now, issued by another, and for e-mail protection, "
+                f"document signing or C2PA; private_key ({settings.private_key}) is the signer's, "
+                f"for algorithm {settings.algorithm}, as PKCS#8 without a passphrase"
+            ) from error
+        self._media_types = frozenset(c2pa.Builder.get_supported_mime_types())
+
+    def takes(self, output: Output) -> bool:
+        """Return whether files of this format can hold a manifest."""
+        return output.kind.media_type in self._media_types
+
+    def sign(self, file: bytes, output: Output, tags: Tags) -> bytes:
+        """Return a whole file with its manifest. Raises ApiError 503."""
+        try:
+            return _signed(file, output, tags, self._context)
+        except c2pa.C2paError as error:
+            logger.error("content_credentials: %s", error)
+            message = "the file's content credentials could not be signed; try again later"
+            raise ApiError(503, "signing_failed", message) from error
+
+
+def manifest(tags: Tags) -> Mapping[str, object]:
+    """Return what a file's maker states of it, in the C2PA specification's terms."""
+    created = {
+        "action": "c2pa.created",
+        "digitalSourceType": tags.source,
+        "softwareAgent": {"name": tags.model},
+        "parameters": tags.given,
+    }
+    return {
+        "claim_generator_info": [{"name": SOFTWARE, "version": VERSION}],
+        "title": tags.title or tags.model,
+        "assertions": [{"label": "c2pa.actions.v2", "data": {"actions": [created]}}],
+    }
+
+
+def _read(settings: ContentCredentials, name: str) -> bytes:
+    path: Path = getattr(settings, name)
+    try:
+        return path.expanduser().read_bytes()
+    except OSError as error:
+        message = f"content_credentials.{name}: {path}: {error.strerror}"
+        raise CredentialsError(f"{message}; name a PEM file that this server may read") from error
+
+
+def _context(algorithm: str, chain: bytes, key: bytes, url: str | None) -> c2pa.Context:
+    signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, url))
+    return c2pa.Context.from_dict({"trust": {"trust_config": "\n".join(PURPOSES)}}, signer)
+
+
+def _signed(file: bytes, output: Output, tags: Tags, context: c2pa.Context) -> bytes:
+    signed = io.BytesIO()
+    with c2pa.Builder(manifest(tags), context) as builder:
+        builder.sign(output.kind.media_type, io.BytesIO(file), signed)
+    return signed.getvalue()

@@ -1,0 +1,266 @@
+"""Samples to the bytes of a file, as they come or all at once."""
+
+import io
+from fractions import Fraction
+from typing import Protocol
+
+import av
+import numpy as np
+import soundfile
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from numpy.typing import NDArray
+
+from api.audio.output import Output, SampleFormat
+from api.audio.tags import SOFTWARE, Tags
+from api.audio.wav import header
+
+Samples = NDArray[np.float32]
+LAYOUTS = {1: "mono", 2: "stereo"}
+BLOCK = 2**15
+CODECS = {
+    "flac": ("flac", "flac"),
+    "mp3": ("mp3", "libmp3lame"),
+    "opus": ("ogg", "libopus"),
+    "aac": ("adts", "aac"),
+}
+"""FFmpeg's names of container and codec, and below of how a codec takes its samples."""
+FORMS: dict[tuple[str, SampleFormat], str] = {
+    ("flac", "s16"): "s16",
+    ("flac", "s24"): "s32",
+    ("mp3", "f32"): "fltp",
+    ("opus", "f32"): "flt",
+    ("aac", "f32"): "fltp",
+}
+
+
+class Sink(Protocol):
+    """Takes samples of one rate, [channels, samples], and gives bytes."""
+
+    def write(self, samples: Samples) -> bytes:
+        """Take samples; return the bytes that are ready."""
+
+    def close(self) -> bytes:
+        """Return the rest."""
+
+
+class Encoder:
+    """One file. A whole one states its length wherever its format can, a stream in WAV alone.
+
+    `samples` a channel come in, at `rate`; fewer are filled up with silence, more are left out.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        rate: int,
+        channels: int,
+        samples: int,
+        tags: Tags | None,
+        *,
+        streamed: bool,
+    ) -> None:
+        self.rate = output.rate_for(rate)
+        self._channels = channels
+        self._left = -(-samples * self.rate // rate)
+        self._resampler = Resampler(rate, self.rate, channels) if rate != self.rate else None
+        if output.format in ("wav", "pcm"):
+            head = None
+            if output.format == "wav":
+                head = header(output.sample_format, self.rate, channels, self._left, tags)
+            self._sink: Sink = PcmSink(output.sample_format, head)
+        elif output.format == "ogg":
+            self._sink = VorbisSink(self.rate, channels, tags)
+        else:
+            self._sink = AvSink(output, self.rate, channels, tags, seekable=not streamed)
+
+    def add(self, samples: Samples) -> bytes:
+        """Take samples; return the bytes that are ready."""
+        if not samples.shape[1]:
+            return b""
+        return self._write(self._resampler.add(samples) if self._resampler else samples)
+
+    def end(self) -> bytes:
+        """Return the rest of the file."""
+        last = self._write(self._resampler.end()) if self._resampler else b""
+        if self._left:
+            last += self._write(np.zeros((self._channels, self._left), np.float32))
+        return last + self._sink.close()
+
+    def _write(self, samples: Samples) -> bytes:
+        samples = samples[:, : self._left]
+        self._left -= samples.shape[1]
+        return self._sink.write(samples) if samples.shape[1] else b""
+
+
+def encode(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
+    """Return a whole file of float samples [channels, samples]; whole numbers are clipped at ±1."""
+    channels, total = samples.shape
+    encoder = Encoder(output, rate, channels, total, tags, streamed=False)
+    return encoder.add(samples) + encoder.end()
+
+
+class Resampler:
+    """Changes the rate of samples that come in pieces."""
+
+    def __init__(self, before: int, after: int, channels: int) -> None:
+        self._before, self._channels = before, channels
+        self._av = AudioResampler("fltp", LAYOUTS[channels], after)
+
+    def add(self, samples: Samples) -> Samples:
+        """Take samples; return those that are ready."""
+        return self._joined(self._av.resample(frame_of(samples, "fltp", self._before)))
+
+    def end(self) -> Samples:
+        """Return the rest."""
+        return self._joined(self._av.resample(None))
+
+    def _joined(self, frames: list[AudioFrame]) -> Samples:
+        none = np.zeros((self._channels, 0), np.float32)
+        return np.concatenate([none, *(frame.to_ndarray() for frame in frames)], axis=1)
+
+
+def quantized(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
+    """Return whole numbers of 16 or 24 bits (in int32), or the floats; full scale is clipped."""
+    if form == "f32":
+        return samples.astype("<f4")
+    # As FFmpeg and libsndfile have it, and so AudioCraft: 1.0 is one step above the highest.
+    scale, kind = (2**15, "<i2") if form == "s16" else (2**23, "<i4")
+    scaled = np.round(samples.astype(np.float64) * scale)
+    return scaled.clip(-scale, scale - 1).astype(kind)
+
+
+def frame_of(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:
+    """Return samples [channels, samples] as a frame of FFmpeg's."""
+    planar = form.endswith("p")
+    array = samples if planar else samples.T.reshape(1, -1)
+    frame = AudioFrame.from_ndarray(np.ascontiguousarray(array), form, LAYOUTS[samples.shape[0]])
+    frame.sample_rate = rate
+    return frame
+
+
+class PcmSink:
+    """Samples as they are, little-endian and interleaved, after a header."""
+
+    def __init__(self, form: SampleFormat, head: bytes | None) -> None:
+        self._form, self._head = form, head or b""
+        self._pads, self._odd = head is not None, False
+
+    def write(self, samples: Samples) -> bytes:
+        """Take samples; return their bytes."""
+        data = np.ascontiguousarray(quantized(samples, self._form).T)
+        raw = data.tobytes()
+        if self._form == "s24":
+            raw = data.view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+        self._odd ^= len(raw) % 2 == 1
+        head, self._head = self._head, b""
+        return head + raw
+
+    def close(self) -> bytes:
+        """Return the header if nothing else came, and what fills a WAV's last word."""
+        return self._head + b"\0" * (self._pads and self._odd)
+
+
+class AvSink:
+    """A compressed file by FFmpeg's libraries."""
+
+    def __init__(
+        self, output: Output, rate: int, channels: int, tags: Tags | None, *, seekable: bool
+    ) -> None:
+        container, codec = CODECS[output.format]
+        self._file: io.BytesIO | Pipe = io.BytesIO() if seekable else Pipe()
+        # A stream's first audio must not wait for a page of a second to fill.
+        options = {"page_duration": "100000"} if container == "ogg" else {}
+        options |= {"write_id3v2": "1"} if container == "adts" else {}
+        # Without it every Ogg stream gets a random number.
+        options |= {"fflags": "+bitexact"}
+        self._container = av.open(self._file, "w", format=container, options=options)
+        self._container.metadata.update(tags.fields() if tags else {})
+        stream = self._container.add_stream(codec, rate=rate, layout=LAYOUTS[channels])
+        assert isinstance(stream, AudioStream)
+        self._stream = stream
+        self._stream.time_base = Fraction(1, rate)
+        self._rate, self._at = rate, 0
+        self._form: SampleFormat = "f32" if output.kind.bitrate else output.sample_format
+        self._stream.format = FORMS[output.format, self._form]
+        if output.kind.bitrate:
+            self._stream.bit_rate = 1000 * (output.bitrate or output.kind.bitrate)
+
+    def write(self, samples: Samples) -> bytes:
+        """Take samples; return the bytes that are ready."""
+        values = quantized(samples.clip(-1, 1), self._form)
+        if self._form == "s24":
+            values = np.left_shift(values, 8)  # FFmpeg has them at the upper end of 32 bits
+        frame = frame_of(values, self._stream.format.name, self._rate)
+        frame.pts = self._at
+        self._at += samples.shape[1]
+        self._container.mux(self._stream.encode(frame))
+        return self._taken()
+
+    def close(self) -> bytes:
+        """Return the rest, or the whole file where it may be written at any place."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._file.getvalue() if isinstance(self._file, io.BytesIO) else self._taken()
+
+    def _taken(self) -> bytes:
+        return self._file.take() if isinstance(self._file, Pipe) else b""
+
+
+class VorbisSink:
+    """Ogg Vorbis by libsndfile, since FFmpeg's own encoder of it is an experiment."""
+
+    def __init__(self, rate: int, channels: int, tags: Tags | None) -> None:
+        self._pipe = Pipe()
+        self._file = soundfile.SoundFile(
+            self._pipe, "w", rate, channels, format="OGG", subtype="VORBIS"
+        )
+        if tags:
+            self._file.comment, self._file.software = tags.comment, SOFTWARE
+            if tags.title is not None:
+                self._file.title = tags.title
+
+    def write(self, samples: Samples) -> bytes:
+        """Take samples; return the bytes that are ready."""
+        # libvorbis takes all that it is given onto its stack.
+        for start in range(0, samples.shape[1], BLOCK):
+            self._file.write(samples[:, start : start + BLOCK].T)
+        return self._pipe.take()
+
+    def close(self) -> bytes:
+        """Return the rest."""
+        self._file.close()
+        return self._pipe.take()
+
+
+class Pipe:
+    """A file that is only written on; who reads takes what is there."""
+
+    def __init__(self) -> None:
+        self._waiting = bytearray()
+        self._written = 0
+
+    def write(self, data: bytes) -> int:
+        """Append."""
+        self._waiting += data
+        self._written += len(data)
+        return len(data)
+
+    def seekable(self) -> bool:
+        """Return False: what was taken is gone."""
+        return False
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        """Go nowhere: libsndfile asks where the end is, and it is there."""
+        return self._written
+
+    def tell(self) -> int:
+        """Return how much was written."""
+        return self._written
+
+    def take(self) -> bytes:
+        """Return what was written since."""
+        taken = bytes(self._waiting)
+        self._waiting.clear()
+        return taken

@@ -1,0 +1,209 @@
+"""The connections of Ray Serve's proxy: bounded in time, and in the size of a request's head.
+
+uvicorn bounds only the wait between two requests. Without these bounds, a client that sends
+nothing, never ends the head of a request, or does not read the answer holds a connection for ever.
+A WebSocket may be silent, because uvicorn's pings find clients that are gone, but its client must
+read what is sent.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+from starlette.middleware import Middleware
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets import auto as websockets
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from api.proxy.proxy_limit import Crowd, most_open
+from api.proxy.request_head import RequestHead, build_refusal
+from graph.errors import ApiError
+
+MOST_BYTES = 1_000_000
+"""Of a WebSocket's message: ours are short texts."""
+PARSED_BYTES = 16_384
+"""How much the parser gets at once: a head is refused before much more of it is held."""
+MAX_DISCARDED_BYTES = 1_000_000
+"""How much a refused client may go on to send, so that it comes to read why."""
+MALFORMED = "this is not an HTTP/1.1 request; check its head and the framing of its body"
+
+
+class Deadline:
+    """Something to do unless it is ended in time; begun twice, the first time counts."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, act: Callable[[], None]
+    ) -> None:
+        self._loop, self._seconds, self._act = loop, seconds, act
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Let the time run."""
+        self._timer = self._timer or self._loop.call_later(self._seconds, self._act)
+
+    def end(self) -> None:
+        """There is nothing to wait for any more."""
+        if self._timer:
+            self._timer.cancel()
+        self._timer = None
+
+
+class Bounded(HttpToolsProtocol):
+    """uvicorn's connection, with limits on the time and the size of what its client sends.
+
+    The keep-alive timeout is the limit for a head, since the connection was made or the head's
+    first byte came, and, while an answer is stuck, for reading some of it.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._request_head = RequestHead()
+        self._refusal: ApiError | None = None
+        self._discarded_bytes = 0
+        self._head, self._unread = (
+            Deadline(self.loop, self.timeout_keep_alive, transport.abort) for _ in range(2)
+        )
+        self._head.begin()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came. Wait on, unless this ends a head or belongs to a body that is wanted."""
+        if self._refusal:
+            self._discard(data)
+            return
+        for start in range(0, len(data), PARSED_BYTES):
+            self._parse(data[start : start + PARSED_BYTES])
+            if self._refusal or self.transport.get_protocol() is not self:
+                break
+        if self.transport.get_protocol() is not self:
+            self._head.end()  # it was the head of a WebSocket
+        elif self._refusal or self.cycle is None or self.cycle.response_complete:
+            self._head.begin()
+        else:
+            self._head.end()
+
+    def _parse(self, data: bytes) -> None:
+        """Give bytes to the parser, whose callbacks say which part of the request they end."""
+        self._request_head.unparsed_bytes += len(data)
+        super().data_received(data)
+        if not self._refusal:
+            try:
+                self._request_head.check_unparsed()
+            except ApiError as error:
+                self._refuse(error)
+
+    def on_message_begin(self) -> None:
+        """Begin to count a request's head."""
+        super().on_message_begin()
+        self._request_head = RequestHead()
+
+    def on_url(self, url: bytes) -> None:
+        """Take in a part of the target."""
+        self._request_head.add_target(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take in a header, or a trailer after the body."""
+        self._request_head.add_header(name, value)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        self._request_head.unparsed_bytes = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take in a part of the body."""
+        self._request_head.unparsed_bytes = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser did not take: uvicorn calls this while it handles the error."""
+        error = sys.exception()
+        cause = error.__context__ if error else None
+        self._refuse(
+            cause if isinstance(cause, ApiError) else ApiError(400, "invalid_http", MALFORMED)
+        )
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer with an error and take in nothing more.
+
+        An answer that has begun is cut off: the client would take the error for its rest.
+        """
+        self._refusal = error
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering and (self.cycle.response_started or self.pipeline):
+            self.transport.abort()
+            return
+        if answering:
+            self.cycle.disconnected = True  # what its application still sends goes nowhere
+            self.cycle.message_event.set()
+        self.transport.write(build_refusal(error))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:  # TLS
+            self.transport.close()
+
+    def _discard(self, data: bytes) -> None:
+        """Throw away what a refused client still sends: a reset would take the answer from it."""
+        self._discarded_bytes += len(data)
+        if self._discarded_bytes > MAX_DISCARDED_BYTES:
+            self.transport.pause_reading()  # until the time for the head is over
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read."""
+        super().pause_writing()
+        self._unread.begin()
+
+    def resume_writing(self) -> None:
+        """Take in that it has."""
+        super().resume_writing()
+        self._unread.end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End the connection, once the client has read what was sent, or takes too long for it."""
+        super().timeout_keep_alive_handler()
+        self._unread.begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._head.end()
+        self._unread.end()
+        super().connection_lost(exc)
+
+
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket; ends where its client reads nothing for the keep-alive timeout."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over a connection whose head asked for it."""
+        super().connection_made(transport)
+        self.conn.max_message_size = MOST_BYTES
+        timeout = self.config.timeout_keep_alive
+        self._unread = Deadline(self.loop, timeout, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read."""
+        super().pause_writing()
+        self._unread.begin()
+
+    def resume_writing(self) -> None:
+        """Take in that it has."""
+        super().resume_writing()
+        self._unread.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._unread.end()
+        super().connection_lost(exc)
+
+
+def install() -> list[Middleware]:
+    """Take the place of uvicorn's connections; the proxy calls this before it opens its port.
+
+    Raises ValueError where a variable of the environment is wrong.
+    """
+    auto.AutoHTTPProtocol = Bounded
+    websockets.AutoWebSocketsProtocol = BoundedWebSocket
+    return [Middleware(Crowd, most=most_open())]

@@ -1,0 +1,130 @@
+"""WS /v1/live: audio that plays on while its prompt changes; docs/live.md has the protocol."""
+
+import asyncio
+from typing import TypeVar
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from api.schemas.live import Said, Start, Started
+from api.service import Service
+from api.sockets import Socket
+from deployments.settings import TokenModelSettings
+from engine.errors import EngineError
+from graph.errors import ApiError, request_id
+from graph.live.session import Session
+
+MOST_BAD = 10
+"""Messages in a row that cannot be used, after which a client is taken to be broken."""
+EXPECTED = (ApiError, EngineError, RequestValidationError)
+Message = TypeVar("Message", bound=BaseModel)
+router = APIRouter()
+
+
+@router.websocket("/v1/live")
+async def live(websocket: WebSocket) -> None:
+    """Play until the client stops it, leaves, or has had what it may."""
+    service: Service = websocket.app.state.service
+    socket = Socket(websocket)
+    await socket.accept()
+    try:
+        with service.live.place(websocket.state.share.name, service.limits):
+            await _bounded(service, socket)
+        await socket.close()
+    except WebSocketDisconnect:
+        return
+    except EXPECTED as error:
+        await socket.fail(error)
+    except Exception as error:  # whatever it is: the client is told, and it goes on to the log
+        await socket.fail(error)
+        raise
+
+
+async def _bounded(service: Service, socket: Socket) -> None:
+    """Play for as long as a session may last. Raises ApiError, EngineError, WebSocketDisconnect."""
+    longest = service.limits.max_live_s
+    try:
+        async with asyncio.timeout(longest) as bound:
+            await _played(service, socket)
+    except TimeoutError as error:
+        if not bound.expired():
+            raise
+        message = f"a session lasts {longest:g} s at most; start another"
+        raise ApiError(408, "session_ended", message) from error
+
+
+async def _played(service: Service, socket: Socket) -> None:
+    session = await _started(service, socket)
+    playing = asyncio.create_task(session.play(socket.send, socket.tell))
+    listening = asyncio.create_task(_listen(service, socket, session))
+    try:
+        done, _ = await asyncio.wait([playing, listening], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in (playing, listening):
+            task.cancel()
+        await asyncio.gather(playing, listening, return_exceptions=True)
+
+
+async def _started(service: Service, socket: Socket) -> Session:
+    """Return the session that the first message asks for. Raises ApiError where it cannot be."""
+    limits, state = service.limits, socket.websocket.state
+    try:
+        async with asyncio.timeout(limits.live_idle_s):
+            start = _read(Start, await _message(socket), limits.max_body_bytes)
+    except TimeoutError as error:
+        message = f"no first message in {limits.live_idle_s:g} s; send what to hear"
+        raise ApiError(408, "idle", message) from error
+    model = service.registry.pick(TokenModelSettings, start.model)
+    state.model = model.name
+    voice = await service.registry.voice(model)
+    params = start.params(voice, limits)
+    codec = voice.codec
+    started = Started(
+        model=model.name, seed=params.seed, sample_rate=codec.sample_rate, channels=codec.channels,
+        passage=params.frames / codec.frame_rate, ahead=limits.live_ahead_s,
+        request_id=request_id(socket.websocket),
+    )  # fmt: skip
+    await socket.send(started)
+    return Session(service, state.share.name, voice, params)
+
+
+async def _listen(service: Service, socket: Socket, session: Session) -> None:
+    """Do what the client says. Raises ApiError where too much of it cannot be used."""
+    bad = 0
+    while bad < MOST_BAD:
+        message = await _message(socket)
+        try:
+            said = _read(Said, message, service.limits.max_body_bytes)
+            session.text = said.text(service.limits) or session.text
+            bad = 0
+        except (ApiError, RequestValidationError) as error:
+            await socket.tell(error)
+            bad += 1
+            continue
+        if said.played is not None:
+            session.credit.played(said.played)
+        if said.stop:
+            session.stop()
+    raise ApiError(400, "invalid_messages", f"{MOST_BAD} messages in a row could not be used")
+
+
+async def _message(socket: Socket) -> str | bytes:
+    """Return the next message. Raises WebSocketDisconnect where the client has left."""
+    message = await socket.websocket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message["code"], message.get("reason"))
+    text: str | None = message.get("text")
+    return message["bytes"] if text is None else text
+
+
+def _read(kind: type[Message], message: str | bytes, most: int) -> Message:
+    """Return what a message says. Raises ApiError or RequestValidationError."""
+    if len(message) > most:
+        raise ApiError(413, "message_too_large", f"a message is above {most} bytes")
+    try:
+        return kind.model_validate_json(message)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error

@@ -1,0 +1,90 @@
+"""GET /v1/models, in OpenAI's shape."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel
+
+from api.service import Served, Service
+from deployments.settings import AnyModelSettings, MusicGenSettings
+from graph.calls import together
+from graph.errors import ApiError, ErrorBody
+from graph.settings import DECODED_BY_A_CODEC
+
+
+class Model(BaseModel):
+    """A model, in OpenAI's shape, with what it is beside it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    """Unix seconds since which this server has it."""
+    owned_by: str
+    kind: str
+    license: str | None
+    """Of the weights."""
+    codec: str | None
+    """The model whose codes it makes or takes; null where it needs none."""
+    melody: bool | None
+    """Whether it follows melodies; null where nobody can say, as while the model sleeps."""
+
+
+class ModelList(BaseModel):
+    """Every model that this server has."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+TO_ONE = {
+    "description": "The first of them.",
+    "operationId": "get_model",
+    "parameters": {"name": "$response.body#/data/0/id"},
+}
+
+Name = Annotated[str, Path(description="A name from /v1/models.", examples=["music"])]
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+async def _describe(model: AnyModelSettings, service: Service) -> Model:
+    owner, _, _ = model.checkpoint.replace(":", "/").partition("/")
+    return Model(
+        id=model.name,
+        created=service.started_at,
+        owned_by=owner or "local",
+        kind=model.kind,
+        license=model.license,
+        codec=model.codec if isinstance(model, DECODED_BY_A_CODEC) else None,
+        melody=await _melody(model, service),
+    )
+
+
+async def _melody(model: AnyModelSettings, service: Service) -> bool | None:
+    if not isinstance(model, MusicGenSettings):
+        return False
+    if not service.registry.knows(model):
+        states = await service.states()
+        if not all(name in states and states[name].running for name in (model.name, model.codec)):
+            return None
+    try:
+        return (await service.registry.voice(model)).language_model.melody
+    except ApiError:  # /readyz says why; a list of names needs no model
+        return None
+
+
+@router.get("", responses={200: {"links": {"describe": TO_ONE}}})
+async def list_models(service: Served) -> ModelList:
+    """List the models."""
+    models = service.registry.models.values()
+    return ModelList(data=await together(_describe(model, service) for model in models))
+
+
+@router.get("/{name}", responses={404: {"model": ErrorBody}})
+async def get_model(name: Name, service: Served) -> Model:
+    """Describe one model."""
+    model = service.registry.models.get(name)
+    if model is None:
+        valid = ", ".join(service.registry.models)
+        raise ApiError(404, "model_not_found", f"no model {name!r}; valid: {valid}", "model")
+    return await _describe(model, service)

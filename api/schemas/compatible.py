@@ -1,0 +1,111 @@
+"""Bodies that other services' clients send; they become `engine.params` and `Output`."""
+
+import re
+from dataclasses import replace
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from api.audio.output import FORMATS, FormatName, Output
+from api.schemas import rules
+from api.schemas.base import RequestModel
+from api.schemas.generation import SHORTEST_S, SamplingBody, Text, check_length, spoken
+from engine.errors import InvalidRequest
+from engine.params import GenerationParams
+from graph.registry import Voice
+from graph.settings import Limits
+
+SPEECH_PCM_RATE = 24000
+"""OpenAI's `pcm` has no header, and this rate."""
+GUIDANCE_OF_INFLUENCE = 10.0
+"""ElevenLabs' default influence, 0.3, becomes AudioCraft's default guidance scale, 3."""
+DEFAULT_INFLUENCE = 0.3
+
+
+class SpeechBody(SamplingBody):
+    """OpenAI's body, with AudioCraft's sampling parameters beside it."""
+
+    input: Text
+    voice: Annotated[
+        str | dict[str, Any] | None, Field(description="Taken and ignored: nobody speaks.")
+    ] = None
+    response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
+    stream_format: Annotated[
+        Literal["audio", "sse"], Field(description="`sse`: events with audio in base64.")
+    ] = "audio"
+    instructions: Annotated[str | None, Field(description="Taken and ignored, likewise.")] = None
+    speed: Annotated[float, Field(ge=1, le=1, description="Tempo is up to the text.")] = 1.0
+
+    _spoken = field_validator("input")(spoken)
+
+    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the engine's parameters. Raises ApiError where model or limits allow less."""
+        check_length(self.input, limits, "input")
+        return self.sampled(self.input, voice, limits)
+
+    def output(self) -> Output:
+        """Return what is wanted of the file."""
+        rate = SPEECH_PCM_RATE if self.response_format == "pcm" else None
+        return Output(self.response_format, sample_rate=rate)
+
+
+class SoundBody(RequestModel):
+    """ElevenLabs' body."""
+
+    text: Text
+    duration_seconds: Annotated[
+        float | None,
+        Field(
+            ge=SHORTEST_S,
+            le=3600,
+            description="By default 10, or all that the server allows.",
+            json_schema_extra=rules.limited(maximum="max_duration_s"),
+        ),
+    ] = None
+    prompt_influence: Annotated[
+        float | None, Field(ge=0, le=1, description="A tenth of the guidance scale; 0.3.")
+    ] = None
+    loop: Annotated[
+        bool | None,
+        Field(description="Loops are not served.", json_schema_extra={"enum": [False, None]}),
+    ] = None
+    model_id: Annotated[str | None, Field(description="A name from /v1/models.")] = None
+
+    _spoken = field_validator("text")(spoken)
+
+    @field_validator("loop")
+    @classmethod
+    def _no_loop(cls, loop: bool | None) -> bool | None:
+        if loop:
+            raise ValueError("loops are not served; leave it out")
+        return loop
+
+    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the engine's parameters. Raises ApiError where model or limits allow less."""
+        check_length(self.text, limits, "text")
+        influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
+        seconds = self.duration_seconds
+        clip = SamplingBody() if seconds is None else SamplingBody(duration=seconds)
+        clip.frames(voice, limits, "duration_seconds")
+        sampled = clip.sampled(self.text, voice, limits)
+        return replace(sampled, guidance_scale=GUIDANCE_OF_INFLUENCE * influence)
+
+
+def output_named(name: str) -> Output:
+    """Return what ElevenLabs' `output_format` means: format, rate and kbit/s, `mp3_44100_128`.
+
+    Raises InvalidRequest.
+    """
+    found = re.fullmatch(r"([a-z0-9]+)_([0-9]{1,6})(?:_([0-9]{1,6}))?", name)
+    kind = next((one for one in get_args(FormatName) if found and one == found[1]), None)
+    if not found or kind is None:
+        valid = ", ".join(FORMATS)
+        problem = f"no {name!r}; write a format ({valid}), its rate and, for some, kbit/s"
+        raise InvalidRequest(f"output_format: {problem}, such as mp3_44100_128", "output_format")
+    _, rate, bitrate = found.groups()
+    output = Output(kind, sample_rate=int(rate), bitrate=int(bitrate) if bitrate else None)
+    try:
+        output.check()
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, "output_format") from error
+    return output

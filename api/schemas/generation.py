@@ -1,0 +1,249 @@
+"""What clips are generated from; it becomes `engine.params`."""
+
+from dataclasses import replace
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from api.audio.finishing import LOUDNESS_BLOCK_S
+from api.schemas import rules
+from api.schemas.base import WHOLE
+from api.schemas.output import OutputBody
+from api.schemas.sampling import RepeatableBody
+from api.tiers import Decoder, TierName
+from engine.params import Codes, GenerationParams, Waveform
+from graph.errors import ApiError
+from graph.registry import Voice
+from graph.settings import Limits
+
+Text = Annotated[
+    str,
+    Field(
+        description="What to hear.",
+        json_schema_extra=rules.WORDS,
+    ),
+]
+GuidanceScale = Annotated[
+    float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
+]
+TARGET_S = 10.0
+"""Within which `auto` would have a request done."""
+SHORTEST_S = 0.02
+"""A frame of the codecs that language models have."""
+
+
+class SamplingBody(RepeatableBody):
+    """The same of one clip, which lasts so long."""
+
+    duration: Annotated[
+        float,
+        Field(
+            ge=SHORTEST_S,
+            le=3600,
+            description="Seconds; by default 10, or all that the server allows.",
+            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+        ),
+    ] = 10.0
+
+    def frames(self, voice: Voice, limits: Limits, field: str = "duration") -> int:
+        """Return the clip's frames. Raises ApiError where it is too short or too long."""
+        shortest, longest = 1 / voice.codec.frame_rate, limits.max_duration_s
+        by_default = "duration" not in self.model_fields_set
+        seconds = min(self.duration, longest) if by_default else self.duration
+        if not shortest <= seconds <= longest:
+            message = f"{field}: {seconds:g} s; allowed: from {shortest:g} to {longest:g} s"
+            raise ApiError(422, "invalid_value", message, field)
+        return int(seconds * voice.codec.frame_rate)
+
+    def sampled(self, text: str, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""
+        return self.drawn(text, self.frames(voice, limits))
+
+
+def spoken(text: str) -> str:
+    """Return a text that has words. Raises ValueError."""
+    if not text.strip():
+        raise ValueError("must not be empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be valid Unicode, without lone surrogates") from None
+    return text
+
+
+def check_length(text: str, limits: Limits, field: str) -> None:
+    """Raise ApiError 422 where a text is too long."""
+    if len(text) > limits.max_text_chars:
+        message = f"{field}: {len(text)} characters; allowed: 1 to {limits.max_text_chars}"
+        raise ApiError(422, "invalid_value", message, field)
+
+
+class GenerateBody(SamplingBody):
+    """Text to audio."""
+
+    text: Text
+    cfg_coef: Annotated[
+        float, Field(ge=0, le=20, description="Classifier-free guidance: how closely to follow.")
+    ] = 3.0
+
+    _spoken = field_validator("text")(spoken)
+
+    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the engine's parameters. Raises ApiError where model or limits allow less."""
+        check_length(self.text, limits, "text")
+        return replace(self.sampled(self.text, voice, limits), guidance_scale=self.cfg_coef)
+
+
+class GenerationsBody(SamplingBody, OutputBody):
+    """Texts to audio, several clips of each."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                rules.OUTPUT,
+                rules.LOUDNESS,
+                rules.STREAM,
+                rules.ONE_KIND_OF_PROMPT,
+            ]
+        }
+    )
+
+    prompt: Annotated[Text | None, Field(description="What to hear.")] = None
+    prompts: Annotated[
+        list[Text] | None,
+        Field(
+            min_length=1,
+            description="Several, instead of `prompt`.",
+            json_schema_extra=rules.limited(maxItems="max_clips"),
+        ),
+    ] = None
+    n: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Variations of each prompt.",
+            json_schema_extra=rules.limited(maximum="max_clips"),
+        ),
+        WHOLE,
+    ] = 1
+    guidance_scale: GuidanceScale = 3.0
+    greedy: Annotated[bool, Field(description="Take the likeliest codes, as temperature 0.")] = (
+        False
+    )
+    extend_stride: Annotated[
+        float | None,
+        Field(
+            gt=0, le=3600, description="Seconds by which windows advance in clips longer than one."
+        ),
+    ] = None
+    quality: Annotated[
+        TierName | Literal["auto"] | None,
+        Field(
+            description="A tier, which stands for what is not said here of `model`, `decoder`, and "
+            "the file (`format`, `sample_rate`, `bitrate`, all or none); /v1/limits tells of what. "
+            "`auto`: the best that is likely made within `target_s`."
+        ),
+    ] = None
+    target_s: Annotated[
+        float | None, Field(gt=0, le=3600, description="Seconds, of `auto`; by default 10.")
+    ] = None
+    decoder: Annotated[
+        Decoder, Field(description="`mbd`: multi-band diffusion, finer, slower.")
+    ] = "encodec"
+    return_codes: Annotated[bool, Field(description="Answer with JSON, codes included.")] = False
+    start: Annotated[float, Field(ge=0, description="Of `continue_from`, in seconds.")] = 0.0
+    end: Annotated[float | None, Field(gt=0, description="Of `continue_from`, in seconds.")] = None
+    include_prompt: Annotated[
+        bool, Field(description="Whether the answer begins with what is continued.")
+    ] = True
+    stream: Annotated[
+        bool,
+        Field(description="Send the clip while it is made, from its first fraction of a second."),
+    ] = False
+
+    _spoken = field_validator("prompt")(lambda text: text if text is None else spoken(text))
+
+    @field_validator("prompts")
+    @classmethod
+    def _all_spoken(cls, texts: list[str] | None) -> list[str] | None:
+        return texts if texts is None else [spoken(text) for text in texts]
+
+    @model_validator(mode="after")
+    def _one_kind_of_prompt(self) -> Self:
+        if (self.prompt is None) == (self.prompts is None):
+            raise ValueError("give either prompt or prompts")
+        return self
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompts."""
+        return self.prompts or [self.prompt or ""]
+
+    def check(self, voice: Voice, limits: Limits) -> None:
+        """Raise ApiError where model or limits allow less; to be asked before files are read."""
+        self.frames(voice, limits)
+        if self.normalize == "loudness" and self.duration < LOUDNESS_BLOCK_S:
+            reason = f"a clip below {LOUDNESS_BLOCK_S:g} s has no loudness; use peak or rms"
+            raise ApiError(422, "invalid_value", f"normalize: {reason}", "normalize")
+        for text in self.texts:
+            check_length(text, limits, "prompt" if self.prompts is None else "prompts")
+        if (clips := len(self.texts) * self.n) > limits.max_clips:
+            message = f"n: {clips} clips in one request; allowed: up to {limits.max_clips}"
+            raise ApiError(422, "invalid_value", message, "n")
+
+    def params(
+        self, voice: Voice, limits: Limits, prompt: Codes | None, melody: Waveform | None
+    ) -> list[GenerationParams]:
+        """Return the engine's parameters, a clip's each: every prompt, and every variation of it.
+
+        Raises ApiError where there is nothing to go on to after `prompt`.
+        """
+        if prompt and prompt.frames >= self.frames(voice, limits):
+            seconds = prompt.frames / voice.codec.frame_rate
+            message = f"duration: {self.duration:g} s; what is continued has {seconds:g} s already"
+            raise ApiError(422, "invalid_value", message, "duration")
+        sampled = self.sampled("", voice, limits)
+        of_each = replace(
+            sampled,
+            temperature=0.0 if self.greedy else self.temperature,
+            guidance_scale=self.guidance_scale,
+            stride_seconds=self.extend_stride,
+            melody=melody,
+            prompt=prompt,
+        )
+        return [
+            replace(of_each, text=text, variation=variation)
+            for text in self.texts
+            for variation in range(self.n)
+        ]
+
+
+class JobBody(GenerationsBody):
+    """The same, for a job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                rules.OUTPUT,
+                rules.LOUDNESS,
+                rules.NO_STREAM,
+                rules.ONE_KIND_OF_PROMPT,
+            ]
+        }
+    )
+
+    webhook: Annotated[
+        str | None,
+        Field(
+            max_length=2000,
+            description="An https address that is told when the job starts and ends, signed after "
+            "Standard Webhooks.",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _nobody_listens(self) -> Self:
+        if self.stream:
+            raise ValueError("a job has nobody to stream to; leave out stream")
+        return self

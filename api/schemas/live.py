@@ -1,0 +1,110 @@
+"""What a live session's client says, and what it is told."""
+
+from dataclasses import replace
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from api.schemas.base import RequestModel
+from api.schemas.generation import GuidanceScale, check_length, spoken
+from api.schemas.sampling import DrawingBody
+from engine.params import GenerationParams
+from graph.errors import ApiError, ErrorDetail
+from graph.live.states import prompt_of
+from graph.registry import Voice
+from graph.settings import Limits
+
+LONGEST_S = 10.0
+
+
+class Wanted(RequestModel):
+    """What to hear: a prompt, or a game's state."""
+
+    prompt: str | None = None
+    tension: Annotated[float | None, Field(ge=0, le=1)] = None
+    location: str | None = None
+
+    _spoken = field_validator("prompt", "location")(lambda t: t if t is None else spoken(t))
+
+    @model_validator(mode="after")
+    def _a_location_has_a_tension(self) -> Self:
+        if self.location is not None and self.tension is None:
+            raise ValueError("location belongs to tension; give both")
+        return self
+
+    def text(self, limits: Limits) -> str | None:
+        """Return the prompt, where one is wanted. Raises ApiError 422 where it is too long."""
+        for field in ("prompt", "location"):
+            check_length(getattr(self, field) or "", limits, field)
+        return self.prompt if self.tension is None else prompt_of(self.tension, self.location)
+
+
+class Start(Wanted, DrawingBody):
+    """The first message."""
+
+    guidance_scale: GuidanceScale = 3.0
+    passage: Annotated[float, Field(ge=1, le=LONGEST_S)] = 4.0
+    """Seconds that are made at a time."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_prompt(self) -> Self:
+        if (self.prompt is None) == (self.tension is None):
+            raise ValueError("give either prompt or tension")
+        return self
+
+    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+        """Return the parameters of the first passage. Raises ApiError 422."""
+        longest = min(LONGEST_S, voice.language_model.max_seconds / 2)
+        if self.passage > longest:
+            message = f"passage: {self.passage:g} s; allowed for this model: 1 to {longest:g} s"
+            raise ApiError(422, "invalid_value", message, "passage")
+        text = self.text(limits)
+        assert text
+        drawn = self.drawn(text, int(self.passage * voice.codec.frame_rate))
+        return replace(drawn, guidance_scale=self.guidance_scale)
+
+
+class Said(Wanted):
+    """Any later message."""
+
+    played: Annotated[float | None, Field(ge=0)] = None
+    stop: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> Self:
+        given = [self.prompt, self.tension, self.played, self.stop]
+        if len(given) - given.count(None) != 1:
+            raise ValueError("give one of prompt, tension, played, stop")
+        return self
+
+
+class Started(BaseModel):
+    """The session is there; its audio follows."""
+
+    type: Literal["started"] = "started"
+    model: str
+    seed: int
+    sample_rate: int
+    channels: int
+    format: Literal["s16le"] = "s16le"
+    passage: float
+    ahead: float
+    request_id: str
+
+
+class Passage(BaseModel):
+    """From `start`, in seconds of the session's audio, it follows this prompt."""
+
+    type: Literal["passage"] = "passage"
+    number: int
+    start: float
+    duration: float
+    prompt: str
+
+
+class Told(BaseModel):
+    """What went wrong."""
+
+    type: Literal["error"] = "error"
+    error: ErrorDetail
+    request_id: str

@@ -1,0 +1,100 @@
+"""What fields ask of each other, as JSON Schema: for the API's description, not for validation."""
+
+from typing import Any
+
+from api.audio.finishing import LOUDNESS_BLOCK_S
+from api.audio.output import FORMATS, RATES, Format
+
+Rule = dict[str, Any]
+LIMITS = "x-limits"
+
+
+def limited(**bounds: str) -> Rule:
+    """Bound a field by limits of the server, such as `maximum="max_clips"`.
+
+    They change while it runs, so `api.openapi` fills them in.
+    """
+    return {LIMITS: bounds}
+
+
+WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f\x85]"} | limited(maxLength="max_text_chars")
+"""A text that is not only white space."""
+
+
+def if_given(field: str, value: object, then: Rule) -> Rule:
+    """Rule the other fields where one has a value that is not its default."""
+    return {
+        "if": {"properties": {field: {"const": value}}, "required": [field]},
+        "then": {"properties": then},
+    }
+
+
+def _of_format(kind: Format) -> Rule:
+    """Return what the fields may be beside the format."""
+    least, most = kind.bitrates or (0, 0)
+    return {
+        "sample_format": {"enum": list(kind.sample_formats)},
+        "sample_rate": {"enum": [*kind.rates, None]} if kind.rates else {},
+        "bitrate": {"minimum": least, "maximum": most} if kind.bitrates else {"type": "null"},
+    }
+
+
+def _alike() -> list[Rule]:
+    """Return one rule for all formats that allow the same."""
+    rules = list[Rule]()
+    for name, kind in FORMATS.items():
+        others = _of_format(kind)
+        for rule in rules:
+            if {**rule["properties"], "format": None} == {**others, "format": None}:
+                rule["properties"]["format"]["enum"].append(name)
+                break
+        else:
+            needed = {} if name == "wav" else {"required": ["format"]}
+            rules.append({"properties": {"format": {"enum": [name]}} | others} | needed)
+    return rules
+
+
+RATE: Rule = {"minimum": RATES[0], "maximum": RATES[1]}
+OUTPUT: Rule = {"anyOf": _alike()}
+LOUDNESS = if_given("normalize", "loudness", {"duration": {"minimum": LOUDNESS_BLOCK_S}})
+STREAM = if_given(
+    "stream",
+    True,
+    {
+        "normalize": {"enum": ["none", "clip"]},
+        "trim_silence": {"const": False},
+        "decoder": {"const": "encodec"},
+    },
+)
+NO_STREAM: Rule = {"properties": {"stream": {"const": False}}}
+
+
+def one_of(first: str, second: str) -> Rule:
+    """Rule that one of two fields is given; null is as good as left out."""
+    null: Rule = {"type": "null"}
+    ways = (first, second), (second, first)
+    return {
+        "anyOf": [
+            {"required": [one], "properties": {one: {"not": null}, other: null}}
+            for one, other in ways
+        ]
+    }
+
+
+BARS_OR_SECONDS = one_of("bars", "seconds")
+ENVIRONMENT_OR_PROMPT = one_of("environment", "prompt")
+ONE_KIND_OF_PROMPT: Rule = {
+    "anyOf": [
+        {
+            "required": ["prompt"],
+            "properties": {
+                "prompt": {"type": "string", "minLength": 1},
+                "prompts": {"type": ["null", "array"], "maxItems": 0},
+            },
+        },
+        {
+            "required": ["prompts"],
+            "properties": {"prompts": {"type": "array", "minItems": 1}, "prompt": {"type": "null"}},
+        },
+    ]
+}

@@ -1,0 +1,49 @@
+"""WebSockets on which errors have the one shape, and end with a code that says their status."""
+
+from contextlib import suppress
+
+from fastapi import WebSocket, WebSocketDisconnect
+from pydantic import BaseModel
+
+from api.schemas.live import Told
+from graph.errors import body_of, described
+
+PROTOCOL = "audiocraft.live"
+"""The subprotocol that is chosen where a client names some, as browsers do beside a key."""
+NORMAL, OF_STATUS = 1000, 4000
+"""Close codes (RFC 6455, 7.4): the usual end; and what a status of HTTP is added to."""
+
+
+class Socket:
+    """One connection, by its server's end."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self.websocket = websocket
+
+    async def accept(self) -> None:
+        """Let the client in."""
+        offered = self.websocket.scope.get("subprotocols", ())
+        await self.websocket.accept(PROTOCOL if PROTOCOL in offered else None)
+
+    async def send(self, message: BaseModel | bytes) -> None:
+        """Send bytes, or JSON."""
+        if isinstance(message, bytes):
+            await self.websocket.send_bytes(message)
+        else:
+            await self.websocket.send_text(message.model_dump_json())
+
+    async def tell(self, error: Exception) -> None:
+        """Say what went wrong."""
+        body = body_of(self.websocket, error)
+        await self.send(Told(error=body.error, request_id=body.request_id))
+
+    async def close(self) -> None:
+        """End it, as was wanted."""
+        with suppress(WebSocketDisconnect):
+            await self.websocket.close(NORMAL)
+
+    async def fail(self, error: Exception) -> None:
+        """Say what went wrong, and end it."""
+        with suppress(WebSocketDisconnect):  # who has left is told nothing
+            await self.tell(error)
+            await self.websocket.close(OF_STATUS + described(error).status)

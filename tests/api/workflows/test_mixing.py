@@ -1,0 +1,217 @@
+"""How clips are put together."""
+
+import numpy as np
+import pyloudnorm
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.audio.finishing import decibels, loudness, true_peak
+from api.audio.limiter import limiting
+from graph.workflows.mixing import (
+    ATTACK_S,
+    DUCKED_DB,
+    RELEASE_S,
+    Placed,
+    amplified,
+    ducking,
+    edged,
+    faded,
+    leveled,
+    loop_resampled,
+    looped,
+    matched,
+    of_channels,
+    repeated,
+    resampled,
+    summed,
+)
+
+RATE = 16000
+
+
+def noise(seconds: float, seed: int = 0, channels: int = 1) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    return (0.1 * draw.normal(size=(channels, round(seconds * RATE)))).astype(np.float32)
+
+
+def tone(seconds: float, hertz: float = 220.0, rate: int = RATE) -> np.ndarray:
+    at = np.arange(round(seconds * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * hertz * at)).astype(np.float32)[None]
+
+
+def power(samples: np.ndarray) -> float:
+    return 10 * np.log10(float((samples**2).mean()))
+
+
+def test_a_crossfade_keeps_the_power():
+    first, second, over = noise(2, 1), noise(2, 2), RATE
+    stems = [Placed(faded(first, 0, over), 0), Placed(faded(second, over, 0), 2 * RATE - over)]
+    mix = summed(stems, 3 * RATE)
+    for start in range(0, 3 * RATE - 4000, 1000):
+        assert power(mix[:, start : start + 4000]) == pytest.approx(power(first), abs=0.6)
+    into, out = faded(np.ones((1, 100)), 100, 0), faded(np.ones((1, 100)), 0, 100)
+    np.testing.assert_allclose(into**2 + out**2, 1, atol=1e-6)
+
+
+def test_fades_touch_nothing_else():
+    samples = noise(1)
+    made = faded(samples, 100, 200)
+    np.testing.assert_array_equal(made[:, 100:-200], samples[:, 100:-200])
+    assert made[0, 0] == 0
+    np.testing.assert_array_equal(faded(samples, 0, 0), samples)
+    assert edged(samples[:, :3], RATE).shape == (1, 3)
+
+
+def test_what_is_not_placed_is_not_in_the_mix():
+    stems = [Placed(noise(1, 1), 0), Placed(noise(1, 2))]
+    np.testing.assert_array_equal(summed(stems, RATE), stems[0].samples)
+
+
+def steps_of(loop: np.ndarray) -> tuple[float, np.ndarray]:
+    """The step from its last sample to its first, and all others."""
+    return float(np.abs(loop[0, 0] - loop[0, -1])), np.abs(np.diff(loop[0]))
+
+
+@pytest.mark.parametrize("hertz", [220.0, 333.3])
+def test_a_loop_goes_round_without_a_step(hertz: float):
+    clip, length = tone(2.5, hertz) + 0.1 * noise(2.5), 2 * RATE + 37
+    loop = looped(clip, length)
+    assert loop.shape == (1, length)
+    seam, steps = steps_of(loop)
+    assert seam <= np.concatenate([steps[:20], steps[-20:]]).max()
+    assert loop[0, 0] == pytest.approx(clip[0, length])
+    np.testing.assert_array_equal(loop[:, RATE:], clip[:, RATE:length])
+    cut, _ = steps_of(clip[:, :length])
+    assert hertz == 220.0 or cut > 2 * seam, "a loop that is only cut off has a step"
+
+
+def test_a_loop_may_be_made_of_nothing_more():
+    clip = noise(1)
+    np.testing.assert_array_equal(looped(clip, RATE), clip)
+
+
+def test_a_loop_of_another_rate_still_goes_round():
+    loop = tone(1, 330)
+    for after in (44100, 48000, 8000):
+        made = loop_resampled(loop, RATE, after)
+        assert made.shape == (1, after)
+        np.testing.assert_allclose(made, tone(1, 330, after), atol=2e-3)
+        whole = resampled(loop, RATE, after)
+        assert np.abs(whole - made).max() > 2e-3, "not so where it is taken for a clip"
+    assert loop_resampled(loop[:, :50], RATE, 8000).shape == (1, 25)
+
+
+def test_repeated_goes_round_and_round():
+    loop = noise(0.5)
+    made = repeated(loop, RATE + 100)
+    assert made.shape == (1, RATE + 100)
+    np.testing.assert_array_equal(made[:, RATE:], loop[:, :100])
+
+
+@pytest.mark.parametrize("target", [-30.0, -23.0, -16.0])
+def test_a_mix_gets_the_loudness_and_its_stems_still_add_up(target: float):
+    stems = [Placed(noise(2, 1), 0), Placed(noise(1, 2), RATE), Placed(noise(1, 3))]
+    mix, turned = leveled(summed(stems, 2 * RATE), stems, RATE, target)
+    measured = pyloudnorm.Meter(RATE).integrated_loudness(mix.T.astype(float))
+    assert measured == pytest.approx(target, abs=0.1)
+    np.testing.assert_allclose(summed(turned, 2 * RATE), mix, atol=1e-6)
+
+
+def test_peaks_are_limited_and_the_loudness_is_had():
+    beats = noise(2, 1) * 0.2
+    beats[0, :: RATE // 4] = 1.0
+    parts = [Placed(beats[:, :RATE], 0), Placed(beats[:, RATE:], RATE)]
+    mix, turned = leveled(beats, parts, RATE, -26)
+    assert loudness(mix, RATE) == pytest.approx(-26, abs=0.1)
+    assert 0.8 < true_peak(mix) <= decibels(-1)
+    np.testing.assert_allclose(summed(turned, 2 * RATE), mix, atol=1e-6)
+    gain = 20 * np.log10(np.abs(mix / beats))[0]
+    assert gain.max() - gain.min() > 3
+    assert np.abs(np.diff(gain)).max() < 0.3, "no step"
+
+
+def test_a_limited_loop_still_goes_round():
+    loop = noise(1, 1)
+    loop[0, 3] = 2.0
+    factors = limiting(loop, RATE)
+    assert abs(factors[0] - factors[-1]) < 0.02
+    assert factors[-20] < 1
+    assert factors[RATE // 2] == 1
+
+
+@given(st.integers(0, 10**6), st.floats(0.1, 30))
+@settings(deadline=None, max_examples=40)
+def test_no_true_peak_is_above(seed: int, level: float):
+    draw = np.random.default_rng(seed)
+    samples = level * draw.laplace(size=(2, 4000)).astype(np.float32) ** 3
+    limited = amplified(samples, limiting(samples, RATE))
+    assert true_peak(np.tile(limited, 2)) <= decibels(-1) * 1.001
+
+
+def test_peaks_bound_the_gain():
+    clicks = noise(2, 1)
+    clicks[0, RATE] = 5.0
+    mix, _ = leveled(clicks, [Placed(clicks, 0)], RATE, -14)
+    assert true_peak(clicks) / true_peak(mix) == pytest.approx(
+        np.abs(clicks[0, RATE] / mix[0, RATE]), rel=0.01
+    )
+    assert true_peak(mix) <= decibels(-1)
+    assert loudness(mix, RATE) < -15
+    loud = Placed(noise(2, 2) * 100, 0)
+    against = Placed(-loud.samples + noise(2, 1), 0)
+    mix, stems = leveled(summed([loud, against], 2 * RATE), [loud, against], RATE, -14)
+    assert max(np.abs(stem.samples).max() for stem in stems) == pytest.approx(1)
+    assert loudness(mix, RATE) < -40
+
+
+def test_what_is_not_in_the_mix_bounds_but_itself():
+    stems = [Placed(noise(2, 1), 0), Placed(noise(1, 2) * 1000)]
+    mix, turned = leveled(summed(stems, 2 * RATE), stems, RATE, -20)
+    assert loudness(mix, RATE) == pytest.approx(-20, abs=0.1)
+    assert np.abs(turned[1].samples).max() == pytest.approx(1)
+
+
+def test_silence_has_no_loudness_and_stays():
+    silence = np.zeros((2, RATE), np.float32)
+    assert loudness(silence, RATE) is None
+    mix, _ = leveled(silence, [Placed(silence, 0)], RATE, -14)
+    np.testing.assert_array_equal(mix, silence)
+    np.testing.assert_array_equal(matched(silence, RATE, -14), silence)
+
+
+def test_matched_clips_are_as_loud():
+    quiet, loud = noise(1, 1) / 5, noise(1, 2)
+    for clip in (quiet, loud):
+        assert loudness(matched(clip, RATE, -20), RATE) == pytest.approx(-20, abs=0.1)
+
+
+def test_a_bed_is_turned_down_while_somebody_speaks():
+    voice = np.concatenate([np.zeros((1, RATE)), noise(3), np.zeros((1, 4 * RATE))], axis=1)
+    gain = 20 * np.log10(ducking(voice, RATE))
+    assert gain[: RATE - 200] == pytest.approx(0)
+    assert gain[2 * RATE : 4 * RATE - 200] == pytest.approx(DUCKED_DB, abs=0.1)
+    assert gain[-RATE:] == pytest.approx(0, abs=0.1)
+    after_attack = gain[RATE + round(ATTACK_S * RATE)]
+    after_release = gain[4 * RATE + round(RELEASE_S * RATE)]
+    assert after_attack == pytest.approx(DUCKED_DB * (1 - np.exp(-1)), abs=1.5)
+    assert after_release == pytest.approx(DUCKED_DB * np.exp(-1), abs=0.5)
+    assert np.abs(np.diff(gain)).max() < 0.05, "no zipper"
+
+
+def test_hiss_in_a_pause_is_no_voice():
+    voice = noise(4)
+    voice[:, 2 * RATE :] *= decibels(-40)
+    gain = 20 * np.log10(ducking(voice, RATE))
+    assert gain[-RATE // 4] > -1
+    assert ducking(np.zeros((1, 50), np.float32), RATE) == pytest.approx(1)
+
+
+def test_rates_and_channels():
+    assert resampled(tone(1), RATE, 32000) == pytest.approx(tone(1, rate=32000), abs=0.02)
+    assert resampled(noise(1), RATE, RATE).shape == (1, RATE)
+    pair = noise(1, channels=2)
+    np.testing.assert_allclose(of_channels(pair, 1)[0], pair.mean(axis=0))
+    np.testing.assert_array_equal(of_channels(pair[:1], 2), np.repeat(pair[:1], 2, axis=0))
+    assert of_channels(pair, 2) is pair
+    assert amplified(pair, 0.5)[0, 0] == pair[0, 0] / 2
