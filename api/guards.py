@@ -14,10 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.keys import share_of
+from api.errors import build_error_response
+from api.keys import authenticate
 from api.service import Service
 from api.sockets import Socket
-from graph.errors import ApiError, answer
+from graph.errors import ApiError
 
 MULTIPART = "multipart/form-data"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -108,7 +109,7 @@ class Guard:
         if steering := next((name for name in STEERING_HEADERS if name in headers), None):
             message = f"the header {steering} is not served; leave it out"
             raise ApiError(400, "header_not_allowed", message, steering)
-        connection.state.share = share_of(connection, self._service.limits.keys)
+        connection.state.share = authenticate(connection, self._service.limits.keys)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
@@ -136,7 +137,7 @@ class Guard:
         try:
             self._admit(request)
         except ApiError as error:
-            await answer(request, error)(scope, receive, send)
+            await build_error_response(request, error)(scope, receive, send)
             return
         limit = limits.max_body_bytes
         if content_type(request) == MULTIPART:

@@ -1,10 +1,10 @@
 """The HTTP application, as a deployment."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -12,60 +12,56 @@ from fastapi_offline import FastAPIOffline
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from api import openapi as description
-from api.audio.credentials import Signer
+from api import errors, openapi
 from api.audio.tags import SOFTWARE, VERSION
 from api.guards import Guard
-from api.request_log import Observed
+from api.request_log import RequestLog
 from api.routes import (
     analyze,
     codec,
+    compatible,
     diffusion,
-    elevenlabs,
-    generate,
     generations,
     health,
     jobs,
     limits,
     live,
     models,
-    openai,
     playground,
     stats,
     workflows,
 )
-from api.service import Service, State
+from api.service import DeploymentState, Service, build_service
+from api.settings import UserConfig
+from api.tasks.task_table import build_job_task
 from deployments import tracing
 from deployments.scaling.load_report import ProcessPace
 from deployments.settings import AnyModelSettings
-from graph import errors
-from graph.admission import Admission
-from graph.cache import Cache
-from graph.idempotency import Once
-from graph.in_flight import Joining
-from graph.jobs.build import jobs_of
 from graph.jobs.runner import Runner
-from graph.jobs.webhooks import Webhooks
-from graph.ledger_client import LedgerClient
-from graph.live.sessions import Sessions
-from graph.metrics import Metrics
-from graph.registry import Registry
-from graph.settings import INGRESS, LEDGER, IngressSettings, Limits
+from graph.settings import INGRESS, IngressSettings
 
 
 def create_app(
     service: Service, cors_origins: Sequence[str] = (), jobs_at_once: int = 0
 ) -> FastAPI:
     """Build the HTTP application."""
+    runner = Runner(
+        service.jobs,
+        service.webhooks,
+        service.executor,
+        service.metrics,
+        lambda: service.limits.keep_jobs_s,
+        partial(build_job_task, service),
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await service.jobs.store.open()
-        working = asyncio.create_task(Runner(service, jobs_at_once).run())
+        working = asyncio.create_task(runner.run(service.configured, jobs_at_once))
         yield
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-        await service.once.close()
+        await service.executor.idempotency.close()
         await service.jobs.store.close()
         await service.ledger.close()
         await asyncio.to_thread(tracing.stop)
@@ -74,14 +70,14 @@ def create_app(
         title=SOFTWARE,
         version=VERSION,
         summary="AudioCraft over HTTP",
-        description=description.ABOUT,
-        openapi_tags=description.TAGS,
-        servers=description.SERVERS,
+        description=openapi.ABOUT,
+        openapi_tags=openapi.TAGS,
+        servers=openapi.SERVERS,
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
-    description.describe(app, service)
+    openapi.install_document(app, service)
     app.state.service = service
     app.add_middleware(Guard, service=service, origins=cors_origins)
     if cors_origins:
@@ -89,18 +85,17 @@ def create_app(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=["*"],
         )  # fmt: skip
-    app.add_middleware(Observed, metrics=service.metrics)  # around all others
-    errors.install(app)
+    app.add_middleware(RequestLog, metrics=service.metrics)  # around all others
+    errors.install_error_handlers(app)
     for router in (
-        generate.router,
+        generations.simple,
         generations.router,
         workflows.of_json,
         workflows.of_both,
         workflows.of_forms,
         jobs.posting,
         jobs.looking,
-        openai.router,
-        elevenlabs.router,
+        compatible.router,
         codec.encoding,
         codec.decoding,
         diffusion.router,
@@ -116,10 +111,10 @@ def create_app(
     return app
 
 
-def _states(application: str) -> Mapping[str, State]:
+def _read_states(application: str) -> Mapping[str, DeploymentState]:
     deployments = serve.status().applications[application].deployments
     return {
-        name: State(deployment.status.value, deployment.replica_states.get("RUNNING", 0))
+        name: DeploymentState(deployment.status.value, deployment.replica_states.get("RUNNING", 0))
         for name, deployment in deployments.items()
     }
 
@@ -135,42 +130,25 @@ class Ingress:
         handles: Mapping[str, DeploymentHandle],
         settings: IngressSettings,
     ) -> None:
-        credentials = settings.content_credentials
         application = serve.get_replica_context().app_name
-        metrics = Metrics()
-        kept = jobs_of(settings.jobs)
-        ledger = LedgerClient(handles[LEDGER])
-        self._service = Service(
-            registry=Registry(models, handles),
-            states=lambda: asyncio.to_thread(_states, application),
-            limits=Limits(),
-            started_at=int(time.time()),
-            ledger=ledger,
-            admission=Admission(ledger, lambda: self._service.limits, metrics),
-            metrics=metrics,
-            cache=Cache(lambda: self._service.limits.cache_bytes, Joining(ledger)),
-            jobs=kept,
-            once=Once(kept, lambda: self._service.limits.keep_jobs_s),
-            webhooks=Webhooks(settings.jobs),
-            live=Sessions(metrics),
-            signer=Signer(credentials) if credentials else None,
-        )
+        states = partial(asyncio.to_thread, _read_states, application)
+        self._service = build_service(models, handles, settings, states)
         self._settings = settings
         self._pace = ProcessPace()
 
     async def reconfigure(self, user_config: dict[str, object] | None, rank: object) -> None:
         """Take new limits. Raises ValueError on an unknown key or model.
 
-        Serve calls this once the lifespan has begun, and without a `user_config` only because
-        of the parameter `rank`.
+        Serve calls this after the lifespan has begun; without a `user_config` it does so only
+        because of the parameter `rank`.
         """
-        limits = Limits.model_validate(user_config or {}).with_environment()
+        limits = UserConfig.model_validate(user_config or {}).with_environment()
         limits.quality.check(list(self._service.registry.models.values()))
         self._service.limits = limits
         self._service.configured.set()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.scaling.policy` goes by."""
+        """Return what `deployments.scaling.policy` decides by."""
         return asdict(self._pace.report())
 
     def __serve_build_asgi_app__(self) -> FastAPI:

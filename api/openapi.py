@@ -11,7 +11,7 @@ from api.keys import OPEN_PATHS
 from api.routes.answers import ERRORS
 from api.schemas.rules import LIMITS
 from api.service import Service
-from graph.settings import Limits
+from api.settings import UserConfig
 
 Document = dict[str, Any]
 ABOUT = """
@@ -46,20 +46,20 @@ ERRORS_OF_ALL = (400, 401, 500)
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
-def describe(app: FastAPI, service: Service) -> None:
+def install_document(app: FastAPI, service: Service) -> None:
     """Have `app` describe itself with the limits that hold now."""
-    described: tuple[Limits, Document] | None = None
+    described: tuple[UserConfig, Document] | None = None
 
     def openapi() -> Document:
         nonlocal described
         if described is None or described[0] is not service.limits:
-            described = service.limits, _document(app, service.limits)
+            described = service.limits, _build_document(app, service.limits)
         return described[1]
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
 
 
-def _document(app: FastAPI, limits: Limits) -> Document:
+def _build_document(app: FastAPI, limits: UserConfig) -> Document:
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -76,28 +76,28 @@ def _document(app: FastAPI, limits: Limits) -> Document:
     document["security"] = [{name: []} for name in SECURITY_SCHEMES]
     if not limits.keys:
         document["security"].append({})  # none is needed
-    _fill_in(document, limits)
+    _fill_in_limits(document, limits)
     for path, methods in document["paths"].items():
         for operation in (methods[method] for method in METHODS if method in methods):
-            _complete(operation, open_to_all=path in OPEN_PATHS)
+            _complete_operation(operation, open_to_all=path in OPEN_PATHS)
             _name_bodies(operation, schemas)
     return document
 
 
-def _complete(operation: Document, *, open_to_all: bool) -> None:
+def _complete_operation(operation: Document, *, open_to_all: bool) -> None:
     """Add what FastAPI does not know: who may ask, and errors that come before any route."""
     answers = operation["responses"]
     if "HTTPValidationError" in str(answers.get("422")):
         del answers["422"]  # a path or query of any text is valid
     for status in ERRORS_OF_ALL:
-        answers.setdefault(str(status), _error(status))
+        answers.setdefault(str(status), _describe_error(status))
     if open_to_all:
         operation["security"] = []
         del answers["401"]
     operation["responses"] = dict(sorted(answers.items()))
 
 
-def _error(status: int) -> Document:
+def _describe_error(status: int) -> Document:
     answer = {name: value for name, value in ERRORS[status].items() if name != "model"}
     schema = {"$ref": "#/components/schemas/ErrorBody"}
     return answer | {"content": {"application/json": {"schema": schema}}}
@@ -113,12 +113,12 @@ def _name_bodies(operation: Document, schemas: Document) -> None:
         if kind == MULTIPART:
             words = operation["operationId"].split("_")
             schema["title"] = "".join(map(str.capitalize, words)) + "Form"
-            schema |= _form(schema)
+            schema |= _describe_form(schema)
         schemas[schema["title"]] = schema
         media["schema"] = {"$ref": f"#/components/schemas/{schema['title']}"}
 
 
-def _form(schema: Document) -> Document:
+def _describe_form(schema: Document) -> Document:
     """Return a form's schema: it has no null, and an empty field is one that is left out."""
     fields = {}
     for name, field in schema["properties"].items():
@@ -136,9 +136,9 @@ def _form(schema: Document) -> Document:
     return {"properties": fields, "additionalProperties": False}
 
 
-def _fill_in(document: Document, limits: Limits) -> None:
+def _fill_in_limits(document: Document, limits: UserConfig) -> None:
     """Put this server's limits where a schema names them."""
-    for schema in _dicts(document):
+    for schema in _iterate_dicts(document):
         if schema.get("maximum") == 2**63:  # FastAPI has rounded it
             schema["maximum"] = 2**63 - 1
         for keyword, name in schema.pop(LIMITS, {}).items():
@@ -146,10 +146,10 @@ def _fill_in(document: Document, limits: Limits) -> None:
             schema[keyword] = min(bound, schema.get(keyword, bound))
 
 
-def _dicts(node: Any) -> Iterator[Document]:
+def _iterate_dicts(node: Any) -> Iterator[Document]:
     if isinstance(node, dict):
         yield node
     for child in (
         node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     ):
-        yield from _dicts(child)
+        yield from _iterate_dicts(child)

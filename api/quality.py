@@ -1,26 +1,27 @@
-"""What a request for a quality comes to: the best tier within a time, or the one that it names."""
+"""Chooses the tier of a request's `quality`: the named one, or the best within a time."""
 
 from collections.abc import Collection
 from typing import TypeVar
 
 from api.schemas.generation import TARGET_S, GenerationsBody
 from api.service import Service
-from api.tiers import BEST_FIRST, TierName
+from api.settings import BEST_FIRST, TierName
 from deployments.accounts import ASSUMED_SPEED, Snapshot
 from deployments.settings import TokenModelSettings
 from engine.errors import InvalidRequest
 from graph.errors import ApiError
+from graph.price import estimate_seconds
 
 Body = TypeVar("Body", bound=GenerationsBody)
-OF_A_FILE = ("format", "sample_rate", "bitrate")
-"""Fields of a tier that go together: one of the request's own puts all of them aside."""
+FILE_FIELDS = ("format", "sample_rate", "bitrate")
+"""Fields of a tier that belong together: if the request sets one of them, none is the tier's."""
 NOTHING_KNOWN = Snapshot({}, {}, {})
 
 
-async def tiered(service: Service, body: Body, files: Collection[str]) -> Body:
-    """Return the body with what its tier gives it, and that tier's name as its quality.
+async def apply_quality(service: Service, body: Body, files: Collection[str]) -> Body:
+    """Return the body with the fields of its tier, and the tier's name as its quality.
 
-    `files` names those beside it. Raises ApiError 422 where the tier cannot be had.
+    `files` names the uploads beside it. Raises ApiError 422 where the tier cannot be made.
     """
     if body.target_s is not None and body.quality != "auto":
         message = "target_s belongs to quality auto; leave it out, or ask for auto"
@@ -28,64 +29,74 @@ async def tiered(service: Service, body: Body, files: Collection[str]) -> Body:
     if body.quality is None:
         return body
     if body.quality != "auto":
-        wanted = _of_tier(service, body, body.quality)
-        if problem := await _problem(service, wanted, files):
+        chosen = _apply_tier(service, body, body.quality)
+        if problem := await _find_problem(service, chosen, files):
             message = f"quality: {body.quality} cannot be had: {problem}"
             raise ApiError(422, "quality_unavailable", message, "quality")
-        return wanted
-    candidates = [_of_tier(service, body, name) for name in BEST_FIRST]
-    problems = [await _problem(service, one, files) for one in candidates]
-    able = [one for one, problem in zip(candidates, problems, strict=True) if not problem]
-    if not able:
+        return chosen
+    candidates = [_apply_tier(service, body, name) for name in BEST_FIRST]
+    problems = [await _find_problem(service, one, files) for one in candidates]
+    possible = [one for one, problem in zip(candidates, problems, strict=True) if not problem]
+    if not possible:
         message = f"quality: no tier can be had: {problems[-1]}"
         raise ApiError(422, "quality_unavailable", message, "quality")
-    told, target_s = await _snapshot(service), body.target_s or TARGET_S
-    in_time = (one for one in able if _seconds(service, one, told) <= target_s)
-    return next(in_time, able[-1])
+    snapshot, target_s = await _read_snapshot(service), body.target_s or TARGET_S
+    in_time = (one for one in possible if _estimate(service, one, snapshot) <= target_s)
+    return next(in_time, possible[-1])
 
 
-def _of_tier(service: Service, body: Body, name: TierName) -> Body:
-    """Return the body with a tier's fields; its own win."""
+def _apply_tier(service: Service, body: Body, name: TierName) -> Body:
+    """Return the body with a tier's fields; fields that the request sets stay."""
     given = {field for field in body.model_fields_set if getattr(body, field) is not None}
-    if given & {*OF_A_FILE, "sample_format"}:
-        given |= set(OF_A_FILE)
-    tier = service.limits.quality.of(name).model_dump(exclude_none=True)
+    if given & {*FILE_FIELDS, "sample_format"}:
+        given |= set(FILE_FIELDS)
+    tier = service.limits.quality.get_tier(name).model_dump(exclude_none=True)
     fields = {field: value for field, value in tier.items() if field not in given}
     return body.model_copy(update={**fields, "quality": name, "target_s": None})
 
 
-async def _problem(service: Service, body: GenerationsBody, files: Collection[str]) -> str | None:
-    """Say why a body cannot be had for reasons that are its tier's, or return None."""
+async def _find_problem(
+    service: Service, body: GenerationsBody, files: Collection[str]
+) -> str | None:
+    """Return why a body cannot be made for a reason of its tier, or None."""
     registry = service.registry
     try:
-        model = registry.pick(TokenModelSettings, body.model)
+        model = registry.find_model(TokenModelSettings, body.model)
         body.output()
         if body.decoder == "mbd":
-            registry.diffusion_of(model)
+            registry.find_diffusion(model)
     except (ApiError, InvalidRequest) as error:
         return str(error)
     if body.decoder == "mbd" and body.stream:
         return "multi-band diffusion needs the whole clip; leave out stream"
-    if "melody" in files and not (await registry.voice(model)).language_model.melody:
-        return f"{model.name!r} follows no melody"
+    if "melody" in files:
+        pair = await registry.get_model_with_codec(model)
+        if not pair.language_model.melody:
+            return f"{model.name!r} follows no melody"
     return None
 
 
-async def _snapshot(service: Service) -> Snapshot:
+async def _read_snapshot(service: Service) -> Snapshot:
     try:
         return await service.ledger.snapshot()
-    except ApiError:  # out of reach: models are taken to be idle, and as fast as one assumes
+    except ApiError:  # out of reach: models are assumed to be idle, and of the assumed speed
         return NOTHING_KNOWN
 
 
-def _seconds(service: Service, body: GenerationsBody, told: Snapshot) -> float:
-    """Return how long a body would take: what waits before it, and itself, at measured speeds."""
+def _estimate(service: Service, body: GenerationsBody, snapshot: Snapshot) -> float:
+    """Return the seconds until a body is made, with what waits before it."""
     registry, clips = service.registry, len(body.texts) * body.n
-    model = registry.pick(TokenModelSettings, body.model)
+    model = registry.find_model(TokenModelSettings, body.model)
     audio = min(body.duration, service.limits.max_duration_s) * clips
-    rows = 1 if body.guidance_scale == 1 else 2
-    ahead = told.row_seconds.get(model.name, 0.0)
-    seconds = (ahead + audio * rows) / told.speeds.get(model.name, ASSUMED_SPEED)
+    seconds = estimate_seconds(
+        model.name,
+        audio,
+        body.guidance_scale,
+        snapshot.row_seconds,
+        snapshot.speeds,
+        ASSUMED_SPEED,
+    )
     if body.decoder == "mbd":
-        seconds += audio * service.pace.of(registry.diffusion_of(model).name)
+        diffusion = registry.find_diffusion(model).name
+        seconds += audio * service.diffusion_speed.seconds_for(diffusion)
     return seconds

@@ -16,8 +16,8 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, use_sp
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.errors import request_id
 from deployments import tracing
-from graph.errors import request_id
 from graph.metrics import Metrics
 
 CUT = "cut"
@@ -25,7 +25,7 @@ METHODS = {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"
 logger = logging.getLogger("ray.serve")
 
 
-class Observed:
+class RequestLog:
     """ASGI middleware around all others."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -71,7 +71,7 @@ class Observed:
             model = scope["state"].get("model", "none")
             outcome = status if whole else CUT
             seconds = time.perf_counter() - began
-            self._metrics.answered(path, model, outcome, seconds)
+            self._metrics.count_request(path, model, outcome, seconds)
             _log(scope, outcome, seconds, span)
             _end_span(span, scope, status, outcome)
 

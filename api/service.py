@@ -1,84 +1,109 @@
-"""What the routes share: the models, the limits, and the health of the deployments."""
+"""What the routes share: the models, the limits, and everything that runs tasks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from api.audio.credentials import Signer
-from api.diffusion_speed import Pace
-from deployments.accounts import Charge
+from api.settings import UserConfig
+from deployments.settings import AnyModelSettings, TokenModelSettings
 from graph.admission import Admission
 from graph.cache import Cache
-from graph.idempotency import Once
-from graph.jobs.jobs import Jobs
+from graph.execution import Executor
+from graph.idempotency import Idempotency
+from graph.jobs.jobs import Jobs, build_jobs
 from graph.jobs.webhooks import Webhooks
 from graph.ledger_client import LedgerClient
 from graph.live.sessions import Sessions
 from graph.metrics import Metrics
 from graph.pipeline import Pipeline
+from graph.price import DiffusionSpeed
 from graph.registry import Registry
-from graph.settings import Limits
+from graph.settings import LEDGER, IngressSettings
 
 
 @dataclass(frozen=True)
-class State:
-    """Of one deployment."""
+class DeploymentState:
+    """The state of one deployment."""
 
     status: str
     """As Serve names it, such as HEALTHY."""
     running: int
-    """Replicas that serve. Without any it sleeps: a call would start one."""
+    """Replicas that serve. A deployment without any sleeps: a call would start one."""
+
+
+States = Callable[[], Awaitable[Mapping[str, DeploymentState]]]
 
 
 @dataclass
 class Service:
-    """One ingress replica's state; `limits` is replaced while running."""
+    """The state of one ingress replica; `limits` is replaced while it runs."""
 
     registry: Registry
-    states: Callable[[], Awaitable[Mapping[str, State]]]
+    states: States
     """Asks for the state of every deployment of this application, by name."""
-    limits: Limits
-    started_at: int
-    """Unix seconds."""
+    limits: UserConfig
     ledger: LedgerClient
-    admission: Admission
     metrics: Metrics
-    cache: Cache
     jobs: Jobs
-    once: Once
     webhooks: Webhooks
     live: Sessions
-    pace: Pace = field(default_factory=Pace)
+    pipeline: Pipeline = field(init=False)
+    executor: Executor = field(init=False)
+    diffusion_speed: DiffusionSpeed = field(default_factory=DiffusionSpeed)
+    started_at: int = field(default_factory=lambda: int(time.time()))
+    """Unix seconds."""
     configured: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when `limits` hold what the configuration says: Serve brings it after the start."""
     signer: Signer | None = None
-    """Of files, where a key is configured."""
+    """Signs files, where a key is configured."""
 
-    @property
-    def pipeline(self) -> Pipeline:
-        """What composes the models."""
-        return Pipeline(self.registry)
+    def __post_init__(self) -> None:
+        self.pipeline = Pipeline(self.registry)
+        self.executor = Executor(
+            Admission(self.ledger, lambda: self.limits, self.metrics, self._count_slots),
+            Cache(lambda: self.limits.cache_bytes, self.ledger),
+            Idempotency(self.jobs, lambda: self.limits.keep_jobs_s),
+            self.metrics,
+            self.diffusion_speed,
+        )
 
-    def charged(
-        self, request: Request, model: str, seconds: float
-    ) -> AbstractAsyncContextManager[None]:
-        """Hold the charge of a request that works on so much audio, and note its model.
-
-        Raises ApiError 429 where it is not let in.
-        """
-        request.state.model = model
-        share = request.state.share
-        return self.admission.charged(share, Charge(share.name, share.weight, model, seconds))
+    def _count_slots(self, model: str) -> int:
+        """Return how many clips a model decodes at once; 0 for models that work in batches."""
+        settings = self.registry.models[model]
+        return settings.least_slots if isinstance(settings, TokenModelSettings) else 0
 
 
-async def _service(request: Request) -> Service:
-    # Were it no coroutine, FastAPI would call it on a thread, for every request.
+def build_service(
+    models: Sequence[AnyModelSettings],
+    handles: Mapping[str, Any],
+    settings: IngressSettings,
+    states: States,
+    limits: UserConfig | None = None,
+) -> Service:
+    """Build the state of an ingress replica. Raises CredentialsError or ValueError."""
+    credentials, metrics = settings.content_credentials, Metrics()
+    return Service(
+        registry=Registry(models, handles),
+        states=states,
+        limits=limits or UserConfig(),
+        ledger=LedgerClient(handles[LEDGER]),
+        metrics=metrics,
+        jobs=build_jobs(settings.jobs),
+        webhooks=Webhooks(settings.jobs),
+        live=Sessions(metrics),
+        signer=Signer(credentials) if credentials else None,
+    )
+
+
+async def _read_service(request: Request) -> Service:
+    # FastAPI would call a plain function on a thread, for every request.
     service: Service = request.app.state.service
     return service
 
 
-Served = Annotated[Service, Depends(_service)]
+Served = Annotated[Service, Depends(_read_service)]

@@ -5,8 +5,8 @@ from contextlib import suppress
 from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import BaseModel
 
+from api.errors import build_error_body, describe_error
 from api.schemas.live import Told
-from graph.errors import body_of, described
 
 PROTOCOL = "audiocraft.live"
 """The subprotocol that is chosen where a client names some, as browsers do beside a key."""
@@ -34,7 +34,7 @@ class Socket:
 
     async def tell(self, error: Exception) -> None:
         """Say what went wrong."""
-        body = body_of(self.websocket, error)
+        body = build_error_body(self.websocket, error)
         await self.send(Told(error=body.error, request_id=body.request_id))
 
     async def close(self) -> None:
@@ -46,4 +46,4 @@ class Socket:
         """Say what went wrong, and end it."""
         with suppress(WebSocketDisconnect):  # who has left is told nothing
             await self.tell(error)
-            await self.websocket.close(OF_STATUS + described(error).status)
+            await self.websocket.close(OF_STATUS + describe_error(error).status)

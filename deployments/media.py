@@ -11,7 +11,7 @@ from deployments.tracing import traced
 from deployments.worker import Worker
 
 if TYPE_CHECKING:
-    from engine.params import MediaLimits, Waveform
+    from engine.params import MediaLimits, UploadInfo, Waveform
 
 
 @serve.deployment(max_ongoing_requests=32)
@@ -33,6 +33,10 @@ class Media:
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.scaling.policy` goes by."""
         return asdict(self._pace.report())
+
+    async def probe(self, data: bytes, limits: "MediaLimits") -> "UploadInfo":
+        """Return a file's length, rate and channels. Raises InvalidAudio."""
+        return await self._worker.run(self._media.probe, data, limits)
 
     async def decode(
         self, data: bytes, limits: "MediaLimits", sample_rate: int, channels: int

@@ -6,6 +6,7 @@ is let be, moving pictures are refused. What a small file may unfold to is bound
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import av
@@ -18,7 +19,7 @@ from julius.resample import resample_frac
 from numpy.typing import NDArray
 
 from engine.errors import InvalidAudio
-from engine.params import MediaLimits, Waveform
+from engine.params import MediaLimits, UploadInfo, Waveform
 
 FORMATS = "wav,w64,flac,mp3,ogg,mov,aiff,aac"
 """FFmpeg's names; `mov` is also m4a and mp4, `ogg` also Opus."""
@@ -26,15 +27,43 @@ SPOKEN = "wav, flac, mp3, ogg, opus, m4a or aiff"
 RATES = (1000, 192000)
 UNKNOWN_BYTES = 0x7FFFFF00
 """Programs that write to a pipe state this many or more."""
+PADDING_S = 0.1
+"""How much longer than its audio a stream of packets may be."""
 CUT_SHORT = 0.95
 """A file that gives less than this share of the length that it states is damaged."""
+
+
+def probe(data: bytes, limits: MediaLimits) -> UploadInfo:
+    """Return the length, rate and channels of a file's first audio stream, without decoding it.
+
+    The length is that of all packets, since some containers only guess it. Raises InvalidAudio.
+    """
+    with _open_file(data, limits) as container:
+        stream = _audio_stream(container, limits)
+        ticks = sum(packet.duration or 0 for packet in container.demux(stream))
+        seconds = float(ticks * stream.time_base) if stream.time_base else 0.0
+        info = UploadInfo(seconds, stream.rate, stream.channels)
+    if info.seconds > limits.max_seconds + PADDING_S:
+        raise InvalidAudio(_too_long(limits))
+    return info
 
 
 def decode(data: bytes, limits: MediaLimits) -> Waveform:
     """Return a file's samples at its own rate, full scale ±1. Raises InvalidAudio.
 
-    Its first audio stream counts.
+    Only the first audio stream is decoded.
     """
+    with _open_file(data, limits) as container:
+        stream = _audio_stream(container, limits)
+        audio, rate = _samples(container, stream, limits), stream.rate
+    if not np.isfinite(audio).all():
+        raise InvalidAudio("the file has samples that are not numbers")
+    return Waveform.pack(audio, rate)
+
+
+@contextmanager
+def _open_file(data: bytes, limits: MediaLimits) -> Iterator[InputContainer]:
+    """Open a file; every error of reading it becomes InvalidAudio."""
     if len(data) > limits.max_bytes:
         raise InvalidAudio(f"the file has {len(data)} bytes; allowed: {limits.max_bytes}")
     if not data:
@@ -43,16 +72,11 @@ def decode(data: bytes, limits: MediaLimits) -> Waveform:
         raise InvalidAudio("the file is cut short: it states more bytes than there are")
     try:
         with av.open(io.BytesIO(data), "r", options={"format_whitelist": FORMATS}) as container:
-            stream = _audio_stream(container, limits)
-            audio = _samples(container, stream, limits)
-            rate = stream.rate
+            yield container
     except (FFmpegError, ValueError, OverflowError) as error:
         # PyAV raises its own errors, and Python's where a number in a file makes no sense.
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidAudio(f"the file cannot be read as {SPOKEN}: {reason}") from error
-    if not np.isfinite(audio).all():
-        raise InvalidAudio("the file has samples that are not numbers")
-    return Waveform.pack(audio, rate)
 
 
 def _audio_stream(container: InputContainer, limits: MediaLimits) -> AudioStream:

@@ -150,6 +150,16 @@ class MediaLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """What a file's container says of its audio."""
+
+    seconds: float
+    """The length of all packets of the audio stream."""
+    sample_rate: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
 class LanguageModelInfo:
     """What a language model can do."""
 

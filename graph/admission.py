@@ -1,8 +1,9 @@
-"""Whether a request is let in: asked of the ledger, and paid for as long as the request lasts."""
+"""Admission: whether a task is let in, asked of the ledger, and its charges while it runs."""
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import uuid4
 
 from deployments.accounts import Charge, Patience, Share, Verdict
@@ -19,54 +20,98 @@ REASONS = {
 }
 
 
+class Hold:
+    """The charges of one admitted task, by model, until each is released."""
+
+    def __init__(self, ledger: LedgerClient) -> None:
+        self._ledger = ledger
+        self._numbers: dict[str, str] = {}
+
+    def add(self, model: str, number: str) -> None:
+        """Add an admitted charge."""
+        self._numbers[model] = number
+
+    def release(self, model: str, *, done: bool) -> None:
+        """End the charge of one model; `done` says that its work was finished, not given up."""
+        if (number := self._numbers.pop(model, None)) is None:
+            return
+        ledger = self._ledger
+        del ledger.open[number]
+        ledger.call_later(ledger.tell(ledger.methods.settle, ledger.name, number, done))
+
+    def release_all(self, *, done: bool) -> None:
+        """End all charges that are left."""
+        for model in list(self._numbers):
+            self.release(model, done=done)
+
+
 class Admission:
-    """Charges requests for as long as they last; one for each ingress replica."""
+    """Charges tasks while they run; one for each ingress replica."""
 
     def __init__(
-        self, ledger: LedgerClient, limits: Callable[[], Limits], metrics: Metrics
+        self,
+        ledger: LedgerClient,
+        limits: Callable[[], Limits],
+        metrics: Metrics,
+        slots: Callable[[str], int],
     ) -> None:
-        self._ledger, self._limits, self._metrics = ledger, limits, metrics
+        """Take the ledger and `slots`, which returns how many clips a model decodes at once."""
+        self._ledger, self._limits, self._metrics, self._slots = ledger, limits, metrics, slots
 
     @asynccontextmanager
-    async def charged(
-        self, share: Share, charge: Charge, slots: int = 0, max_wait_s: float | None = None
-    ) -> AsyncIterator[None]:
-        """Hold a charge. Raises ApiError 429 where the request is not let in.
+    async def hold(
+        self, share: Share, charges: Sequence[Charge], max_wait_s: float | None = None
+    ) -> AsyncIterator[Hold]:
+        """Hold a task's charges. Raises ApiError 429 where one of them is not let in.
 
-        So many clips start at once, where the model has slots. `max_wait_s` is what others may have
-        the request wait for, by default the limits'.
+        `max_wait_s` is how long others may have the task wait, by default the limit's. The task is
+        one request: only its first charge counts against the rate and the bound of its key.
         """
-        limits, model, row_seconds = self._limits(), charge.model, charge.row_seconds
-        patience = Patience(max_wait_s or limits.max_wait_s, slots)
-        number, admitted, done = uuid4().hex, False, False
-        self._ledger.open[number] = charge
+        hold, done = Hold(self._ledger), False
         try:
-            with span("admission", {"audiocraft.row_seconds": row_seconds}) as asked:
-                verdict = await self._ask(number, charge, share, patience)
-                asked.set_attribute("audiocraft.verdict", verdict.refused_for or "admitted")
-            self._metrics.priced(model, verdict.refused_for or "admitted", row_seconds)
-            if verdict.refused_for:
-                code, reason = REASONS[verdict.refused_for]
-                wait = max(1, math.ceil(verdict.wait_s))
-                message = f"{reason}; try again in {wait} s"
-                raise ApiError(429, code, message, headers={"retry-after": str(wait)})
-            admitted = True
-            yield
+            for charge in charges:
+                await self._admit(hold, share, charge, max_wait_s or self._limits().max_wait_s)
+                share = replace(share, requests_per_minute=None, row_seconds=None)
+            yield hold
             done = True
         finally:
-            del self._ledger.open[number]
-            if admitted:
-                ended = self._ledger.methods.settle, self._ledger.name, number, done
-                self._ledger.later(self._ledger.tell(*ended))
+            hold.release_all(done=done)
+
+    async def _admit(self, hold: Hold, share: Share, charge: Charge, max_wait_s: float) -> None:
+        """Add a charge to a hold. Raises ApiError 429."""
+        patience = Patience(max_wait_s, self._slots(charge.model))
+        number, admitted = uuid4().hex, False
+        self._ledger.open[number] = charge
+        try:
+            with span("admission", {"audiocraft.row_seconds": charge.row_seconds}) as asked:
+                verdict = await self._ask(number, charge, share, patience)
+                asked.set_attribute("audiocraft.verdict", verdict.refused_for or "admitted")
+            outcome = verdict.refused_for or "admitted"
+            self._metrics.count_price(charge.model, outcome, charge.row_seconds)
+            if verdict.refused_for:
+                raise _build_refusal(verdict)
+            hold.add(charge.model, number)
+            admitted = True
+        finally:
+            if not admitted:
+                del self._ledger.open[number]
 
     async def _ask(self, number: str, charge: Charge, share: Share, patience: Patience) -> Verdict:
-        """Ask the ledger; where it is out of reach, hold to this replica's own cap."""
+        """Ask the ledger; where it is out of reach, apply this replica's own bound."""
         limits, ledger = self._limits(), self._ledger
-        told = ledger.name, number, charge, share, patience
-        verdict: Verdict | None = await ledger.tell(ledger.methods.admit, *told)
+        arguments = ledger.name, number, charge, share, patience
+        verdict: Verdict | None = await ledger.tell(ledger.methods.admit, *arguments)
         if verdict:
             return verdict
         total = sum(one.row_seconds for one in ledger.open.values())
         alone = len(ledger.open) == 1
         full = total > limits.local_row_seconds and not alone
         return Verdict("busy" if full else None, BEAT_S)
+
+
+def _build_refusal(verdict: Verdict) -> ApiError:
+    assert verdict.refused_for
+    code, reason = REASONS[verdict.refused_for]
+    wait = max(1, math.ceil(verdict.wait_s))
+    message = f"{reason}; try again in {wait} s"
+    return ApiError(429, code, message, headers={"retry-after": str(wait)})

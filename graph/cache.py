@@ -1,6 +1,7 @@
-"""Answers to requests that can have but one: joined while they are made, and kept for a while.
+"""Answers to repeatable tasks: joined while they are made, and kept for a while.
 
-Kept by each ingress for itself; joined across all of them.
+Each ingress keeps answers for itself. Equal requests are joined across all ingresses: one makes the
+answer and the others wait for it; the ledger knows who makes what.
 """
 
 import asyncio
@@ -8,11 +9,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
+from uuid import uuid4
 
-from graph.calls import apart
-from graph.in_flight import Joining
+from graph.calls import start_detached
+from graph.ledger_client import LedgerClient
 
 ENTRY_BYTES = 2000
+"""What keeping an answer takes beside its body."""
 Found = Literal["hit", "joined", "miss"]
 
 
@@ -26,67 +29,94 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes, with what it is kept by."""
+        """Bytes that the answer takes in the cache."""
         return len(self.body) + ENTRY_BYTES
+
+
+Make = Callable[[], Awaitable[Answer]]
 
 
 @dataclass
 class Flight:
-    """An answer that is being made, and how many wait for it."""
+    """An answer that is being made, and how many requests wait for it."""
 
     task: asyncio.Task[tuple[Answer, Found]]
     waiters: int = 0
 
 
 class Cache:
-    """One ingress replica's; the least recently used goes first where `most_bytes` are exceeded."""
+    """The answers of one ingress replica; the least recently used is dropped first."""
 
-    def __init__(self, most_bytes: Callable[[], int], joining: Joining) -> None:
-        self._most_bytes, self._joining = most_bytes, joining
-        self._kept: OrderedDict[str, Answer] = OrderedDict()
+    def __init__(self, max_bytes: Callable[[], int], ledger: LedgerClient) -> None:
+        self._max_bytes, self._ledger = max_bytes, ledger
+        self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._bytes = 0
         self._flights: dict[str, Flight] = {}
 
-    def kept(self, key: str) -> Answer | None:
-        """Return the answer that is kept, if there is one."""
-        self._trim()
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+    @property
+    def enabled(self) -> bool:
+        """Whether answers are kept and joined at all."""
+        return self._max_bytes() > 0
 
-    async def get(self, key: str, make: Callable[[], Awaitable[Answer]]) -> tuple[Answer, Found]:
-        """Return the answer that is kept or being made, or make it; its making ends with its last
-        waiter, whoever was the first.
+    def find_answer(self, key: str) -> Answer | None:
+        """Return the kept answer, if there is one."""
+        self._trim()
+        if key in self._answers:
+            self._answers.move_to_end(key)
+        return self._answers.get(key)
+
+    async def get_answer(self, key: str, make: Make) -> tuple[Answer, Found]:
+        """Return the kept answer, wait for the one that is being made, or make it.
+
+        Making it ends when nobody waits for it any more, whoever asked first.
         """
-        if answer := self.kept(key):
-            return answer, "hit"
+        if kept := self.find_answer(key):
+            return kept, "hit"
         first = key not in self._flights
         if first:
-            self._flights[key] = Flight(apart(self._make(key, make)))
+            self._flights[key] = Flight(start_detached(self._make_and_keep(key, make)))
         flight = self._flights[key]
         flight.waiters += 1
         try:
-            made, found = await asyncio.shield(flight.task)
-            return made, found if first else "joined"
+            answer, found = await asyncio.shield(flight.task)
+            return answer, found if first else "joined"
         finally:
             flight.waiters -= 1
             if not flight.waiters:
                 flight.task.cancel()
-                if self._flights.get(key) is flight:  # nobody else shall join what is cancelled
+                if self._flights.get(key) is flight:  # nobody else shall join a cancelled task
                     del self._flights[key]
 
-    async def _make(self, key: str, make: Callable[[], Awaitable[Answer]]) -> tuple[Answer, Found]:
-        answer, joined = await self._joining.get(key, make)
-        self._keep(key, answer)
-        return answer, "joined" if joined else "miss"
-
-    def _keep(self, key: str, answer: Answer) -> None:
-        if answer.size <= self._most_bytes() and key not in self._kept:
-            self._kept[key] = answer
+    async def _make_and_keep(self, key: str, make: Make) -> tuple[Answer, Found]:
+        answer, joined = await self._make_or_join(key, make)
+        if answer.size <= self._max_bytes() and key not in self._answers:
+            self._answers[key] = answer
             self._bytes += answer.size
             self._trim()
+        return answer, "joined" if joined else "miss"
+
+    async def _make_or_join(self, key: str, make: Make) -> tuple[Answer, bool]:
+        """Return the answer, and whether another ingress made it. Without the ledger, make it."""
+        ledger, number = self._ledger, uuid4().hex
+        try:
+            claim = ledger.methods.claim, ledger.name, number, key
+            while await ledger.tell(*claim) is False:
+                theirs: Answer | None = await ledger.wait_for(ledger.methods.answer, key)
+                if theirs is not None:
+                    return theirs, True
+            answer = await make()
+        except BaseException:  # also where the client left: one of those who wait makes it then
+            ledger.call_later(ledger.tell(ledger.methods.give, number, key, None))
+            raise
+        ledger.call_later(self._offer(number, key, answer))
+        return answer, False
+
+    async def _offer(self, number: str, key: str, answer: Answer) -> None:
+        ledger = self._ledger
+        if await ledger.tell(ledger.methods.wanted, number, key):
+            await ledger.tell(ledger.methods.give, number, key, answer)
 
     def _trim(self) -> None:
-        while self._bytes > self._most_bytes():
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= gone.size
+        while self._bytes > self._max_bytes():
+            _, dropped = self._answers.popitem(last=False)
+            self._bytes -= dropped.size

@@ -1,13 +1,17 @@
-"""Calls of other deployments: their own typed errors come back, and no call outlives its caller.
+"""Calls of other deployments: their typed errors come back, and no call outlives its caller.
 
-The trace that a call is made in goes along; `deployments.tracing.traced` takes it up.
+The caller's trace is passed along; `deployments.tracing.traced` continues it. What a call gives
+follows from its arguments alone, seeds and carried states included. So where a replica is lost
+(its node died, its process was killed, or it hung and was ended) another replica gives the same.
 """
 
 import asyncio
 import contextvars
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from typing import Any, Protocol, TypeVar
 
 from opentelemetry.context import attach, get_current
@@ -18,16 +22,18 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.tracing import begin, carried
 from engine.errors import EngineError
+from engine.params import Codes, Generated, GenerationParams
 from graph.errors import ApiError
 
 T = TypeVar("T")
+logger = logging.getLogger("ray.serve")
 UNREACHABLE = (BackPressureError, DeploymentUnavailableError)
 LOST = (RayActorError, NodeDiedError, ObjectLostError)
 """A replica's process has ended, or its node; or what it returned went with the node."""
 
 
 class ReplicaLost(ApiError):
-    """The replica that a call was made on is no more; whatever it did is lost."""
+    """The replica that a call was made on has ended, and with it whatever it did."""
 
 
 class Method(Protocol):
@@ -42,16 +48,16 @@ async def call(method: Method, *args: Any) -> Any:
 
     Raises ApiError 503 where no replica can answer, ReplicaLost where one is lost meanwhile.
     """
-    with _own_errors():
+    with _map_errors():
         return await method.remote(*args, **carried())
 
 
 async def stream(method: Method, *args: Any) -> AsyncGenerator[Any, None]:
-    """Call a deployment's generator, likewise; who leaves it cancels the call."""
+    """Call a deployment's generator; closing it early cancels the call. Raises as `call` does."""
     answers = method.remote(*args, **carried())
     ended = False
     try:
-        with _own_errors():
+        with _map_errors():
             async for answer in answers:
                 yield answer
         ended = True
@@ -61,7 +67,7 @@ async def stream(method: Method, *args: Any) -> AsyncGenerator[Any, None]:
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
+def _map_errors() -> Iterator[None]:
     try:
         yield
     except RayTaskError as error:
@@ -74,8 +80,74 @@ def _own_errors() -> Iterator[None]:
         raise kind(503, "model_unavailable", message) from error
 
 
-async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await calls side by side; where one fails, or the caller leaves, the others end with it."""
+MAX_LOSSES = 2
+"""How many replicas a call may lose. A request that ends every process fails at the next one."""
+
+
+def _count_loss(lost: ReplicaLost, losses: int) -> None:
+    """Log a lost replica. Raises ReplicaLost where it is one too many."""
+    if losses > MAX_LOSSES:
+        raise lost
+    logger.warning("a replica was lost, another goes on: %s", lost.__cause__)
+
+
+async def call_again(method: Method, *args: Any) -> Any:
+    """Call a deployment as `call` does; where its replica is lost, call another."""
+    for losses in range(1, MAX_LOSSES + 1):
+        try:
+            return await call(method, *args)
+        except ReplicaLost as lost:
+            _count_loss(lost, losses)
+    return await call(method, *args)
+
+
+async def stream_again(method: Method, *args: Any) -> AsyncGenerator[Any, None]:
+    """Call a generator as `stream` does; where its replica is lost, another begins anew.
+
+    It is for generators of which only the last item counts.
+    """
+    for losses in count(1):
+        try:
+            async with aclosing(stream(method, *args)) as answers:
+                async for answer in answers:
+                    yield answer
+            return
+        except ReplicaLost as lost:
+            _count_loss(lost, losses)
+
+
+async def resume_codes(
+    generate: Callable[[GenerationParams], AsyncGenerator[Generated, None]],
+    params: GenerationParams,
+) -> AsyncGenerator[Generated, None]:
+    """Yield what a language model generates; where its replica is lost, another continues.
+
+    The codes that came are its prompt then. Draws are keyed by their place in the clip,
+    so the codes that follow are the same, in float32 barring near-ties. Seconds add up.
+    """
+    known = [params.prompt.array()] if params.prompt else []
+    waited = ran = 0.0
+    for losses in count(1):
+        wait = run = 0.0
+        try:
+            async with aclosing(generate(params)) as chunks:
+                async for chunk in chunks:
+                    known.append(chunk.codes.array())
+                    wait, run = chunk.wait_seconds, chunk.run_seconds
+                    yield Generated(chunk.codes, waited + wait, ran + run)
+            return
+        except ReplicaLost as lost:
+            _count_loss(lost, losses)
+        if known:
+            prompt = Codes.join(known)
+            if prompt.frames == params.frames:
+                return  # all codes had come, only the end of the stream had not
+            params = replace(params, prompt=prompt)
+        waited, ran = waited + wait, ran + run
+
+
+async def gather_all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await calls side by side; where one fails or the caller is cancelled, all others end too."""
     tasks = [asyncio.ensure_future(one) for one in calls]
     try:
         return await asyncio.gather(*tasks)
@@ -85,18 +157,64 @@ async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def last(answers: AsyncGenerator[T, None]) -> T:
-    """Read a generator to its end; return what came last."""
+async def merge_streams(
+    sources: Sequence[AsyncGenerator[T, None]],
+    meanwhile: T | None = None,
+    every_s: float | None = None,
+) -> AsyncGenerator[T, None]:
+    """Yield the items of all sources as they come, and `meanwhile` after each silent `every_s`.
+
+    Where one source fails or the reader leaves, all end. Items that are not read yet wait without
+    a bound, so each source must be bounded itself.
+    """
+    arrived: asyncio.Queue[T | None] = asyncio.Queue()
+
+    async def feed(source: AsyncGenerator[T, None]) -> None:
+        async with aclosing(source):
+            async for item in source:
+                arrived.put_nowait(item)
+
+    tasks = [asyncio.ensure_future(feed(source)) for source in sources]
+    left = len(tasks)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        nonlocal left
+        left -= 1
+        if not left or task.cancelled() or task.exception():
+            arrived.put_nowait(None)
+
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        while True:
+            item = meanwhile
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    item = await arrived.get()
+            if item is None:
+                break
+            yield item
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def read_last(answers: AsyncGenerator[T, None]) -> T:
+    """Read a generator to its end; return its last item."""
     async with aclosing(answers):
         async for answer in answers:
             kept = answer
     return kept
 
 
-def apart(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start work that may outlive its request, in the request's name: its logs, its trace.
+def start_detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start work that may outlive its request, under the request's id and trace.
 
-    Serve cancels what bears a request's internal id once its client has left: this does not.
+    Serve cancels tasks that carry a request's internal id when its client leaves; not this one.
     """
     named, trace = replace(_get_serve_request_context(), _internal_request_id=""), get_current()
     context = contextvars.Context()
@@ -105,8 +223,8 @@ def apart(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return asyncio.create_task(work, context=context)
 
 
-async def in_the_name_of(name: str, work: Coroutine[Any, Any, T]) -> T:
-    """Do work of no request: `name` stands in all its logs, and it begins a trace of its own."""
+async def run_named(name: str, work: Coroutine[Any, Any, T]) -> T:
+    """Do work that belongs to no request: `name` is its id in logs, and it has its own trace."""
 
     async def traced() -> T:
         begun = begin(

@@ -1,7 +1,7 @@
-"""`Idempotency-Key` on requests that are answered at once: their answer is made once.
+"""`Idempotency-Key`: the answer to all requests with one key is made once.
 
-After the IETF's draft-ietf-httpapi-idempotency-key-header: a retry waits for the request that is
-under way, on whichever ingress, or gets its answer; what failed is made anew.
+This follows the IETF's draft-ietf-httpapi-idempotency-key-header: a retry waits for the request
+that runs, on whichever ingress, or gets its answer. A request that failed is run again.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from uuid import uuid4
 from pydantic import BaseModel
 
 from graph.cache import Answer
-from graph.calls import apart
+from graph.calls import start_detached
 from graph.jobs.job import KeptAnswer
-from graph.jobs.jobs import Jobs, check_same
+from graph.jobs.jobs import Jobs, check_fingerprint
 
 LEASE_S = 10.0
 POLL_S = 0.2
@@ -22,7 +22,7 @@ Make = Callable[[], Awaitable[Answer]]
 
 
 class Claim(BaseModel):
-    """Who makes an answer, or the answer."""
+    """Which request makes the answer of a key, or the answer itself."""
 
     fingerprint: str
     holder: str
@@ -31,36 +31,37 @@ class Claim(BaseModel):
     answer: KeptAnswer | None = None
 
 
-class Once:
-    """Makes answers once, however often they are asked for; one for each ingress replica."""
+class Idempotency:
+    """Makes the answer to each key once; one for each ingress replica."""
 
     def __init__(self, jobs: Jobs, keep_s: Callable[[], float]) -> None:
         self._jobs, self._keep_s = jobs, keep_s
         self._tasks: set[asyncio.Task[Answer]] = set()
 
-    async def get(self, name: str, fingerprint: str, make: Make) -> tuple[Answer, bool]:
-        """Return the answer of this name, and whether it was made for an earlier request; it is
-        made to its end, whoever leaves.
+    async def get_answer(self, name: str, fingerprint: str, make: Make) -> tuple[Answer, bool]:
+        """Return the answer of a name, and whether an earlier request has made it.
+
+        It is made to its end, also when the client leaves.
 
         Raises ApiError 422 where the name belongs to another request, and what `make` raises.
         """
         mine = Claim(fingerprint=fingerprint, holder=uuid4().hex, leased_until=0.0)
         while True:
             mine.leased_until = time.time() + LEASE_S
-            text = await self._jobs.store.add(name, mine.model_dump_json(), self._expires())
+            text = await self._jobs.store.add(name, mine.model_dump_json(), self._expiry())
             claim = Claim.model_validate_json(text)
-            check_same(claim.fingerprint, fingerprint)
+            check_fingerprint(claim.fingerprint, fingerprint)
             if claim.answer:
                 body = await self._jobs.files.get(name, claim.answer.file)
                 return Answer(body, claim.answer.media_type, claim.answer.headers), True
-            # Later than any that is given about now: of a clock that was ahead, and was set back.
+            # A lease that ends later than any given now is from a clock that was set back since.
             late = not 0 <= claim.leased_until - time.time() <= 2 * LEASE_S
             if claim.holder == mine.holder or (late and await self._swap(name, claim, mine)):
-                return await self._made(name, mine, make), False
+                return await self._start_making(name, mine, make), False
             await asyncio.sleep(POLL_S)
 
-    async def _made(self, name: str, claim: Claim, make: Make) -> Answer:
-        work = apart(self._make(name, claim, make))
+    async def _start_making(self, name: str, claim: Claim, make: Make) -> Answer:
+        work = start_detached(self._make(name, claim, make))
         self._tasks.add(work)
         work.add_done_callback(self._tasks.discard)
         return await asyncio.shield(work)
@@ -70,28 +71,28 @@ class Once:
         try:
             while not making.done():
                 await asyncio.wait({making}, timeout=LEASE_S / 3)
-                claim = await self._renewed(name, claim)
+                claim = await self._renew(name, claim)
             answer = making.result()
             file = f"answer-{claim.holder}"
             await self._jobs.files.put(name, file, answer.body)
             kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
             await self._swap(name, claim, claim.model_copy(update={"answer": kept}))
-        except BaseException:  # whatever ends it, also being cancelled: a retry shall not wait
+        except BaseException:  # also where it is cancelled: a retry must not wait for it
             making.cancel()
             given_up = claim.model_copy(update={"leased_until": 0.0})
             await asyncio.shield(self._swap(name, claim, given_up))
             raise
         return answer
 
-    async def _renewed(self, name: str, claim: Claim) -> Claim:
+    async def _renew(self, name: str, claim: Claim) -> Claim:
         renewed = claim.model_copy(update={"leased_until": time.time() + LEASE_S})
         return renewed if await self._swap(name, claim, renewed) else claim
 
     async def _swap(self, name: str, old: Claim, new: Claim) -> bool:
         texts = old.model_dump_json(), new.model_dump_json()
-        return await self._jobs.store.swap(name, *texts, self._expires())
+        return await self._jobs.store.swap(name, *texts, self._expiry())
 
-    def _expires(self) -> float:
+    def _expiry(self) -> float:
         return time.time() + self._keep_s()
 
     async def close(self) -> None:

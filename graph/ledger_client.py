@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from deployments.accounts import LEASE_S, Charge, Snapshot
-from graph.calls import Method, apart, call
+from graph.calls import Method, call, start_detached
 
 TIMEOUT_S = 1.0
 BEAT_S = LEASE_S / 3
@@ -43,13 +43,13 @@ class LedgerClient:
             logger.warning("the ledger ended (%r) while a request waited for another's", error)
             return None
 
-    def later(self, telling: Coroutine[Any, Any, None]) -> None:
+    def call_later(self, telling: Coroutine[Any, Any, None]) -> None:
         """Do it without waiting: also while a request is being cancelled."""
-        task = apart(telling)
+        task = start_detached(telling)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def told(self) -> None:
+    async def wait_for_calls(self) -> None:
         """Wait until all that was to be done later is."""
         await asyncio.gather(*self._tasks)
 

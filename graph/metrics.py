@@ -10,11 +10,11 @@ FACTORS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
 PREFIX = "audiocraft_"
 
 
-def _counter(name: str, description: str, *tags: str) -> Counter:
+def _build_counter(name: str, description: str, *tags: str) -> Counter:
     return Counter(PREFIX + name, description, tag_keys=tags)
 
 
-def _histogram(name: str, description: str, boundaries: list[float], *tags: str) -> Histogram:
+def _build_histogram(name: str, description: str, boundaries: list[float], *tags: str) -> Histogram:
     return Histogram(PREFIX + name, description, boundaries, tag_keys=tags)
 
 
@@ -22,96 +22,96 @@ class Metrics:
     """One ingress replica's."""
 
     def __init__(self) -> None:
-        self._requests = _counter(
+        self._requests = _build_counter(
             "requests",
             "Requests answered, by route, model and outcome: a status, or `cut`.",
             "path",
             "model",
             "outcome",
         )
-        self._request_seconds = _histogram(
+        self._request_seconds = _build_histogram(
             "request_seconds",
             "From a request's arrival to the end of its answer.",
             SECONDS,
             "path",
             "model",
         )
-        self._first_audio = _histogram(
+        self._first_audio = _build_histogram(
             "first_audio_seconds",
             "From a request's arrival to its first audio, whole clips included.",
             SECONDS,
             "model",
         )
-        self._audio_seconds = _counter("audio_seconds", "Seconds of audio made.", "model")
-        self._real_time_factor = _histogram(
+        self._audio_seconds = _build_counter("audio_seconds", "Seconds of audio made.", "model")
+        self._real_time_factor = _build_histogram(
             "real_time_factor",
             "Seconds that a clip took by seconds of its audio.",
             FACTORS,
             "model",
         )
-        self._late = _histogram(
+        self._late = _build_histogram(
             "late_seconds",
             "How long a player would have waited for a part of a stream; 0: in time.",
             LATE,
             "model",
         )
-        self._row_seconds = _counter(
+        self._row_seconds = _build_counter(
             "row_seconds",
             "Price of requests, by what admission said: `admitted`, or why not.",
             "model",
             "verdict",
         )
-        self._cache = _counter(
+        self._cache = _build_counter(
             "cache",
             "Repeatable requests: `hit`, `joined` one that was being made, or `miss`.",
             "model",
             "found",
         )
-        self._jobs = _counter("jobs", "Jobs that ended, by how they did.", "model", "status")
+        self._jobs = _build_counter("jobs", "Jobs that ended, by how they did.", "model", "status")
         self._jobs_waiting = Gauge(
             PREFIX + "jobs_waiting", "Jobs that nobody works on, as every ingress sees them."
         )
         self._live = Gauge(PREFIX + "live_sessions", "Live sessions of one ingress.")
 
-    def answered(self, path: str, model: str, outcome: str, seconds: float) -> None:
+    def count_request(self, path: str, model: str, outcome: str, seconds: float) -> None:
         """Count an answer."""
         self._requests.inc(1, {"path": path, "model": model, "outcome": outcome})
         self._request_seconds.observe(seconds, {"path": path, "model": model})
 
-    def priced(self, model: str, verdict: str, row_seconds: float) -> None:
+    def count_price(self, model: str, verdict: str, row_seconds: float) -> None:
         """Count what admission said."""
         self._row_seconds.inc(row_seconds, {"model": model, "verdict": verdict})
 
-    def looked_up(self, model: str, found: str) -> None:
+    def count_lookup(self, model: str, found: str) -> None:
         """Count what the cache had of a request."""
         self._cache.inc(1, {"model": model, "found": found})
 
-    def job(self, model: str, status: str) -> None:
+    def count_job(self, model: str, status: str) -> None:
         """Count a job that ended."""
         self._jobs.inc(1, {"model": model, "status": status})
 
-    def jobs_waiting(self, jobs: int) -> None:
+    def set_waiting_jobs(self, jobs: int) -> None:
         """Note how many jobs wait."""
         self._jobs_waiting.set(jobs)
 
-    def live(self, sessions: int) -> None:
+    def set_live_sessions(self, sessions: int) -> None:
         """Note how many live sessions there are."""
         self._live.set(sessions)
 
-    def clip(self, model: str, began: float) -> "ClipMetrics":
+    def follow_clip(self, model: str, began: float) -> "ClipMetrics":
         """Follow a clip that was asked for at `began`, of `time.perf_counter`."""
         return ClipMetrics(self, model, began)
 
-    def first_audio(self, model: str, seconds: float) -> None:
+    def observe_first_audio(self, model: str, seconds: float) -> None:
         """Count a clip's first audio."""
         self._first_audio.observe(seconds, {"model": model})
 
-    def made(self, model: str, audio_seconds: float, seconds: float) -> None:
+    def observe_clip(self, model: str, audio_seconds: float, seconds: float) -> None:
         """Count a finished clip."""
         self._audio_seconds.inc(audio_seconds, {"model": model})
         self._real_time_factor.observe(seconds / audio_seconds, {"model": model})
 
-    def part(self, model: str, late_seconds: float) -> None:
+    def observe_part(self, model: str, late_seconds: float) -> None:
         """Count a later part of a stream."""
         self._late.observe(late_seconds, {"model": model})
 
@@ -124,18 +124,20 @@ class ClipMetrics:
         self._first: float | None = None
         self._audio_seconds = 0.0
 
-    def came(self, audio_seconds: float) -> None:
+    def add_audio(self, audio_seconds: float) -> None:
         """Take in that so much audio more is there."""
         now = time.perf_counter()
         if self._first is None:
             self._first = now
-            self._metrics.first_audio(self._model, now - self._began)
+            self._metrics.observe_first_audio(self._model, now - self._began)
         else:
             late = now - self._first - self._audio_seconds
-            self._metrics.part(self._model, max(late, 0.0))
+            self._metrics.observe_part(self._model, max(late, 0.0))
             self._first += max(late, 0.0)  # the player has waited, and goes on from here
         self._audio_seconds += audio_seconds
 
-    def ended(self) -> None:
+    def finish(self) -> None:
         """Take in that the clip is whole."""
-        self._metrics.made(self._model, self._audio_seconds, time.perf_counter() - self._began)
+        self._metrics.observe_clip(
+            self._model, self._audio_seconds, time.perf_counter() - self._began
+        )

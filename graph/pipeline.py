@@ -1,8 +1,8 @@
 """The order of calls behind one request, such as language model, then codec."""
 
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,19 +25,37 @@ from engine.params import (
     DiscriminatorsInfo,
     Generated,
     GenerationParams,
+    MediaLimits,
+    UploadInfo,
     Waveform,
 )
-from graph.calls import call, last, stream, together
-from graph.recovery import call_again, resumed, stream_again
-from graph.registry import Registry
-from graph.settings import MEDIA, Limits
+from graph.calls import (
+    call,
+    call_again,
+    gather_all,
+    read_last,
+    resume_codes,
+    stream,
+    stream_again,
+)
+from graph.registry import ModelWithCodec, Registry
+from graph.settings import MEDIA
 
 PIECE_S, WINDOW_S = 30.0, 10.0
 """Seconds of audio that a codec gets at a time, and that the discriminators judge at once."""
 FIRST_CHUNK_S, CHUNK_S = 0.3, 1.0
 """Seconds of a clip that a language model makes before it passes them on: at first, and later."""
-UPLOAD = "audio_file"
-"""The field in which a file comes, unless its route says another."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An uploaded file that was probed and is still to be decoded."""
+
+    data: bytes
+    field: str
+    """The field that it came in."""
+    limits: MediaLimits
+    info: UploadInfo
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class ClipRequest:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StageProgress:
     """How far a clip is."""
 
     stage: str
@@ -68,7 +86,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Part:
+class DecodedPart:
     """The next codes of a clip, and the samples that are known by then."""
 
     codes: Codes
@@ -78,7 +96,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ClipAudio:
     """A finished request: audio, its codes, and where its time went, in seconds."""
 
     audio: Waveform
@@ -86,7 +104,7 @@ class Clip:
     seconds: Mapping[str, float]
 
 
-def spans(total: int, size: int) -> list[tuple[int, int]]:
+def split_length(total: int, size: int) -> list[tuple[int, int]]:
     """Cut a length into stretches; a rest of less than half of one joins the last."""
     starts = range(0, max(total - size // 2, 1), size)
     return list(pairwise([*starts, total]))
@@ -99,9 +117,9 @@ class Pipeline:
         self._registry = registry
         self._handles = registry.handles
 
-    async def generate(
+    async def generate_clip(
         self, model: TokenModelSettings, request: ClipRequest
-    ) -> AsyncGenerator[Progress | Clip, None]:
+    ) -> AsyncGenerator[StageProgress | ClipAudio, None]:
         """Text to audio: yield how far it is, now and then, and at last the clip.
 
         Who leaves stops the models within one step.
@@ -109,21 +127,21 @@ class Pipeline:
         params = request.params
         parts = [params.prompt.array()] if params.prompt else []
         done = params.prompt.frames if params.prompt else 0
-        async with aclosing(self._codes(model, params, CHUNK_S)) as chunks:
+        async with aclosing(self._stream_codes(model, params, CHUNK_S)) as chunks:
             async for generated in chunks:
                 parts.append(generated.codes.array())
                 done += generated.codes.frames
-                yield Progress("generate", done, params.frames)
+                yield StageProgress("generate", done, params.frames)
         begun, codes = time.perf_counter(), Codes.join(parts)
         if request.diffusion:
             wanted = DiffusionParams(codes, params.seed)
-            async with aclosing(self.diffuse(request.diffusion, wanted)) as answers:
+            async with aclosing(self.stream_diffusion(request.diffusion, wanted)) as answers:
                 async for answer in answers:
-                    yield Progress("decode", answer.done, answer.total)
+                    yield StageProgress("decode", answer.done, answer.total)
             assert answer.audio
             audio = answer.audio
         else:
-            audio = await self.decode(self._registry.codec_of(model), codes)
+            audio = await self.decode_codes(self._registry.get_codec(model), codes)
         if request.skipped_frames:
             first = audio.samples * request.skipped_frames // codes.frames
             audio = Waveform.pack(audio.array()[:, first:], audio.sample_rate)
@@ -132,55 +150,51 @@ class Pipeline:
             "generate": generated.run_seconds,
             "decode": time.perf_counter() - begun,
         }
-        yield Clip(audio, codes, seconds)
+        yield ClipAudio(audio, codes, seconds)
 
-    async def clip(self, model: TokenModelSettings, request: ClipRequest) -> Clip:
-        """Text to audio. Cancelling the caller's task stops the models within one step."""
-        clip = await last(self.generate(model, request))
-        assert isinstance(clip, Clip)
-        return clip
-
-    async def stream(
+    async def stream_clip(
         self, model: TokenModelSettings, request: ClipRequest
-    ) -> AsyncGenerator[Part, None]:
+    ) -> AsyncGenerator[DecodedPart, None]:
         """Text to audio, by the model's codec: yield the clip's samples while they are made.
 
-        Joined they are what `generate` gives, but for rounding. Who leaves stops the models.
+        Joined they are what `generate_clip` gives, but for rounding. Who leaves stops the models.
         """
-        codec, params = self._registry.codec_of(model), request.params
-        info = await self._registry.codec(codec)
+        codec, params = self._registry.get_codec(model), request.params
+        info = await self._registry.describe_codec(codec)
         skipped = int(request.skipped_frames * info.sample_rate / info.frame_rate)
-        chunks = self._all_codes(model, params, params.prompt)
-        async with aclosing(self._decoded(codec, chunks, b"", params.frames)) as parts:
+        chunks = self._stream_all_codes(model, params, params.prompt)
+        async with aclosing(self._decode_parts(codec, chunks, b"", params.frames)) as parts:
             async for part in parts:
                 fresh = part.audio.array()[:, skipped:]
                 skipped -= part.audio.samples - fresh.shape[1]
-                yield Part(part.codes, Waveform.pack(fresh, info.sample_rate))
+                yield DecodedPart(part.codes, Waveform.pack(fresh, info.sample_rate))
 
-    def passage(
+    def stream_passage(
         self, model: TokenModelSettings, params: GenerationParams, state: bytes
-    ) -> AsyncGenerator[Part, None]:
+    ) -> AsyncGenerator[DecodedPart, None]:
         """Go on after `params.prompt`, whose audio the codec has made, with that part's `state`.
 
-        Joined, passages and their `rest` are one decode of all their codes.
+        Joined, passages and their `decode_rest` are one decode of all their codes.
         """
-        chunks = self._all_codes(model, params, None)
-        return self._decoded(self._registry.codec_of(model), chunks, state, None)
+        chunks = self._stream_all_codes(model, params, None)
+        return self._decode_parts(self._registry.get_codec(model), chunks, state, None)
 
-    async def rest(self, model: TokenModelSettings, codebooks: int, state: bytes) -> Waveform:
+    async def decode_rest(
+        self, model: TokenModelSettings, codebooks: int, state: bytes
+    ) -> Waveform:
         """Return the samples that the codec holds back while more codes may follow."""
         nothing = Codes.pack(np.zeros((codebooks, 0), np.int16))
         decode = self._handles[model.codec].decode
         made: AudioPiece = await call_again(decode, CodesPiece(nothing, state, ended=True))
         return made.audio
 
-    async def _decoded(
+    async def _decode_parts(
         self,
         codec: EnCodecSettings,
         chunks: AsyncGenerator[Codes, None],
         state: bytes,
         frames: int | None,
-    ) -> AsyncGenerator[Part, None]:
+    ) -> AsyncGenerator[DecodedPart, None]:
         """Yield codes with their samples; the clip ends after so many frames, or goes on."""
         done = 0
         async with aclosing(chunks):
@@ -189,50 +203,50 @@ class Pipeline:
                 piece = CodesPiece(codes, state, done == frames)
                 made: AudioPiece = await call_again(self._handles[codec.name].decode, piece)
                 state = made.state
-                yield Part(codes, made.audio, state)
+                yield DecodedPart(codes, made.audio, state)
 
-    async def _all_codes(
+    async def _stream_all_codes(
         self, model: TokenModelSettings, params: GenerationParams, before: Codes | None
     ) -> AsyncGenerator[Codes, None]:
         """Yield a clip's codes: those before, piece by piece, then what the model makes.
 
         None come before the model has begun: what it refuses ends the stream before its start.
         """
-        async with aclosing(self._codes(model, params, FIRST_CHUNK_S)) as chunks:
+        async with aclosing(self._stream_codes(model, params, FIRST_CHUNK_S)) as chunks:
             async for generated in chunks:
                 if before:
-                    for start, end in spans(before.frames, int(PIECE_S * model.frame_rate)):
+                    for start, end in split_length(before.frames, int(PIECE_S * model.frame_rate)):
                         yield Codes.pack(before.array()[:, start:end])
                     before = None
                 yield generated.codes
 
-    def _codes(
+    def _stream_codes(
         self, model: TokenModelSettings, params: GenerationParams, first_s: float
     ) -> AsyncGenerator[Generated, None]:
         """Yield what the model makes, in chunks."""
         sizes = [int(seconds * model.frame_rate) for seconds in (CHUNK_S, first_s)]
         handle = self._handles[model.name].options(stream=True)
-        return resumed(lambda rest: stream(handle.generate, rest, *sizes), params)
+        return resume_codes(lambda rest: stream(handle.generate, rest, *sizes), params)
 
-    def diffuse(
+    def stream_diffusion(
         self, model: DiffusionSettings, params: DiffusionParams
     ) -> AsyncGenerator[Diffusing, None]:
         """Codes to audio by diffusion. Raises InvalidRequest where they do not fit."""
         handle = self._handles[model.name].options(stream=True)
         return stream_again(handle.generate, params)
 
-    async def diffused(self, model: DiffusionSettings, params: DiffusionParams) -> Waveform:
-        """Return only the audio of `diffuse`."""
-        made = await last(self.diffuse(model, params))
+    async def diffuse(self, model: DiffusionSettings, params: DiffusionParams) -> Waveform:
+        """Return only the audio of `stream_diffusion`."""
+        made = await read_last(self.stream_diffusion(model, params))
         assert made.audio
         return made.audio
 
-    async def encode(self, model: EnCodecSettings, audio: Waveform) -> Codes:
+    async def encode_audio(self, model: EnCodecSettings, audio: Waveform) -> Codes:
         """Audio to codes, piece by piece."""
-        codec, info = self._handles[model.name], await self._registry.codec(model)
+        codec, info = self._handles[model.name], await self._registry.describe_codec(model)
         samples, size = audio.array(), int(PIECE_S * info.sample_rate)
         parts, state = [], b""
-        for start, end in spans(audio.samples, size):
+        for start, end in split_length(audio.samples, size):
             piece = Waveform.pack(samples[:, start:end], info.sample_rate)
             ended = end == audio.samples
             made: CodesPiece = await call_again(codec.encode, AudioPiece(piece, state, ended))
@@ -240,12 +254,17 @@ class Pipeline:
             state = made.state
         return Codes.join(parts)
 
-    async def decode(self, model: EnCodecSettings, codes: Codes) -> Waveform:
+    async def encode_prompt(self, pair: ModelWithCodec, audio: Waveform) -> Codes:
+        """Audio to the codes that a language model continues."""
+        codes = await self.encode_audio(self._registry.get_codec(pair.settings), audio)
+        return Codes.pack(codes.array()[: pair.language_model.codebooks])
+
+    async def decode_codes(self, model: EnCodecSettings, codes: Codes) -> Waveform:
         """Codes to audio, piece by piece. Raises InvalidRequest where they do not fit."""
-        codec, info = self._handles[model.name], await self._registry.codec(model)
+        codec, info = self._handles[model.name], await self._registry.describe_codec(model)
         frames, size = codes.array(), int(PIECE_S * info.frame_rate)
         parts, state = [], b""
-        for start, end in spans(codes.frames, size):
+        for start, end in split_length(codes.frames, size):
             piece = Codes.pack(frames[:, start:end])
             made: AudioPiece = await call_again(
                 codec.decode, CodesPiece(piece, state, end == codes.frames)
@@ -254,42 +273,45 @@ class Pipeline:
             state = made.state
         return Waveform.pack(np.concatenate(parts, axis=1), info.sample_rate)
 
-    async def read_to_analyze(
-        self, model: DiscriminatorsSettings, data: bytes, limits: Limits
-    ) -> Waveform:
-        """An uploaded file to samples, as discriminators take them. Raises InvalidAudio."""
-        info: DiscriminatorsInfo = await call_again(self._handles[model.name].info)
-        return await self.read(data, limits, info.sample_rate, info.channels)
-
-    async def analyze(self, model: DiscriminatorsSettings, audio: Waveform) -> Analysis:
+    async def score_audio(self, model: DiscriminatorsSettings, audio: Waveform) -> Analysis:
         """Say what the discriminators say of audio, window by window."""
         discriminators = self._handles[model.name]
         info: DiscriminatorsInfo = await call_again(discriminators.info)
         samples, size = audio.array(), int(WINDOW_S * info.sample_rate)
         windows = [
             Waveform.pack(samples[:, start:end], info.sample_rate)
-            for start, end in spans(audio.samples, size)
+            for start, end in split_length(audio.samples, size)
         ]
-        scored = await together(call_again(discriminators.analyze, one) for one in windows)
+        scored = await gather_all(call_again(discriminators.analyze, one) for one in windows)
         return combine(scored, info)
 
-    async def read_for(
-        self, model: EnCodecSettings, data: bytes, limits: Limits, field: str = UPLOAD
-    ) -> Waveform:
-        """An uploaded file to samples, as a codec takes them. Raises InvalidAudio."""
-        info = await self._registry.codec(model)
-        return await self.read(data, limits, info.sample_rate, info.channels, field)
+    async def describe_discriminators(self, model: DiscriminatorsSettings) -> DiscriminatorsInfo:
+        """Return the rate and channels that the discriminators take."""
+        info: DiscriminatorsInfo = await call_again(self._handles[model.name].info)
+        return info
 
-    async def read(
-        self, data: bytes, limits: Limits, sample_rate: int, channels: int, field: str = UPLOAD
-    ) -> Waveform:
-        """An uploaded file to samples of a rate and so many channels.
+    async def probe_upload(self, data: bytes, limits: MediaLimits, field: str) -> Upload:
+        """Return an upload with its length, rate and channels; it is not decoded.
 
-        Raises InvalidAudio, which names the `field` that it came in.
+        Raises InvalidAudio, which names the upload's `field`.
         """
+        with _name_field(field):
+            info: UploadInfo = await call(self._handles[MEDIA].probe, data, limits)
+        return Upload(data, field, limits, info)
+
+    async def decode_upload(self, upload: Upload, sample_rate: int, channels: int) -> Waveform:
+        """Decode an upload to samples at a rate. Raises InvalidAudio, which names its field."""
         decode = self._handles[MEDIA].decode
-        try:
-            audio: Waveform = await call(decode, data, limits.media(), sample_rate, channels)
-        except InvalidAudio as error:
-            raise InvalidAudio(error.message, field) from error
+        with _name_field(upload.field):
+            arguments = upload.data, upload.limits, sample_rate, channels
+            audio: Waveform = await call(decode, *arguments)
         return audio
+
+
+@contextmanager
+def _name_field(field: str) -> Iterator[None]:
+    """Name the field that invalid audio came in."""
+    try:
+        yield
+    except InvalidAudio as error:
+        raise InvalidAudio(error.message, field) from error

@@ -1,4 +1,4 @@
-"""The models that this application has, and what they said about themselves."""
+"""The models of this application: found by name or kind, with the properties they report."""
 
 import asyncio
 from collections.abc import Mapping, Sequence, Set
@@ -13,23 +13,22 @@ from deployments.settings import (
     TokenModelSettings,
 )
 from engine.params import CodecInfo, LanguageModelInfo
-from graph.calls import together
+from graph.calls import call_again, gather_all
 from graph.errors import ApiError
-from graph.recovery import call_again
 
 Model = TypeVar("Model", bound=ModelSettings)
 
 
 @dataclass(frozen=True)
-class Voice:
-    """A language model together with the codec that decodes its tokens."""
+class ModelWithCodec:
+    """A language model with the codec that decodes its codes: their settings and properties."""
 
-    model: TokenModelSettings
+    settings: TokenModelSettings
     language_model: LanguageModelInfo
     codec: CodecInfo
 
-    def mismatch(self) -> str | None:
-        """Say why the two do not belong together, or None where they do."""
+    def find_mismatch(self) -> str | None:
+        """Return why the two do not fit together, or None where they do."""
         wanted, given = self.language_model, self.codec
         for what, fits in (
             ("codebooks", wanted.codebooks <= given.codebooks),
@@ -39,22 +38,22 @@ class Voice:
         ):
             if not fits:
                 return (
-                    f"model {self.model.name!r} does not fit codec {self.model.codec!r}: "
+                    f"model {self.settings.name!r} does not fit codec {self.settings.codec!r}: "
                     f"{what} {getattr(wanted, what)} against {getattr(given, what)}"
                 )
         return None
 
 
 class Registry:
-    """Finds models by name or kind, and remembers how they fit together."""
+    """Finds models, and remembers the properties that their deployments have reported."""
 
     def __init__(self, models: Sequence[AnyModelSettings], handles: Mapping[str, Any]) -> None:
         self.models = {model.name: model for model in models}
         self.handles = handles
-        self._voices: dict[str, Voice] = {}
+        self._pairs: dict[str, ModelWithCodec] = {}
         self._codecs: dict[str, CodecInfo] = {}
 
-    def pick(self, kind: type[Model], name: str | None, field: str = "model") -> Model:
+    def find_model(self, kind: type[Model], name: str | None, field: str = "model") -> Model:
         """Return the model `name`, or the first of its kind. Raises ApiError 404."""
         of_kind = {m.name: m for m in self.models.values() if isinstance(m, kind)}
         chosen = next(iter(of_kind), None) if name is None else name
@@ -66,58 +65,58 @@ class Registry:
         message = f"no {what} model {name!r}; valid: {valid}" if name else f"no {what}: {valid}"
         raise ApiError(404, "model_not_found", message, field)
 
-    def knows(self, model: TokenModelSettings) -> bool:
-        """Whether `voice` needs to ask nobody."""
-        return model.name in self._voices
+    def is_known(self, model: TokenModelSettings) -> bool:
+        """Return whether the properties of a model and its codec are known without asking them."""
+        return model.name in self._pairs
 
-    async def voice(self, model: TokenModelSettings) -> Voice:
-        """Return what the model and its codec can do. Raises ApiError 500 where they don't fit."""
-        if not self.knows(model):
+    async def get_model_with_codec(self, model: TokenModelSettings) -> ModelWithCodec:
+        """Return a model with its codec. Raises ApiError 500 where the two do not fit together."""
+        if not self.is_known(model):
             language_model, codec = await asyncio.gather(
                 call_again(self.handles[model.name].info),
                 call_again(self.handles[model.codec].info),
             )
-            voice = Voice(model, language_model, codec)
-            if problem := voice.mismatch():
+            pair = ModelWithCodec(model, language_model, codec)
+            if problem := pair.find_mismatch():
                 raise ApiError(500, "configuration", problem)
-            self._voices[model.name] = voice
-        return self._voices[model.name]
+            self._pairs[model.name] = pair
+        return self._pairs[model.name]
 
-    async def check(self, asleep: Set[str]) -> None:
-        """Raise ApiError where a model and its codec do not fit together, of those awake."""
-        await together(
-            self.voice(model)
+    async def check_models(self, asleep: Set[str]) -> None:
+        """Check that models and codecs fit, except sleeping models. Raises ApiError."""
+        await gather_all(
+            self.get_model_with_codec(model)
             for model in self._language_models
             if not asleep & {model.name, model.codec}
         )
 
-    async def melody_models(self) -> list[str]:
+    async def list_melody_models(self) -> list[str]:
         """Return the names of the models that follow melodies."""
-        voices = await together(map(self.voice, self._language_models))
-        return [voice.model.name for voice in voices if voice.language_model.melody]
+        pairs = await gather_all(map(self.get_model_with_codec, self._language_models))
+        return [pair.settings.name for pair in pairs if pair.language_model.melody]
 
     @property
     def _language_models(self) -> list[TokenModelSettings]:
         return [m for m in self.models.values() if isinstance(m, TokenModelSettings)]
 
-    def diffusion_of(self, model: TokenModelSettings) -> DiffusionSettings:
-        """Return what decodes a model's codes by diffusion. Raises ApiError 422."""
+    def find_diffusion(self, model: TokenModelSettings) -> DiffusionSettings:
+        """Return the diffusion model for a model's codes. Raises ApiError 422 if there is none."""
         all_of_them = [m for m in self.models.values() if isinstance(m, DiffusionSettings)]
         fitting = [m for m in all_of_them if m.codec == model.codec]
-        if fitting and not self.codec_of(model).stereo:
+        if fitting and not self.get_codec(model).stereo:
             return fitting[0]
         reason = "is for mono models" if fitting else f"is not configured for {model.name!r}"
         message = f"decoder: multi-band diffusion {reason}; use encodec"
         raise ApiError(422, "invalid_value", message, "decoder")
 
-    def codec_of(self, model: TokenModelSettings | DiffusionSettings) -> EnCodecSettings:
-        """Return the codec whose codes a model makes or takes."""
+    def get_codec(self, model: TokenModelSettings | DiffusionSettings) -> EnCodecSettings:
+        """Return the codec that a model's codes belong to."""
         codec = self.models[model.codec]
         assert isinstance(codec, EnCodecSettings)
         return codec
 
-    async def codec(self, model: EnCodecSettings | DiffusionSettings) -> CodecInfo:
-        """Return what codes a model has, and of what audio."""
+    async def describe_codec(self, model: EnCodecSettings | DiffusionSettings) -> CodecInfo:
+        """Return the properties of a codec, or of the codes that a diffusion model takes."""
         if model.name not in self._codecs:
             self._codecs[model.name] = await call_again(self.handles[model.name].info)
         return self._codecs[model.name]

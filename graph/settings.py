@@ -3,15 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, HttpUrl, field_validator, model_validator
+from pydantic import Field, HttpUrl, model_validator
 
-from api.keys import KeySettings, keys_of_environment
-from api.tiers import Tiers
 from deployments.settings import (
     AnyModelSettings,
-    BatchTunables,
     DiffusionSettings,
-    NoTunables,
     Placement,
     RedisServer,
     StrictModel,
@@ -21,12 +17,11 @@ from engine.params import MediaLimits
 
 INGRESS, MEDIA, LEDGER = "ingress", "media", "ledger"
 OURS = (INGRESS, MEDIA, LEDGER)
-BATCHED = ("encodec", "mbd", "discriminators")
 DECODED_BY_A_CODEC = (TokenModelSettings, DiffusionSettings)
 
 
 class Limits(StrictModel):
-    """The ingress's `user_config`: changes without a restart."""
+    """What requests may ask for and cost; `api.settings.UserConfig` adds keys and qualities."""
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     max_body_s: Annotated[float, Field(gt=0)] = 30.0
@@ -42,12 +37,11 @@ class Limits(StrictModel):
     max_upload_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds of audio in an uploaded file, once decoded."""
     max_upload_channels: Annotated[int, Field(ge=1)] = 2
-    keys: tuple[KeySettings, ...] = ()
-    """Of the API; without any, everyone may ask."""
     cache_bytes: Annotated[int, Field(ge=0)] = 64_000_000
     """Of answers that an ingress keeps."""
     max_wait_s: Annotated[float, Field(gt=0)] = 60.0
-    """Who would wait longer for a model is refused, unless it has less than its share of it."""
+    """A request that would wait longer for its model is refused, unless its key has less than its
+    share of the model outstanding."""
     max_jobs: Annotated[int, Field(ge=1)] = 10_000
     """Waiting at once, of all keys."""
     max_jobs_per_key: Annotated[int, Field(ge=1)] = 1000
@@ -63,28 +57,8 @@ class Limits(StrictModel):
     """How long it may wait for its start, or for more to be played."""
     live_ahead_s: Annotated[float, Field(gt=0)] = 3.0
     """Seconds left to play at which its next passage is begun."""
-    quality: Tiers = Tiers()
-    """What the tiers of `quality` stand for."""
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
     """What one ingress lets in at once while it cannot reach the ledger."""
-    config_hash: str | None = None
-    """Of the file that this is from, as `/readyz` tells it: `k8s.wait` knows by it what serves."""
-
-    @field_validator("keys")
-    @classmethod
-    def _told_apart(cls, keys: tuple[KeySettings, ...]) -> tuple[KeySettings, ...]:
-        names = [key.name for key in keys]
-        hashes = [one for key in keys for one in key.sha256]
-        for what, values in (("name", names), ("sha256", hashes)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"two keys have the same {what}")
-        return keys
-
-    def with_environment(self) -> Self:
-        """Return these limits with the keys of the environment. Raises ValidationError."""
-        keys = [*self.keys, *keys_of_environment()]
-        own = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self).model_validate(own | {"keys": keys})
 
     def media(self) -> MediaLimits:
         """Return what an uploaded file may be."""
@@ -168,9 +142,3 @@ class AppArgs(StrictModel):
                     f"the encodec entries are: {', '.join(codecs) or 'none'}"
                 )
         return self
-
-    def tunables(self) -> dict[str, type[StrictModel]]:
-        """Return, for each deployment, the model of its `user_config`."""
-        kinds: dict[str, type[StrictModel]] = dict.fromkeys(BATCHED, BatchTunables)
-        named = {model.name: kinds.get(model.kind, NoTunables) for model in self.models}
-        return {INGRESS: Limits, MEDIA: NoTunables, LEDGER: NoTunables, **named}

@@ -7,12 +7,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from ray.serve.schema import ServeDeploySchema
 
-from graph.settings import INGRESS, AppArgs, Limits
+from api.settings import UserConfig
+from deployments.settings import BatchTunables, NoTunables, StrictModel
+from graph.settings import INGRESS, LEDGER, MEDIA, AppArgs
 
 IMPORT_PATH = "graph.app:build"
 # Their contents are not described by Ray's schema; ours are checked by our own models.
 FREE_FORM = {"args", "user_config", "runtime_env"}
 
+BATCHED = ("encodec", "mbd", "discriminators")
 Place = tuple[str | int, ...]
 Problem = tuple[Place, str]
 
@@ -86,7 +89,7 @@ def _check_application(applications: list[dict[str, tp.Any]]) -> tp.Iterator[Pro
         yield from problems
         return
     valid = AppArgs.model_validate(args)
-    tunables = valid.tunables()
+    tunables = list_tunables(valid)
     for index, deployment in enumerate(applications[0].get("deployments") or []):
         here, name = (*at, "deployments", index), deployment["name"]
         if name not in tunables:
@@ -99,9 +102,16 @@ def _check_application(applications: list[dict[str, tp.Any]]) -> tp.Iterator[Pro
                 yield from _invalid_tiers(values, valid, there)
 
 
+def list_tunables(args: AppArgs) -> dict[str, type[StrictModel]]:
+    """Return, for each deployment, the model of its `user_config`."""
+    kinds: dict[str, type[StrictModel]] = dict.fromkeys(BATCHED, BatchTunables)
+    named = {model.name: kinds.get(model.kind, NoTunables) for model in args.models}
+    return {INGRESS: UserConfig, MEDIA: NoTunables, LEDGER: NoTunables, **named}
+
+
 def _invalid_tiers(values: object, args: AppArgs, at: Place) -> tp.Iterator[Problem]:
     """Yield where tiers name models that `args` does not have."""
     try:
-        Limits.model_validate(values).quality.check(args.models)
+        UserConfig.model_validate(values).quality.check(args.models)
     except ValueError as error:
         yield at, str(error)

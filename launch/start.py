@@ -86,9 +86,9 @@ def check_sources(config: Mapping[str, Any]) -> None:
 def check_environment(config: Mapping[str, Any]) -> None:
     """Raise LaunchError where files or webhooks cannot be signed, or a variable is wrong."""
     from api.audio.credentials import CredentialsError, Signer
-    from api.keys import keys_of_environment
-    from api.proxy.proxy_limit import most_open
-    from graph.jobs.build import jobs_of
+    from api.proxy.proxy_limit import read_max_open
+    from api.settings import read_environment_keys
+    from graph.jobs.jobs import build_jobs
     from graph.jobs.webhooks import Webhooks
     from graph.settings import AppArgs
 
@@ -97,9 +97,9 @@ def check_environment(config: Mapping[str, Any]) -> None:
         if settings.content_credentials:
             Signer(settings.content_credentials)
         Webhooks(settings.jobs)
-        jobs_of(settings.jobs)
-        keys_of_environment()
-        most_open()
+        build_jobs(settings.jobs)
+        read_environment_keys()
+        read_max_open()
     except (CredentialsError, ValueError) as error:
         raise LaunchError(str(error)) from error
 

@@ -11,12 +11,12 @@ from safetensors import numpy as safetensors
 from engine.params import CodecInfo, Codes
 from graph.errors import ApiError
 
-MOST = 2**15
-"""Codes are below it: no codebook of AudioCraft has more entries."""
+MAX_CODE = 2**15
+"""Every code is below it: no codebook of AudioCraft has more entries."""
 
 
 def write(codes: Codes, codec: CodecInfo, samples: int, model: str) -> bytes:
-    """Return the file; its metadata says what the codes are of."""
+    """Build the file; its metadata describes the audio and the codec."""
     metadata = {
         "model": model,
         "sample_rate": str(codec.sample_rate),
@@ -28,7 +28,7 @@ def write(codes: Codes, codec: CodecInfo, samples: int, model: str) -> bytes:
 
 
 def read(data: bytes) -> tuple[Codes, int | None]:
-    """Return codes, and samples a channel where the file says so. Raises ApiError 422."""
+    """Return the codes, and the samples per channel if the file has them. Raises ApiError 422."""
     try:
         array = safetensors.load(data)["codes"]
         # The format begins with the length of its JSON head.
@@ -36,33 +36,48 @@ def read(data: bytes) -> tuple[Codes, int | None]:
         samples = head.get("__metadata__", {}).get("samples")
         if samples is not None and int(samples) < 1:
             raise ValueError(f"its metadata says {samples} samples")
-        return pack(array), None if samples is None else int(samples)
+        return pack_codes(array), None if samples is None else int(samples)
     except (SafetensorError, KeyError, ValueError) as error:
         reason = f"the file is no safetensors with a tensor 'codes' of integers: {error}"
         raise ApiError(422, "invalid_codes", reason, "codes_file") from error
 
 
-def pack(array: NDArray[np.generic]) -> Codes:
-    """Pack an array from outside. Raises ApiError 422 where it cannot be codes."""
+def pack_codes(array: NDArray[np.generic]) -> Codes:
+    """Pack an uploaded array. Raises ApiError 422 where it cannot be codes."""
     if array.ndim != 2 or not array.size or not np.issubdtype(array.dtype, np.integer):
         reason = f"codes are {array.dtype} of the shape {list(array.shape)}"
-    elif array.min() < 0 or array.max() >= MOST:
+    elif array.min() < 0 or array.max() >= MAX_CODE:
         reason = "codes are below 0, or far above any codebook's size"
     else:
         return Codes.pack(array.astype(np.int64))
     raise ApiError(422, "invalid_codes", f"{reason}; send integers [codebooks, frames]", "codes")
 
 
+def pack_rows(rows: list[list[int]]) -> Codes:
+    """Pack one row for each codebook. Raises ApiError 422 where their lengths differ."""
+    if len({len(row) for row in rows}) > 1:
+        message = "codes: every codebook must have as many frames"
+        raise ApiError(422, "invalid_codes", message, "codes")
+    return pack_codes(np.array(rows, np.int64))
+
+
 def check_seconds(codes: Codes, codec: CodecInfo, most: float) -> None:
-    """Raise ApiError 422 where codes are of more audio than is decoded in one request."""
+    """Check that codes are not of more audio than one request may decode. Raises ApiError 422."""
     seconds = codes.frames / codec.frame_rate
     if seconds > most:
         message = f"the codes are of {seconds:g} s of audio; allowed: up to {most:g} s"
         raise ApiError(422, "invalid_value", message, "codes")
 
 
-def codebooks_at(info: CodecInfo, bandwidth: float, field: str = "bandwidth") -> int:
-    """Return how many codebooks make so many kbit/s. Raises ApiError 422 where none do."""
+def check_length(seconds: float, most: float) -> None:
+    """Check that a file is not longer than one request may encode. Raises ApiError 422."""
+    if seconds > most:
+        message = f"the codes are of {seconds:g} s of audio; allowed: up to {most:g} s"
+        raise ApiError(422, "invalid_value", message, "codes")
+
+
+def count_codebooks(info: CodecInfo, bandwidth: float, field: str = "bandwidth") -> int:
+    """Return how many codebooks have a bandwidth in kbit/s. Raises ApiError 422 if none."""
     each = math.log2(info.cardinality) * info.frame_rate / 1000
     kept = round(bandwidth / each)
     if abs(kept * each - bandwidth) > 0.01 * each or not 1 <= kept <= info.codebooks:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from api.audio.credentials import Signer
 from api.audio.encoder import Encoder, encode
-from api.audio.finishing import faded, finished, normalized
+from api.audio.finishing import fade_edges, finish_clip, normalize_level
 from api.audio.output import Output
 from api.audio.tags import Tags
 from deployments.tracing import span
@@ -19,15 +19,15 @@ class ClipFile:
     seconds: float
 
 
-def whole(
+def build_file(
     audio: Waveform, output: Output, tags: Tags | None = None, signer: Signer | None = None
 ) -> ClipFile:
-    """Return the file of a clip; what tags tell is signed where the format can hold that.
+    """Build the file of a clip; its tags are signed where the format can hold a signature.
 
     Raises ApiError 503 where it cannot be signed now.
     """
     with span(f"encode {output.format}"):
-        samples = finished(audio.array(), audio.sample_rate, output)
+        samples = finish_clip(audio.array(), audio.sample_rate, output)
         data = encode(samples, audio.sample_rate, output, tags)
     if signer and tags and signer.takes(output):
         with span(f"sign {output.format}"):
@@ -35,7 +35,7 @@ def whole(
     return ClipFile(data, samples.shape[1] / audio.sample_rate)
 
 
-class Growing:
+class GrowingFile:
     """The file of a clip of `samples`, while they are made; needs no whole clip."""
 
     def __init__(
@@ -49,9 +49,9 @@ class Growing:
     def add(self, audio: Waveform) -> bytes:
         """Take the next samples; return the bytes that are ready."""
         with span(f"encode {self._output.format}"):
-            made = faded(audio.array(), self._at, self._samples, self._rate, self._output)
+            made = fade_edges(audio.array(), self._at, self._samples, self._rate, self._output)
             self._at += audio.samples
-            return self._encoder.add(normalized(made, self._rate, self._output.normalize))
+            return self._encoder.add(normalize_level(made, self._rate, self._output.normalize))
 
     def end(self) -> bytes:
         """Return the rest of the file."""

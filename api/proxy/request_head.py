@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from uuid import uuid4
 
-from graph.errors import ApiError, ErrorBody, told
+from api.errors import ErrorBody
+from graph.errors import ApiError, build_error_detail
 
 MAX_TARGET_BYTES = 8_192
 """The longest request target (path and query)."""
@@ -67,7 +68,7 @@ def _headers_too_large(message: str) -> ApiError:
 
 def build_refusal(error: ApiError) -> bytes:
     """Build the bytes of an answer in the API's error shape, which ends the connection."""
-    body = ErrorBody(error=told(error), request_id=str(uuid4()))
+    body = ErrorBody(error=build_error_detail(error), request_id=str(uuid4()))
     text = body.model_dump_json().encode()
     lines = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",

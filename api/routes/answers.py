@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from api.audio.output import FORMATS
-from api.tiers import BEST_FIRST
-from graph.errors import ErrorBody
+from api.errors import ErrorBody
+from api.settings import BEST_FIRST
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -47,7 +47,6 @@ UPLOAD_ERRORS: Answers = ERRORS | {
         "description": "A field is missing or out of range, or the file is no audio within limits.",
     }
 }
-EVENTS = "text/event-stream"
 
 
 def events(*data: type[BaseModel], named: Sequence[str] = ()) -> dict[str, Any]:
@@ -66,11 +65,10 @@ def events(*data: type[BaseModel], named: Sequence[str] = ()) -> dict[str, Any]:
 
 BINARY = {"type": "string", "format": "binary"}
 FILES: dict[str, Any] = {kind.media_type: {"schema": BINARY} for kind in FORMATS.values()}
-SAVE_WAV = {"content-disposition": 'attachment; filename="decoded.wav"'}
 SEED: dict[str, Any] = {
     "x-seed": {"description": "The seed used.", "schema": {"type": "integer"}, "required": True}
 }
-OF_A_FILE: dict[str, Any] = {
+FILE_HEADERS: dict[str, Any] = {
     "x-model": {"description": "The model used.", "schema": {"type": "string"}, "required": True},
     "content-disposition": {
         "description": "A name to save a file by.",
@@ -80,11 +78,11 @@ OF_A_FILE: dict[str, Any] = {
 WAV: dict[str, Any] = {
     "description": "A 16-bit PCM WAV file at the model's sample rate, not normalised.",
     "content": {"audio/wav": {"schema": BINARY}},
-    "headers": OF_A_FILE,
+    "headers": FILE_HEADERS,
 }
 HEADERS: dict[str, Any] = {
     **SEED,
-    **OF_A_FILE,
+    **FILE_HEADERS,
     "x-request-id": {
         "description": "Names this request in the logs.",
         "schema": {"type": "string"},

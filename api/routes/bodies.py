@@ -1,36 +1,44 @@
-"""Bodies that are JSON, or a form where files come along."""
+"""Request bodies: JSON, or a form where files come along; read, and described for OpenAPI."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import UploadFile
 
 from api.guards import MULTIPART, TypedRoute, content_type
+from api.respond.responses import Built
 from api.routes.answers import BINARY
-from api.routes.examples import AUDIO, AUDIO_FILE, CODES_FILE, JSON, SAFETENSORS, examples, files
+from api.routes.examples import (
+    AUDIO,
+    AUDIO_FILE,
+    CODES_FILE,
+    IDEMPOTENCY,
+    JSON,
+    SAFETENSORS,
+    examples,
+    files,
+)
+from api.service import Service
+from api.tasks.caller import Caller
+from api.tasks.task_table import TASK_TYPES, TypeName, build_task
 from graph.errors import ApiError
-from graph.ordering import UPLOADS
 
 Body = TypeVar("Body", bound=BaseModel)
 OF_CONTINUE_FROM = ("start", "end", "include_prompt")
 NOT_CHOSEN = ("", "blob")
 """Names of an empty file that browsers send where none is chosen."""
-KEY, MOST_KEY_CHARS = "idempotency-key", 255
-IDEMPOTENCY: dict[str, Any] = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "Names this request: sent again with the same key, it is not done again, but "
-    "waited for, or answered as it was.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": MOST_KEY_CHARS},
-}
+MAX_FILES = 2
+"""The most files of any form."""
+LARGE_BODY = 20_000
+"""A JSON body of more bytes is validated on a thread."""
 
 
-class GenerationsRoute(TypedRoute):
-    """Takes either."""
+class JsonOrFormRoute(TypedRoute):
+    """Takes JSON, or a form with files."""
 
     wanted = ("application/json", MULTIPART)
 
@@ -41,6 +49,37 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     for name in OF_CONTINUE_FROM:
         del schema["properties"][name]
     return schema
+
+
+FILE_FIELDS = {
+    "audio_file": "The file: wav, flac, mp3, ogg, opus, m4a or aiff.",
+    "codes_file": "A safetensors file of /v1/codec/encode.",
+    "voice": "Speech, to lay music under.",
+    "content": "Audio whose melody is followed.",
+}
+"""The description of each field of files, except those of generations."""
+
+
+def describe_form(
+    name: TypeName, *, json_example: Mapping[str, object] | None = None, **by_name: object
+) -> dict[str, Any]:
+    """Return what OpenAPI says of a body with files, and of the JSON body where there is one."""
+    kind = TASK_TYPES[name]
+    schema = kind.body.model_json_schema()
+    schema.setdefault("properties", {})
+    for upload, needed in kind.uploads.items():
+        schema["properties"][upload] = BINARY | {"description": FILE_FIELDS[upload]}
+        if needed:
+            schema.setdefault("required", []).append(upload)
+    types = {one: SAFETENSORS if one == "codes_file" else AUDIO for one in kind.uploads}
+    content = {MULTIPART: {"schema": schema} | files(**types) | examples(**by_name)}
+    if json_example is not None:
+        plain = {"schema": kind.body.model_json_schema()} | examples(**json_example)
+        content = {JSON: plain} | content
+    return {
+        "parameters": [IDEMPOTENCY],
+        "requestBody": {"required": True, "content": content},
+    }
 
 
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -84,50 +123,68 @@ def json_or_form(model: type[BaseModel], schema: dict[str, Any], **more: object)
     return {"required": True, "content": {JSON: as_json, MULTIPART: form | kinds}}
 
 
-def idempotency_key(request: Request) -> str | None:
-    """Return what names a request, so that it may be sent again. Raises ApiError 400."""
-    key = request.headers.get(KEY)
-    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARS:
-        message = f"{KEY}: {len(key)} characters; allowed: 1 to {MOST_KEY_CHARS}"
-        raise ApiError(400, "invalid_header", message, KEY)
-    return key
-
-
 def is_form(request: Request) -> bool:
     """Say whether files may come along."""
     return content_type(request) == MULTIPART
 
 
 async def read_body(
-    request: Request, model: type[Body], uploads: Sequence[str] = UPLOADS
+    request: Request, model: type[Body], uploads: Collection[str]
 ) -> tuple[Body, dict[str, bytes]]:
-    """Return the body and the files beside it, in these fields.
+    """Read a body and the files beside it, in the fields `uploads`.
 
     Raises RequestValidationError, ApiError 422.
     """
+    if is_form(request):
+        fields, files = await read_form(request)
+        return validate_form(model, fields, files, uploads), files
     try:
-        if not is_form(request):
-            return model.model_validate_json(await request.body()), {}
-        async with request.form(max_files=len(uploads), max_fields=64) as form:
-            files = await _files(form, uploads)
-            fields: dict[str, Any] = {k: v for k, v in form.items() if isinstance(v, str) and v}
-            if "prompts" in fields:
-                fields["prompts"] = form.getlist("prompts")
-            return model.model_validate_strings(fields, strict=False), files
+        data = await request.body()
+        if len(data) > LARGE_BODY:  # on a thread, so that streams go on
+            return await asyncio.to_thread(model.model_validate_json, data), {}
+        return model.model_validate_json(data), {}
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
 
 
-async def _files(form: FormData, uploads: Sequence[str]) -> dict[str, bytes]:
-    files = {}
-    for key, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            if key not in uploads:
-                raise ApiError(
-                    422, "unknown_field", f"no file {key!r}; valid: {', '.join(uploads)}", key
-                )
-            if value.size or value.filename not in NOT_CHOSEN:
-                files[key] = await value.read()
-        elif key in uploads and value:
-            raise ApiError(422, "invalid_value", f"{key}: must be a file", key)
-    return files
+async def read_form(request: Request) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Read a form's fields that are not empty, and its files."""
+    async with request.form(max_files=MAX_FILES, max_fields=64) as form:
+        fields: dict[str, Any] = {k: v for k, v in form.items() if isinstance(v, str) and v}
+        if "prompts" in fields:
+            fields["prompts"] = form.getlist("prompts")
+        files = {
+            key: await value.read()
+            for key, value in form.multi_items()
+            if isinstance(value, UploadFile) and (value.size or value.filename not in NOT_CHOSEN)
+        }
+    return fields, files
+
+
+def validate_form(
+    model: type[Body], fields: dict[str, Any], files: Collection[str], uploads: Collection[str]
+) -> Body:
+    """Validate a form. Raises RequestValidationError, ApiError 422."""
+    if unknown := next((name for name in files if name not in uploads), None):
+        valid = ", ".join(uploads) or "none"
+        raise ApiError(422, "unknown_field", f"no file {unknown!r}; valid: {valid}", unknown)
+    if text := next((name for name in fields if name in uploads), None):
+        raise ApiError(422, "invalid_value", f"{text}: must be a file", text)
+    try:
+        return model.model_validate_strings(fields, strict=False)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+
+
+async def build_from_request(request: Request, service: Service, name: TypeName) -> Built:
+    """Read a request's body and build its task. Raises RequestValidationError, ApiError,
+    InvalidRequest or InvalidAudio.
+    """
+    kind = TASK_TYPES[name]
+    body, files = await read_body(request, kind.body, kind.uploads)
+    return await build_task(service, caller_of(request), name, body, files)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return whose request it is."""
+    return Caller(request.state.share, request.state.began)

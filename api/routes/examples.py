@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.guards import MULTIPART
+from api.respond.responses import MAX_KEY_CHARS
 
 JSON = "application/json"
 AUDIO = "audio/wav, audio/flac, audio/mpeg, audio/ogg, audio/mp4, audio/aiff"
@@ -26,18 +26,17 @@ def files(**types: str) -> dict[str, Any]:
     return {"encoding": {field: {"contentType": kinds} for field, kinds in types.items()}}
 
 
+IDEMPOTENCY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Names this request. A request with a key that came before is not run again: it "
+    "waits for the first one, or gets its answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+}
+
+
 def json_body(**by_name: Example) -> dict[str, Any]:
-    """Return what FastAPI does not know of a route that takes JSON: examples."""
-    return {"requestBody": {"content": {JSON: examples(**by_name)}}}
-
-
-def audio_form(**by_name: Example) -> dict[str, Any]:
-    """Return what FastAPI does not know of a route that takes an `audio_file`."""
-    form = files(audio_file=AUDIO) | examples(**by_name)
-    return {"requestBody": {"content": {MULTIPART: form}}}
-
-
-def codes_form(**by_name: Example) -> dict[str, Any]:
-    """Return the same of one that takes a `codes_file`."""
-    form = files(codes_file=SAFETENSORS) | examples(**by_name)
-    return {"requestBody": {"content": {MULTIPART: form}}}
+    """Return what FastAPI does not know of a route that takes JSON: a header, and examples."""
+    body = {"content": {JSON: examples(**by_name)}}
+    return {"parameters": [IDEMPOTENCY], "requestBody": body}

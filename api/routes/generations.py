@@ -1,98 +1,130 @@
-"""POST /v1/generations: all that the language models can do, for one clip or several."""
+"""POST /v1/generations, /generate/music and /generate/audio: texts to clips."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.quality import tiered
-from api.routes.answers import EVENTS, FILES, HEADERS, TIMING, UPLOAD_ERRORS, events
+from api.audio.output import Output
+from api.errors import ErrorBody
+from api.guards import JsonRoute
+from api.respond.clips import AudioEvent, ClipsRendering, GenerationsAnswer
+from api.respond.rendering import ProgressEvent, Rendering
+from api.respond.responses import EVENTS, Built, accepts_events, refuse_key, respond
+from api.routes.answers import ERRORS, FILES, HEADERS, TIMING, UPLOAD_ERRORS, WAV, events
 from api.routes.bodies import (
-    IDEMPOTENCY,
-    KEY,
-    GenerationsRoute,
-    idempotency_key,
+    JsonOrFormRoute,
+    caller_of,
     json_or_form,
     json_schema,
     read_body,
 )
-from api.routes.clips import (
-    AudioEvent,
-    ProgressEvent,
-    event_answer,
-    growing_answer,
-    once_answer,
-    whole_answer,
-)
-from api.schemas.generation import GenerationsBody
-from api.service import Served
-from graph.errors import ApiError, ErrorBody
-from graph.making import GenerationsAnswer
-from graph.ordering import MELODY_STEMS, ordered
+from api.routes.examples import IDEMPOTENCY, json_body
+from api.schemas.generation import GenerateBody, GenerationsBody
+from api.service import Served, Service
+from api.tasks.build_generation import MELODY_STEMS, build_clip
+from api.tasks.task_table import TASK_TYPES, build_task
+from deployments.settings import AudioGenSettings, MusicGenSettings, TokenModelSettings
+from graph.errors import ApiError
 
 NAMES = ("progress", "audio", "done", "error")
-
 STREAM = {"prompt": "calm piano", "duration": 2, "stream": True}
 BODY: dict[str, Any] = {
     "parameters": [IDEMPOTENCY],
     "requestBody": json_or_form(GenerationsBody, json_schema(GenerationsBody), stream=STREAM),
+}
+STEMS_HEADER = {
+    MELODY_STEMS: {
+        "description": "With a melody: `separated` where drums and bass were taken out of "
+        "it, `whole` where this server follows all of it.",
+        "schema": {"enum": ["separated", "whole"]},
+    }
+}
+EVENT_STREAM = {
+    EVENTS: events(ProgressEvent, AudioEvent, GenerationsAnswer, ErrorBody, named=NAMES)
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "One clip is a file; several, or one with its codes, are JSON. Where "
         "events are accepted: `progress` (with `stream`: `audio`, in base64) while clips are made, "
         "then `done`, or `error`.",
-        "content": {
-            **FILES,
-            EVENTS: events(ProgressEvent, AudioEvent, GenerationsAnswer, ErrorBody, named=NAMES),
-        },
+        "content": {**FILES, **EVENT_STREAM},
         "model": GenerationsAnswer,
-        "headers": HEADERS
-        | TIMING
-        | {
-            MELODY_STEMS: {
-                "description": "With a melody: `separated` where drums and bass were taken out of "
-                "it, `whole` where this server follows all of it.",
-                "schema": {"enum": ["separated", "whole"]},
-            }
-        },
+        "headers": HEADERS | TIMING | STEMS_HEADER,
     },
     **UPLOAD_ERRORS,
 }
+FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: WAV | {"headers": HEADERS | TIMING},
+    **ERRORS,
+}
 
-router = APIRouter(tags=["generate"], route_class=GenerationsRoute)
+router = APIRouter(tags=["generate"], route_class=JsonOrFormRoute)
+simple = APIRouter(
+    tags=["generate"],
+    route_class=JsonRoute,
+    default_response_class=Response,
+    responses=FILE_ANSWERS,
+)
 
 
 @router.post("/v1/generations", response_class=Response, responses=ANSWERS, openapi_extra=BODY)
 async def create_generations(request: Request, service: Served) -> Response:
     """Generate music or sounds from texts, a melody, or the beginning of a clip."""
-    body, files = await read_body(request, GenerationsBody)
-    as_events = EVENTS in request.headers.get("accept", "")
-    key = idempotency_key(request)
-    wanted = await tiered(service, body, files)
+    body, files = await read_body(request, GenerationsBody, TASK_TYPES["generation"].uploads)
+    built = await build_task(service, caller_of(request), "generation", body, files)
     if body.stream:
-        _check_stream(wanted, as_events)
-    if key and (body.stream or as_events):
-        message = f"{KEY}: only what is answered whole can be asked for again; leave it out"
-        raise ApiError(422, "cannot_stream", message, KEY)
-    order = await ordered(service, request.state.share, request.state.began, wanted, files)
-    request.state.model = order.voice.model.name
-    if as_events:
-        return await event_answer(request, service, order, stream=body.stream)
-    if body.stream:
-        return await growing_answer(service, order)
-    if key:
-        return await once_answer(service, order, key, body.model_dump_json(), files)
-    return await whole_answer(service, order)
+        refuse_key(request)
+        _check_stream(built.rendering, as_events=accepts_events(request))
+    return await respond(request, service, built, growing=body.stream)
 
 
-def _check_stream(body: GenerationsBody, as_events: bool) -> None:
-    """Raise ApiError 422 where what is asked for cannot be had while it is made."""
-    whole_for = "decoder" if body.decoder == "mbd" else body.output().whole_clip_for
+def _check_stream(rendering: Rendering, *, as_events: bool) -> None:
+    """Check that what is asked for can be sent while it is made. Raises ApiError 422."""
+    assert isinstance(rendering, ClipsRendering)
+    diffusion = rendering.task.clips[0].diffusion
+    whole_for = "decoder" if diffusion else rendering.files.output.whole_clip_for
     if whole_for:
         message = (
             f"{whole_for}: what is asked for needs the whole clip; leave out {whole_for} or stream"
         )
         raise ApiError(422, "cannot_stream", message, whole_for)
-    if not as_events and (len(body.texts) * body.n > 1 or body.return_codes):
+    if not as_events and not rendering.is_file:
         message = f"stream: a file is of one clip, without codes; for more, accept {EVENTS}"
         raise ApiError(422, "cannot_stream", message, "stream")
+
+
+@simple.post(
+    "/generate/music",
+    openapi_extra=json_body(
+        short={"text": "calm piano over soft strings", "duration": 2},
+        repeatable={"text": "slow jazz, brushed drums", "duration": 2, "seed": 7, "cfg_coef": 4},
+    ),
+)
+async def generate_music(request: Request, body: GenerateBody, service: Served) -> Response:
+    """Generate music from a text."""
+    return await _generate(MusicGenSettings, request, body, service)
+
+
+@simple.post(
+    "/generate/audio",
+    openapi_extra=json_body(
+        short={"text": "thunder over the sea", "duration": 2},
+        repeatable={"text": "rain on a tin roof", "duration": 2, "seed": 7, "top_p": 0.9},
+    ),
+)
+async def generate_audio(request: Request, body: GenerateBody, service: Served) -> Response:
+    """Generate a sound effect or an ambience from a text."""
+    return await _generate(AudioGenSettings, request, body, service)
+
+
+async def _generate(
+    kind: type[TokenModelSettings], request: Request, body: GenerateBody, service: Service
+) -> Response:
+    model = service.registry.find_model(kind, body.model)
+    pair = await service.registry.get_model_with_codec(model)
+    params = body.params(pair, service.limits)
+    task, rendering = build_clip(
+        service, caller_of(request), pair, params, Output(),
+        repeatable=body.repeatable, streamed=False,
+    )  # fmt: skip
+    return await respond(request, service, Built(task, rendering, body.model_dump_json(), {}))

@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
+from api.errors import ErrorBody
 from api.service import Served
-from graph.errors import ApiError, ErrorBody
+from graph.errors import ApiError
 
 # A deployment that is being scaled serves all the while.
 SERVING = {"HEALTHY", "UPSCALING", "DOWNSCALING"}
@@ -28,6 +29,8 @@ async def get_readiness(service: Served) -> dict[str, str | dict[str, str] | Non
     waiting = [f"{name} is {status}" for name, status in statuses.items() if status not in SERVING]
     if waiting or not statuses:
         raise ApiError(503, "not_ready", "not ready: " + (", ".join(waiting) or "nothing deployed"))
-    await service.registry.check({name for name, state in states.items() if not state.running})
+    await service.registry.check_models(
+        {name for name, state in states.items() if not state.running}
+    )
     config_hash = service.limits.config_hash
     return {"status": "ready", "deployments": statuses, "config_hash": config_hash}

@@ -1,44 +1,63 @@
-"""/v1/jobs: generations that nobody waits for at the other end of a connection."""
+"""/v1/jobs: tasks whose clients do not stay connected."""
 
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from api.quality import tiered
+from api.errors import ErrorBody
+from api.respond.clips import GenerationsAnswer
+from api.respond.responses import read_idempotency_key
 from api.routes.answers import ERRORS, FILES, HEADERS, UPLOAD_ERRORS, Answers
 from api.routes.bodies import (
-    IDEMPOTENCY,
-    GenerationsRoute,
-    idempotency_key,
+    JsonOrFormRoute,
+    caller_of,
     is_form,
     json_or_form,
     json_schema,
-    read_body,
+    read_form,
+    validate_form,
 )
-from api.schemas.generation import JobBody
+from api.routes.examples import IDEMPOTENCY
+from api.schemas.jobs import (
+    DEFAULT_TYPE,
+    JOB_BODIES,
+    JSON_TYPES,
+    ONE_JOB,
+    SEVERAL_JOBS,
+    GenerationJob,
+)
+from api.schemas.jobs import Job as AnyBody
 from api.service import Served, Service
-from graph.errors import ApiError, ErrorBody, ErrorDetail
+from api.tasks.task_table import TASK_TYPES, TypeName, build_task
+from graph.errors import ApiError, ErrorDetail
 from graph.jobs.job import Job, Status
-from graph.jobs.jobs import fingerprint, name_of
-from graph.making import GenerationsAnswer
-from graph.ordering import ordered
+from graph.jobs.jobs import build_name, hash_request
 
 JobId = Annotated[str, Path(description="As `POST /v1/jobs` answered it.")]
-BODIES = TypeAdapter(list[JobBody])
+
+
+def _describe_body(name: str) -> dict[str, Any]:
+    if name == DEFAULT_TYPE:
+        return json_schema(JOB_BODIES[name])
+    # The parts of bodies are among the document's components, from the routes of workflows.
+    schema = JOB_BODIES[name].model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return schema
 
 
 class JobAnswer(BaseModel):
     """A job, as it is now. Times are Unix seconds."""
 
     id: str
+    type: str = Field(description="The kind of task.")
     status: Status
     model: str
-    seed: int
+    seed: int | None = Field(description="Null where the task draws nothing.")
     position: int = Field(description="Among the jobs that wait, from 1; 0: it waits no longer.")
     eta_seconds: float | None = Field(
         description="Until it has ended, from measured speed; null: not known now."
@@ -63,14 +82,18 @@ class JobsAnswer(BaseModel):
 ONE_OR_MORE = {
     "title": "JobsBody",
     "oneOf": [
-        json_schema(JobBody),
-        {"type": "array", "minItems": 1, "items": json_schema(JobBody)},
+        {"anyOf": [_describe_body(name) for name in JSON_TYPES]},
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {"anyOf": [_describe_body(name) for name in JSON_TYPES]},
+        },
     ],
 }
 LISTED = [{"prompt": "calm piano", "duration": 1}, {"prompt": "slow jazz", "duration": 1}]
 BODY: dict[str, Any] = {
     "parameters": [IDEMPOTENCY],
-    "requestBody": json_or_form(JobBody, ONE_OR_MORE, several_jobs=LISTED),
+    "requestBody": json_or_form(GenerationJob, ONE_OR_MORE, several_jobs=LISTED),
 }
 LINKS = {
     "get_job": "How far it is.",
@@ -108,7 +131,7 @@ AUDIO: Answers = {
     **UNKNOWN,
 }
 
-posting = APIRouter(tags=["jobs"], route_class=GenerationsRoute)
+posting = APIRouter(tags=["jobs"], route_class=JsonOrFormRoute)
 looking = APIRouter(tags=["jobs"])
 
 
@@ -116,15 +139,21 @@ looking = APIRouter(tags=["jobs"])
 async def create_jobs(
     request: Request, response: Response, service: Served
 ) -> JobAnswer | JobsAnswer:
-    """Accept generations to be made when there is time; answers at once."""
-    bodies, files, listed = await _bodies(request)
-    owner, key = request.state.share.name, idempotency_key(request)
+    """Accept tasks to be run when there is time; answers at once.
+
+    `type` names the kind of task, by default `generation`. A task that needs a file comes as the
+    form of its own route, with `type` as a field.
+    """
+    bodies, files, listed = await _read_bodies(request)
+    owner, key = request.state.share.name, read_idempotency_key(request)
     jobs = []
     for number, body in enumerate(bodies):
-        job = await _job(request, service, body, files)
-        jobs.append(job.model_copy(update={"name": name_of("job", owner, key, number)}))
-    await service.jobs.check_room(owner, [job.name for job in jobs], service.limits)
-    views = await _views(service, [await service.jobs.accept(job, files) for job in jobs])
+        job = await _build_job(request, service, body, files)
+        jobs.append(job.model_copy(update={"name": build_name("job", owner, key, number)}))
+    await service.jobs.check_limits(owner, [job.name for job in jobs], service.limits)
+    views = await _describe_jobs(
+        service, [await service.jobs.accept_job(job, files) for job in jobs]
+    )
     if listed:
         return JobsAnswer(jobs=views)
     response.headers["location"] = f"/v1/jobs/{views[0].id}"
@@ -135,7 +164,7 @@ async def create_jobs(
 async def get_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
     """Say how far a job is."""
     job = await service.jobs.get(job_id, request.state.share.name)
-    return (await _views(service, [job]))[0]
+    return (await _describe_jobs(service, [job]))[0]
 
 
 @looking.delete("/v1/jobs/{job_id}", responses=UNKNOWN)
@@ -143,7 +172,7 @@ async def delete_job(request: Request, job_id: JobId, service: Served) -> JobAns
     """Cancel a job that waits or runs; delete one that has ended, with its audio."""
     job = await service.jobs.get(job_id, request.state.share.name)
     cancelled = await service.jobs.cancel(job, service.limits.keep_jobs_s)
-    return (await _views(service, [cancelled]))[0]
+    return (await _describe_jobs(service, [cancelled]))[0]
 
 
 @looking.get("/v1/jobs/{job_id}/audio", response_class=Response, responses=AUDIO)
@@ -154,50 +183,67 @@ async def get_job_audio(request: Request, job_id: JobId, service: Served) -> Res
     return Response(made.body, media_type=made.media_type, headers=made.headers)
 
 
-async def _bodies(request: Request) -> tuple[list[JobBody], dict[str, bytes], bool]:
-    """Return the bodies, the files beside the only one, and whether they came as a list."""
-    if is_form(request) or not (await request.body()).lstrip().startswith(b"["):
-        body, files = await read_body(request, JobBody)
-        return [body], files, False
+async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes], bool]:
+    """Return the bodies, the files beside a single one, and whether they came as a list."""
+    if is_form(request):
+        fields, files = await read_form(request)
+        name = fields.get("type", DEFAULT_TYPE)
+        if name not in JOB_BODIES:
+            raise ApiError(422, "invalid_value", f"type: valid are {', '.join(JOB_BODIES)}", "type")
+        uploads = TASK_TYPES[cast(TypeName, name)].uploads
+        return [validate_form(JOB_BODIES[name], fields, files, uploads)], files, False
+    data = await request.body()
+    listed = data.lstrip().startswith(b"[")
     try:
-        bodies = BODIES.validate_json(await request.body())
+        if listed:
+            return await asyncio.to_thread(SEVERAL_JOBS.validate_json, data), {}, True
+        return [await asyncio.to_thread(ONE_JOB.validate_json, data)], {}, False
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from error
-    if not bodies:
-        raise ApiError(422, "invalid_value", "the list is empty; send one generation or more")
-    return bodies, {}, True
+        raise RequestValidationError(_remove_tags(error)) from error
 
 
-async def _job(
-    request: Request, service: Service, body: JobBody, files: Mapping[str, bytes]
+def _remove_tags(error: ValidationError) -> list[Any]:
+    """Return the problems, without the types of jobs in their places."""
+    return [
+        {**problem, "loc": tuple(part for part in problem["loc"] if part not in JOB_BODIES)}
+        for problem in error.errors()
+    ]
+
+
+async def _build_job(
+    request: Request, service: Service, body: AnyBody, files: Mapping[str, bytes]
 ) -> Job:
-    """Return a job whose every part can be had. Raises ApiError where one cannot."""
-    share, now = request.state.share, time.time()
+    """Build a job that has been checked like a request. Raises ApiError where it cannot be run."""
+    now = time.time()
     if body.webhook:
-        service.webhooks.check(body.webhook)
-    wanted = await tiered(service, body, files)
-    order = await ordered(service, share, request.state.began, wanted, files)
-    request.state.model = order.voice.model.name
+        service.webhooks.check_address(body.webhook)
+    built = await build_task(service, caller_of(request), body.type, body, files)
+    task, resolved = built.task, built.resolved
+    assert resolved
+    request.state.model = task.model
+    if "seed" in type(resolved).model_fields:
+        resolved = resolved.model_copy(update={"seed": task.seed})
     asked = body.model_dump_json(exclude_unset=True)
     return Job(
         name="",
-        owner=share.name,
-        fingerprint=await asyncio.to_thread(fingerprint, asked, files),
-        body=wanted.model_copy(update={"seed": order.seed}).model_dump_json(exclude_unset=True),
+        type=body.type,
+        owner=task.share.name,
+        fingerprint=await asyncio.to_thread(hash_request, asked, files),
+        body=resolved.model_dump_json(exclude_unset=True, exclude={"type", "webhook"}),
         uploads=list(files),
         webhook=body.webhook,
-        model=order.voice.model.name,
-        seed=order.seed,
-        row_seconds=order.row_seconds,
+        model=task.model,
+        seed=task.seed,
+        row_seconds=task.price()[0].row_seconds,
         created=now,
         expires=now + service.limits.keep_jobs_s,
     )
 
 
-async def _views(service: Service, jobs: list[Job]) -> list[JobAnswer]:
+async def _describe_jobs(service: Service, jobs: list[Job]) -> list[JobAnswer]:
     try:
-        told = await service.ledger.snapshot()
-        backlog, speeds = told.row_seconds, told.speeds
+        snapshot = await service.ledger.snapshot()
+        backlog, speeds = snapshot.row_seconds, snapshot.speeds
     except ApiError:  # the ledger is out of reach: nobody knows how fast models are
         backlog, speeds = {}, {}
     places = await service.jobs.places(jobs, backlog, speeds)
@@ -214,5 +260,6 @@ async def _views(service: Service, jobs: list[Job]) -> list[JobAnswer]:
 
 
 SHOWN = {
-    "status", "model", "seed", "progress", "created", "started", "ended", "expires", "error",
+    "type", "status", "model", "seed", "progress", "created", "started", "ended", "expires",
+    "error",
 }  # fmt: skip

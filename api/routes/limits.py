@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
+from api.errors import ErrorBody
 from api.service import Served
-from api.tiers import Tiers
-from graph.errors import ErrorBody
+from api.settings import Tiers
 
 
 class KeyLimits(BaseModel):

@@ -1,19 +1,25 @@
 """WS /v1/live: audio that plays on while its prompt changes; docs/live.md has the protocol."""
 
 import asyncio
+from dataclasses import asdict
+from functools import partial
 from typing import TypeVar
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from api.schemas.live import Said, Start, Started
+from api.audio.encoder import PcmSink
+from api.errors import request_id
+from api.keys import find_share
+from api.schemas.live import Passage, Said, Start, Started
 from api.service import Service
 from api.sockets import Socket
 from deployments.settings import TokenModelSettings
 from engine.errors import EngineError
-from graph.errors import ApiError, request_id
-from graph.live.session import Session
+from engine.params import Waveform
+from graph.errors import ApiError
+from graph.live.session import PassageStart, Session
 
 MOST_BAD = 10
 """Messages in a row that cannot be used, after which a client is taken to be broken."""
@@ -30,7 +36,7 @@ async def live(websocket: WebSocket) -> None:
     await socket.accept()
     try:
         with service.live.place(websocket.state.share.name, service.limits):
-            await _bounded(service, socket)
+            await _play_within_limit(service, socket)
         await socket.close()
     except WebSocketDisconnect:
         return
@@ -41,12 +47,12 @@ async def live(websocket: WebSocket) -> None:
         raise
 
 
-async def _bounded(service: Service, socket: Socket) -> None:
+async def _play_within_limit(service: Service, socket: Socket) -> None:
     """Play for as long as a session may last. Raises ApiError, EngineError, WebSocketDisconnect."""
     longest = service.limits.max_live_s
     try:
         async with asyncio.timeout(longest) as bound:
-            await _played(service, socket)
+            await _play(service, socket)
     except TimeoutError as error:
         if not bound.expired():
             raise
@@ -54,9 +60,9 @@ async def _bounded(service: Service, socket: Socket) -> None:
         raise ApiError(408, "session_ended", message) from error
 
 
-async def _played(service: Service, socket: Socket) -> None:
-    session = await _started(service, socket)
-    playing = asyncio.create_task(session.play(socket.send, socket.tell))
+async def _play(service: Service, socket: Socket) -> None:
+    session = await _start_session(service, socket)
+    playing = asyncio.create_task(session.play(partial(_send, socket), socket.tell))
     listening = asyncio.create_task(_listen(service, socket, session))
     try:
         done, _ = await asyncio.wait([playing, listening], return_when=asyncio.FIRST_COMPLETED)
@@ -68,36 +74,48 @@ async def _played(service: Service, socket: Socket) -> None:
         await asyncio.gather(playing, listening, return_exceptions=True)
 
 
-async def _started(service: Service, socket: Socket) -> Session:
+async def _send(socket: Socket, message: PassageStart | Waveform) -> None:
+    """Send the beginning of a passage as JSON, or audio as 16-bit PCM."""
+    if isinstance(message, Waveform):
+        await socket.send(await asyncio.to_thread(PcmSink("s16", None).write, message.array()))
+    else:
+        await socket.send(Passage(**asdict(message)))
+
+
+async def _start_session(service: Service, socket: Socket) -> Session:
     """Return the session that the first message asks for. Raises ApiError where it cannot be."""
     limits, state = service.limits, socket.websocket.state
     try:
         async with asyncio.timeout(limits.live_idle_s):
-            start = _read(Start, await _message(socket), limits.max_body_bytes)
+            start = _parse(Start, await _receive(socket), limits.max_body_bytes)
     except TimeoutError as error:
         message = f"no first message in {limits.live_idle_s:g} s; send what to hear"
         raise ApiError(408, "idle", message) from error
-    model = service.registry.pick(TokenModelSettings, start.model)
+    model = service.registry.find_model(TokenModelSettings, start.model)
     state.model = model.name
-    voice = await service.registry.voice(model)
-    params = start.params(voice, limits)
-    codec = voice.codec
+    pair = await service.registry.get_model_with_codec(model)
+    params = start.params(pair, limits)
+    codec = pair.codec
     started = Started(
         model=model.name, seed=params.seed, sample_rate=codec.sample_rate, channels=codec.channels,
         passage=params.frames / codec.frame_rate, ahead=limits.live_ahead_s,
         request_id=request_id(socket.websocket),
     )  # fmt: skip
     await socket.send(started)
-    return Session(service, state.share.name, voice, params)
+    owner = state.share.name
+    return Session(
+        service.executor, service.pipeline, lambda: service.limits,
+        lambda: find_share(owner, service.limits.keys), pair, params,
+    )  # fmt: skip
 
 
 async def _listen(service: Service, socket: Socket, session: Session) -> None:
     """Do what the client says. Raises ApiError where too much of it cannot be used."""
     bad = 0
     while bad < MOST_BAD:
-        message = await _message(socket)
+        message = await _receive(socket)
         try:
-            said = _read(Said, message, service.limits.max_body_bytes)
+            said = _parse(Said, message, service.limits.max_body_bytes)
             session.text = said.text(service.limits) or session.text
             bad = 0
         except (ApiError, RequestValidationError) as error:
@@ -111,7 +129,7 @@ async def _listen(service: Service, socket: Socket, session: Session) -> None:
     raise ApiError(400, "invalid_messages", f"{MOST_BAD} messages in a row could not be used")
 
 
-async def _message(socket: Socket) -> str | bytes:
+async def _receive(socket: Socket) -> str | bytes:
     """Return the next message. Raises WebSocketDisconnect where the client has left."""
     message = await socket.websocket.receive()
     if message["type"] == "websocket.disconnect":
@@ -120,7 +138,7 @@ async def _message(socket: Socket) -> str | bytes:
     return message["bytes"] if text is None else text
 
 
-def _read(kind: type[Message], message: str | bytes, most: int) -> Message:
+def _parse(kind: type[Message], message: str | bytes, most: int) -> Message:
     """Return what a message says. Raises ApiError or RequestValidationError."""
     if len(message) > most:
         raise ApiError(413, "message_too_large", f"a message is above {most} bytes")

@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
 
+from api.errors import ErrorBody
 from api.service import Served, Service
 from deployments.settings import AnyModelSettings, MusicGenSettings
-from graph.calls import together
-from graph.errors import ApiError, ErrorBody
+from graph.calls import gather_all
+from graph.errors import ApiError
 from graph.settings import DECODED_BY_A_CODEC
 
 
@@ -63,12 +64,12 @@ async def _describe(model: AnyModelSettings, service: Service) -> Model:
 async def _melody(model: AnyModelSettings, service: Service) -> bool | None:
     if not isinstance(model, MusicGenSettings):
         return False
-    if not service.registry.knows(model):
+    if not service.registry.is_known(model):
         states = await service.states()
         if not all(name in states and states[name].running for name in (model.name, model.codec)):
             return None
     try:
-        return (await service.registry.voice(model)).language_model.melody
+        return (await service.registry.get_model_with_codec(model)).language_model.melody
     except ApiError:  # /readyz says why; a list of names needs no model
         return None
 
@@ -77,7 +78,7 @@ async def _melody(model: AnyModelSettings, service: Service) -> bool | None:
 async def list_models(service: Served) -> ModelList:
     """List the models."""
     models = service.registry.models.values()
-    return ModelList(data=await together(_describe(model, service) for model in models))
+    return ModelList(data=await gather_all(_describe(model, service) for model in models))
 
 
 @router.get("/{name}", responses={404: {"model": ErrorBody}})

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from api.errors import ErrorBody
 from api.service import Served
-from graph.calls import call, together
-from graph.errors import ErrorBody
+from graph.calls import call, gather_all
 
 
 class Backlog(BaseModel):
@@ -49,7 +49,7 @@ async def get_stats(service: Served) -> StatsAnswer:
     async def load(name: str) -> dict[str, Any]:
         return asdict(await call(handles[name].load)) if states[name].running else {}
 
-    loads = await together(map(load, names))
+    loads = await gather_all(map(load, names))
     all_of_them = await service.ledger.snapshot()
     return StatsAnswer(
         uptime_s=int(time.time()) - service.started_at,

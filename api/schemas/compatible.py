@@ -9,10 +9,11 @@ from pydantic import Field, field_validator
 from api.audio.output import FORMATS, FormatName, Output
 from api.schemas import rules
 from api.schemas.base import RequestModel
-from api.schemas.generation import SHORTEST_S, SamplingBody, Text, check_length, spoken
+from api.schemas.generation import SHORTEST_S, SamplingBody, Text, spoken
 from engine.errors import InvalidRequest
 from engine.params import GenerationParams
-from graph.registry import Voice
+from graph.checks import check_text
+from graph.registry import ModelWithCodec
 from graph.settings import Limits
 
 SPEECH_PCM_RATE = 24000
@@ -38,10 +39,10 @@ class SpeechBody(SamplingBody):
 
     _spoken = field_validator("input")(spoken)
 
-    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
-        check_length(self.input, limits, "input")
-        return self.sampled(self.input, voice, limits)
+        check_text(self.input, limits, "input")
+        return self.sampled(self.input, pair, limits)
 
     def output(self) -> Output:
         """Return what is wanted of the file."""
@@ -80,18 +81,18 @@ class SoundBody(RequestModel):
             raise ValueError("loops are not served; leave it out")
         return loop
 
-    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
-        check_length(self.text, limits, "text")
+        check_text(self.text, limits, "text")
         influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
         seconds = self.duration_seconds
         clip = SamplingBody() if seconds is None else SamplingBody(duration=seconds)
-        clip.frames(voice, limits, "duration_seconds")
-        sampled = clip.sampled(self.text, voice, limits)
+        clip.frames(pair, limits, "duration_seconds")
+        sampled = clip.sampled(self.text, pair, limits)
         return replace(sampled, guidance_scale=GUIDANCE_OF_INFLUENCE * influence)
 
 
-def output_named(name: str) -> Output:
+def read_output_format(name: str) -> Output:
     """Return what ElevenLabs' `output_format` means: format, rate and kbit/s, `mp3_44100_128`.
 
     Raises InvalidRequest.

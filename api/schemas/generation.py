@@ -5,16 +5,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from api.audio.finishing import LOUDNESS_BLOCK_S
 from api.schemas import rules
 from api.schemas.base import WHOLE
 from api.schemas.output import OutputBody
 from api.schemas.sampling import RepeatableBody
-from api.tiers import Decoder, TierName
-from engine.params import Codes, GenerationParams, Waveform
+from api.settings import Decoder, TierName
+from engine.params import Codes, GenerationParams
+from graph.checks import check_text
 from graph.errors import ApiError
-from graph.registry import Voice
+from graph.generation import check_room
+from graph.registry import ModelWithCodec
 from graph.settings import Limits
+from graph.workflows.levels import LOUDNESS_BLOCK_S
 
 Text = Annotated[
     str,
@@ -45,19 +47,19 @@ class SamplingBody(RepeatableBody):
         ),
     ] = 10.0
 
-    def frames(self, voice: Voice, limits: Limits, field: str = "duration") -> int:
+    def frames(self, pair: ModelWithCodec, limits: Limits, field: str = "duration") -> int:
         """Return the clip's frames. Raises ApiError where it is too short or too long."""
-        shortest, longest = 1 / voice.codec.frame_rate, limits.max_duration_s
+        shortest, longest = 1 / pair.codec.frame_rate, limits.max_duration_s
         by_default = "duration" not in self.model_fields_set
         seconds = min(self.duration, longest) if by_default else self.duration
         if not shortest <= seconds <= longest:
             message = f"{field}: {seconds:g} s; allowed: from {shortest:g} to {longest:g} s"
             raise ApiError(422, "invalid_value", message, field)
-        return int(seconds * voice.codec.frame_rate)
+        return int(seconds * pair.codec.frame_rate)
 
-    def sampled(self, text: str, voice: Voice, limits: Limits) -> GenerationParams:
+    def sampled(self, text: str, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""
-        return self.drawn(text, self.frames(voice, limits))
+        return self.drawn(text, self.frames(pair, limits))
 
 
 def spoken(text: str) -> str:
@@ -71,13 +73,6 @@ def spoken(text: str) -> str:
     return text
 
 
-def check_length(text: str, limits: Limits, field: str) -> None:
-    """Raise ApiError 422 where a text is too long."""
-    if len(text) > limits.max_text_chars:
-        message = f"{field}: {len(text)} characters; allowed: 1 to {limits.max_text_chars}"
-        raise ApiError(422, "invalid_value", message, field)
-
-
 class GenerateBody(SamplingBody):
     """Text to audio."""
 
@@ -88,10 +83,10 @@ class GenerateBody(SamplingBody):
 
     _spoken = field_validator("text")(spoken)
 
-    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
-        check_length(self.text, limits, "text")
-        return replace(self.sampled(self.text, voice, limits), guidance_scale=self.cfg_coef)
+        check_text(self.text, limits, "text")
+        return replace(self.sampled(self.text, pair, limits), guidance_scale=self.cfg_coef)
 
 
 class GenerationsBody(SamplingBody, OutputBody):
@@ -180,36 +175,33 @@ class GenerationsBody(SamplingBody, OutputBody):
         """The prompts."""
         return self.prompts or [self.prompt or ""]
 
-    def check(self, voice: Voice, limits: Limits) -> None:
+    def check(self, pair: ModelWithCodec, limits: Limits) -> None:
         """Raise ApiError where model or limits allow less; to be asked before files are read."""
-        self.frames(voice, limits)
+        self.frames(pair, limits)
         if self.normalize == "loudness" and self.duration < LOUDNESS_BLOCK_S:
             reason = f"a clip below {LOUDNESS_BLOCK_S:g} s has no loudness; use peak or rms"
             raise ApiError(422, "invalid_value", f"normalize: {reason}", "normalize")
         for text in self.texts:
-            check_length(text, limits, "prompt" if self.prompts is None else "prompts")
+            check_text(text, limits, "prompt" if self.prompts is None else "prompts")
         if (clips := len(self.texts) * self.n) > limits.max_clips:
             message = f"n: {clips} clips in one request; allowed: up to {limits.max_clips}"
             raise ApiError(422, "invalid_value", message, "n")
 
     def params(
-        self, voice: Voice, limits: Limits, prompt: Codes | None, melody: Waveform | None
+        self, pair: ModelWithCodec, limits: Limits, prompt: Codes | None
     ) -> list[GenerationParams]:
-        """Return the engine's parameters, a clip's each: every prompt, and every variation of it.
+        """Return each clip's parameters: every prompt, and every variation of it.
 
-        Raises ApiError where there is nothing to go on to after `prompt`.
+        Raises ApiError where there is nothing to generate after `prompt`.
         """
-        if prompt and prompt.frames >= self.frames(voice, limits):
-            seconds = prompt.frames / voice.codec.frame_rate
-            message = f"duration: {self.duration:g} s; what is continued has {seconds:g} s already"
-            raise ApiError(422, "invalid_value", message, "duration")
-        sampled = self.sampled("", voice, limits)
+        sampled = self.sampled("", pair, limits)
+        if prompt:
+            check_room(prompt.frames, sampled.frames, pair.codec.frame_rate)
         of_each = replace(
             sampled,
             temperature=0.0 if self.greedy else self.temperature,
             guidance_scale=self.guidance_scale,
             stride_seconds=self.extend_stride,
-            melody=melody,
             prompt=prompt,
         )
         return [
@@ -217,33 +209,3 @@ class GenerationsBody(SamplingBody, OutputBody):
             for text in self.texts
             for variation in range(self.n)
         ]
-
-
-class JobBody(GenerationsBody):
-    """The same, for a job."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "allOf": [
-                rules.OUTPUT,
-                rules.LOUDNESS,
-                rules.NO_STREAM,
-                rules.ONE_KIND_OF_PROMPT,
-            ]
-        }
-    )
-
-    webhook: Annotated[
-        str | None,
-        Field(
-            max_length=2000,
-            description="An https address that is told when the job starts and ends, signed after "
-            "Standard Webhooks.",
-        ),
-    ] = None
-
-    @model_validator(mode="after")
-    def _nobody_listens(self) -> Self:
-        if self.stream:
-            raise ValueError("a job has nobody to stream to; leave out stream")
-        return self

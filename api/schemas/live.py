@@ -6,12 +6,13 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from api.schemas.base import RequestModel
-from api.schemas.generation import GuidanceScale, check_length, spoken
+from api.schemas.generation import GuidanceScale, spoken
 from api.schemas.sampling import DrawingBody
 from engine.params import GenerationParams
+from graph.checks import check_text
 from graph.errors import ApiError, ErrorDetail
 from graph.live.states import prompt_of
-from graph.registry import Voice
+from graph.registry import ModelWithCodec
 from graph.settings import Limits
 
 LONGEST_S = 10.0
@@ -35,7 +36,7 @@ class Wanted(RequestModel):
     def text(self, limits: Limits) -> str | None:
         """Return the prompt, where one is wanted. Raises ApiError 422 where it is too long."""
         for field in ("prompt", "location"):
-            check_length(getattr(self, field) or "", limits, field)
+            check_text(getattr(self, field) or "", limits, field)
         return self.prompt if self.tension is None else prompt_of(self.tension, self.location)
 
 
@@ -52,15 +53,15 @@ class Start(Wanted, DrawingBody):
             raise ValueError("give either prompt or tension")
         return self
 
-    def params(self, voice: Voice, limits: Limits) -> GenerationParams:
+    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the parameters of the first passage. Raises ApiError 422."""
-        longest = min(LONGEST_S, voice.language_model.max_seconds / 2)
+        longest = min(LONGEST_S, pair.language_model.max_seconds / 2)
         if self.passage > longest:
             message = f"passage: {self.passage:g} s; allowed for this model: 1 to {longest:g} s"
             raise ApiError(422, "invalid_value", message, "passage")
         text = self.text(limits)
         assert text
-        drawn = self.drawn(text, int(self.passage * voice.codec.frame_rate))
+        drawn = self.drawn(text, int(self.passage * pair.codec.frame_rate))
         return replace(drawn, guidance_scale=self.guidance_scale)
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from api.audio.finishing import LOUDNESS_BLOCK_S
 from api.audio.output import FORMATS, RATES, Format
+from graph.workflows.levels import LOUDNESS_BLOCK_S
 
 Rule = dict[str, Any]
 LIMITS = "x-limits"

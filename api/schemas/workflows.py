@@ -1,16 +1,18 @@
-"""Bodies of workflows; what they come to is in `graph.workflows`."""
+"""Bodies of workflows; `graph.workflows` plans what they ask for."""
 
 import re
-from typing import Annotated, Literal, Self
+from dataclasses import fields
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from api.audio.finishing import LOUDNESS_BLOCK_S
 from api.schemas import rules
 from api.schemas.base import WHOLE, RequestModel
 from api.schemas.generation import Text, spoken
 from api.schemas.output import FileBody
 from api.schemas.sampling import RepeatableBody
+from graph.workflows import ambience, podcast, song, style_transfer
+from graph.workflows.levels import LOUDNESS_BLOCK_S
 
 KEY_NAMES = r"^[A-G][#b]? (major|minor)$"
 Environment = Literal["forest", "ocean", "city", "dungeon"]
@@ -35,6 +37,15 @@ class WorkflowBody(RepeatableBody, FileBody):
     guidance_scale: Annotated[
         float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
     ] = 3.0
+
+
+Spec = TypeVar("Spec")
+
+
+def copy_fields(kind: type[Spec], body: RequestModel, **others: Any) -> Spec:
+    """Build a dataclass of `graph.workflows` from a body's fields of the same names."""
+    names = [field.name for field in fields(kind) if field.name not in others]  # type: ignore[arg-type]
+    return kind(**{name: getattr(body, name) for name in names}, **others)
 
 
 class Section(RequestModel):
@@ -137,6 +148,15 @@ class SongBody(WorkflowBody):
         Distribution | None, Field(description="A second mix, through the music model's EnCodec.")
     ] = None
 
+    def build_spec(self) -> song.Song:
+        """Return the song that is asked for."""
+        return copy_fields(
+            song.Song,
+            self,
+            sections=[copy_fields(song.Section, one) for one in self.sections],
+            effects=[copy_fields(song.Effect, one) for one in self.effects],
+        )
+
     @field_validator("key")
     @classmethod
     def _known(cls, key: str | None) -> str | None:
@@ -192,6 +212,14 @@ class PodcastBody(WorkflowBody):
 
     _spoken = field_validator("theme")(spoken)
 
+    def build_spec(self) -> podcast.Podcast:
+        """Return the podcast that is asked for; a length that was not given is None."""
+        given = {
+            name: getattr(self, name) if name in self.model_fields_set else None
+            for name in ("intro", "outro")
+        }
+        return copy_fields(podcast.Podcast, self, **given)
+
 
 class AmbienceBody(WorkflowBody):
     """A loop of an environment."""
@@ -217,6 +245,11 @@ class AmbienceBody(WorkflowBody):
 
     _spoken = field_validator("prompt")(lambda text: text if text is None else spoken(text))
 
+    def build_spec(self) -> ambience.Ambience:
+        """Return the ambience that is asked for; a length that was not given is None."""
+        duration = self.duration if "duration" in self.model_fields_set else None
+        return copy_fields(ambience.Ambience, self, duration=duration)
+
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
         if (self.environment is None) == (self.prompt is None):
@@ -240,3 +273,7 @@ class StyleTransferBody(WorkflowBody):
     loudness: Loudness = -14.0
 
     _spoken = field_validator("style")(spoken)
+
+    def build_spec(self) -> style_transfer.StyleTransfer:
+        """Return the style transfer that is asked for."""
+        return copy_fields(style_transfer.StyleTransfer, self)

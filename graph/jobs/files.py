@@ -1,4 +1,4 @@
-"""What jobs take and give, as files: any store that fsspec knows, such as a folder or a bucket."""
+"""The files of jobs, uploads and answers, in any store that fsspec knows: a folder or a bucket."""
 
 import asyncio
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What is known of a job: one document, replaced whole whenever something changes."""
+"""A job's document; every change replaces it whole."""
 
 import time
 from typing import Literal, Self
@@ -13,7 +13,7 @@ ENDED = ("finished", "failed", "cancelled")
 
 
 class KeptAnswer(BaseModel):
-    """An answer whose body lies among the files."""
+    """An answer whose body is in the file store."""
 
     file: str
     media_type: str
@@ -21,19 +21,22 @@ class KeptAnswer(BaseModel):
 
 
 class Job(BaseModel):
-    """A generation that nobody waits for at the other end of a connection."""
+    """A task whose client does not stay connected."""
 
     name: str
+    type: str = "generation"
+    """What kind of task it is, as `POST /v1/jobs` names it."""
     owner: str
     """The name of the API key that asked for it."""
     fingerprint: str
-    """Of what was asked for: the same `Idempotency-Key` shall not mean two things."""
+    """The hash of the request: one `Idempotency-Key` must not mean two requests."""
     body: str
-    """The request, as JSON, its seed drawn: done again, it gives the same."""
+    """The request as JSON, with its seed drawn, so that a second run gives the same audio."""
     uploads: list[str]
     webhook: str | None
     model: str
-    seed: int
+    seed: int | None
+    """None where the task draws nothing."""
     row_seconds: float
     created: float
     """Unix seconds, as all times here."""
@@ -49,16 +52,16 @@ class Job(BaseModel):
 
     @property
     def work(self) -> Work:
-        """What is queued of it."""
+        """The job as work for the queue."""
         return Work("job", self.name, self.created, self.owner, self.model, self.row_seconds)
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether it has finished, failed or been cancelled."""
         return self.status in ENDED
 
     def changed(self, keep_s: float, **changes: object) -> Self:
-        """Return the job after a change; from then it is kept for so long."""
+        """Return the job after a change; it is kept for `keep_s` seconds from now."""
         now = time.time()
         if changes.get("status") in ENDED:
             changes["ended"] = now

@@ -4,21 +4,25 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 from graph.cache import Answer
 from graph.errors import ApiError
 from graph.jobs.files import Files
 from graph.jobs.job import Job
+from graph.jobs.sqlite import SqliteStore
 from graph.jobs.store import Store, Work
-from graph.settings import Limits
+from graph.settings import FolderStore, JobsSettings, Limits
 
+ROOT = Path(__file__).resolve().parents[2]
+"""This project's folder, which relative folders are in, wherever a replica runs."""
 ENOUGH_TO_TELL = 0.05
 """The progress after which a job's own pace says more than its model's."""
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """Where a job stands."""
 
     position: int
@@ -27,7 +31,7 @@ class Place:
     """Until it has ended; None where the model's speed is out of reach."""
 
 
-def name_of(kind: str, owner: str, key: str | None, number: int = 0) -> str:
+def build_name(kind: str, owner: str, key: str | None, number: int = 0) -> str:
     """Return a new name, or the one that belongs to an `Idempotency-Key` of this owner."""
     if key is None:
         return f"{kind}_{uuid4().hex}"
@@ -35,7 +39,7 @@ def name_of(kind: str, owner: str, key: str | None, number: int = 0) -> str:
     return f"{kind}_{hashlib.sha256(whole.encode()).hexdigest()[:32]}"
 
 
-def fingerprint(body: str, files: Mapping[str, bytes]) -> str:
+def hash_request(body: str, files: Mapping[str, bytes]) -> str:
     """Return the hash of what was asked for."""
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     return hashlib.sha256(f"{body}\n{sums}".encode()).hexdigest()
@@ -47,7 +51,7 @@ class Jobs:
     def __init__(self, store: Store, files: Files) -> None:
         self.store, self.files = store, files
 
-    async def check_room(self, owner: str, names: Sequence[str], limits: Limits) -> None:
+    async def check_limits(self, owner: str, names: Sequence[str], limits: Limits) -> None:
         """Raise ApiError 429 where those of these jobs that are new may not wait as well."""
         more = [await self.store.get(name) for name in names].count(None)
         waiting = await self.store.waiting()
@@ -60,14 +64,14 @@ class Jobs:
                 message = f"{what} {have} jobs waiting, allowed are {most}; wait for some to end"
                 raise ApiError(429, "too_many_jobs", message, headers={"retry-after": "60"})
 
-    async def accept(self, job: Job, files: Mapping[str, bytes]) -> Job:
+    async def accept_job(self, job: Job, files: Mapping[str, bytes]) -> Job:
         """Keep a job until it ends. Returns the one of this name that is there, if there is one.
 
         Raises ApiError 422 where that one is of another request.
         """
         text = await self.store.add(job.name, job.model_dump_json(), job.expires)
         kept = Job.model_validate_json(text)
-        check_same(kept.fingerprint, job.fingerprint)
+        check_fingerprint(kept.fingerprint, job.fingerprint)
         if kept.status == "queued":  # also where who accepted it died before it was queued
             for name, data in files.items():
                 await self.files.put(job.name, name, data)
@@ -94,13 +98,13 @@ class Jobs:
 
     async def places(
         self, jobs: Sequence[Job], backlog: Mapping[str, float], speeds: Mapping[str, float]
-    ) -> list[Place]:
+    ) -> list[QueuePlace]:
         """Return where jobs stand, from row-seconds outstanding and finished a second, by model."""
         ahead, before = dict(backlog), {}
         for position, work in enumerate(await self.store.waiting(), 1):
             before[work.name] = position, ahead.get(work.model, 0.0)
             ahead[work.model] = ahead.get(work.model, 0.0) + work.row_seconds
-        return [_place(job, *before.get(job.name, (0, 0.0)), speeds) for job in jobs]
+        return [_estimate_place(job, *before.get(job.name, (0, 0.0)), speeds) for job in jobs]
 
     async def cancel(self, job: Job, keep_s: float) -> Job:
         """Cancel a job that waits or runs; forget one that has ended."""
@@ -147,18 +151,31 @@ class Jobs:
                 await self.store.put(job.work)
 
 
-def _place(job: Job, position: int, ahead: float, speeds: Mapping[str, float]) -> Place:
+def _estimate_place(
+    job: Job, position: int, ahead: float, speeds: Mapping[str, float]
+) -> QueuePlace:
     if job.has_ended:
-        return Place(0, 0.0)
+        return QueuePlace(0, 0.0)
     if job.started is not None and job.progress > ENOUGH_TO_TELL:
         took = time.time() - job.started
-        return Place(position, took * (1 - job.progress) / job.progress)
+        return QueuePlace(position, took * (1 - job.progress) / job.progress)
     speed = speeds.get(job.model)
-    return Place(position, (ahead + job.row_seconds) / speed if speed else None)
+    return QueuePlace(position, (ahead + job.row_seconds) / speed if speed else None)
 
 
-def check_same(kept: str, asked: str) -> None:
+def check_fingerprint(kept: str, asked: str) -> None:
     """Raise ApiError 422 where one `Idempotency-Key` is to mean two things."""
     if kept != asked:
         message = "this Idempotency-Key came with another request; use a new one"
         raise ApiError(422, "idempotency_conflict", message, "idempotency-key")
+
+
+def build_jobs(settings: JobsSettings) -> Jobs:
+    """Build the jobs of a configured store, not yet open. Raises ValueError without a password."""
+    store = settings.store
+    if isinstance(store, FolderStore):
+        folder = ROOT / store.folder
+        return Jobs(SqliteStore(folder / "jobs.sqlite"), Files(str(folder / "files")))
+    from graph.jobs.redis import RedisStore  # streaq and its client only where they are used
+
+    return Jobs(RedisStore(store.url, store.password), Files(store.files))

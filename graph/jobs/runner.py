@@ -1,63 +1,190 @@
-"""Works on jobs: makes what they ask for, and tells their webhooks."""
+"""Works on jobs: runs their tasks, keeps their answers, and delivers their webhooks."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 
-from api.service import Service
-from graph.calls import in_the_name_of
-from graph.jobs.run import Run
+from graph.calls import run_named
+from graph.errors import ApiError, build_error_detail, describe_error
+from graph.execution import Executor, Render
+from graph.jobs.job import Job, KeptAnswer
+from graph.jobs.jobs import Jobs
 from graph.jobs.store import Work
+from graph.jobs.webhooks import Webhooks
+from graph.metrics import Metrics
+from graph.task import Progress, Result, Task
 
 SWEEP_S = 10.0
-AGAIN_S = 5.0
+RETRY_S = 5.0
+LOOK_S = 0.5
+"""How often progress is written, and whether the job was cancelled is read."""
+MAX_ATTEMPTS = 3
+MAX_WAIT_S = 5.0
+"""How long a job may have others wait: clients that stay connected come first."""
 logger = logging.getLogger("ray.serve")
+BuildTask = Callable[[Job, Mapping[str, bytes]], Awaitable[tuple[Task, Render]]]
+"""Builds a job's task and what renders its result, from the job and its uploads. Raises ApiError,
+401 where its owner's key has been removed."""
 
 
 class Runner:
-    """One ingress replica's."""
+    """Works on the jobs of one ingress replica."""
 
-    def __init__(self, service: Service, at_once: int) -> None:
-        self._service, self._at_once = service, at_once
-        self._store = service.jobs.store
+    def __init__(
+        self,
+        jobs: Jobs,
+        webhooks: Webhooks,
+        executor: Executor,
+        metrics: Metrics,
+        keep_s: Callable[[], float],
+        build_task: BuildTask,
+    ) -> None:
+        self._jobs, self._webhooks = jobs, webhooks
+        self._executor, self._metrics = executor, metrics
+        self._keep_s, self._build_task = keep_s, build_task
 
-    async def run(self) -> None:
-        """Work until cancelled, once the configuration has brought the limits and the keys."""
-        await self._service.configured.wait()
+    async def run(self, configured: asyncio.Event, at_once: int) -> None:
+        """Work on `at_once` jobs until cancelled, once limits and keys are configured."""
+        await configured.wait()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_kept_up(self._sweep))
-            if self._at_once:
-                tasks.create_task(_kept_up(lambda: self._store.serve(self.handle, self._at_once)))
+            tasks.create_task(_keep_running(self._sweep))
+            if at_once:
+                serve = self._jobs.store.serve
+                tasks.create_task(_keep_running(lambda: serve(self.handle_work, at_once)))
 
     async def _sweep(self) -> None:
-        await self._service.jobs.sweep()
-        self._service.metrics.jobs_waiting(len(await self._store.waiting()))
+        await self._jobs.sweep()
+        self._metrics.set_waiting_jobs(len(await self._jobs.store.waiting()))
         await asyncio.sleep(SWEEP_S)
 
-    async def handle(self, work: Work, attempt: int) -> float | None:
+    async def handle_work(self, work: Work, attempt: int) -> float | None:
         """Do a piece of work; see `Handler`."""
         try:
-            return await (self._make if work.kind == "job" else self._tell)(work.name, attempt)
-        except Exception:  # of the store, whatever its client raises: no work is lost
+            if work.kind == "job":
+                return await self._run_job(work.name)
+            return await self._deliver_webhook(work.name, attempt)
+        except Exception:  # whatever the store's client raises: no work is lost
             logger.exception("jobs: %s %s is tried again", work.kind, work.name)
-            return AGAIN_S
+            return RETRY_S
 
-    async def _make(self, name: str, _attempt: int) -> float | None:
-        job = await self._service.jobs.load(name)
-        return await in_the_name_of(name, Run(self._service, job).to_its_end()) if job else None
+    async def _run_job(self, name: str) -> float | None:
+        job = await self._jobs.load(name)
+        return await run_named(name, Attempt(self, job).run()) if job else None
 
-    async def _tell(self, name: str, attempt: int) -> float | None:
-        of, _, status = name.partition(".")
-        job = await self._service.jobs.load(of)
+    async def _deliver_webhook(self, name: str, attempt: int) -> float | None:
+        job_name, _, status = name.partition(".")
+        job = await self._jobs.load(job_name)
         if job is None or job.webhook is None:
             return None
-        return await self._service.webhooks.tell(job, status, job.webhook, attempt)
+        return await self._webhooks.deliver(job, status, job.webhook, attempt)
 
 
-async def _kept_up(work: Callable[[], Awaitable[None]]) -> None:
+class Attempt:
+    """One attempt at a job, from its document to its answer.
+
+    It changes the job only while nobody else has: an attempt that comes too late, or whose job was
+    cancelled, stops.
+    """
+
+    def __init__(self, runner: Runner, job: Job) -> None:
+        self._runner, self._jobs, self._job = runner, runner._jobs, job
+        self._progress = 0.0
+
+    async def run(self) -> float | None:
+        """Run the job. Returns None, or the seconds after which to try again."""
+        if self._job.has_ended:
+            return None
+        try:
+            await self._run_task()
+        except ApiError as error:
+            return await self._fail(error)
+        except Exception as error:  # whatever it is, the job's user reads it
+            logger.exception("%s failed", self._job.name)
+            return await self._fail(describe_error(error))
+        return None
+
+    async def _fail(self, error: ApiError) -> float | None:
+        if error.status == 429:
+            return float((error.headers or {}).get("retry-after", RETRY_S))
+        if error.status == 503 and self._job.attempts < MAX_ATTEMPTS:
+            await self._change(status="queued", started=None, progress=0.0)
+            return RETRY_S
+        await self._change(status="failed", error=build_error_detail(error))
+        return None
+
+    async def _run_task(self) -> None:
+        if self._job.attempts >= MAX_ATTEMPTS:
+            message = f"the server ended {self._job.attempts} times while it worked on this job"
+            raise ApiError(500, "generation_failed", message)
+        uploads = {
+            name: await self._jobs.files.get(self._job.name, name) for name in self._job.uploads
+        }
+        task, render = await self._runner._build_task(self._job, uploads)
+        admitted = asyncio.Event()
+        running = asyncio.create_task(self._read_result(task, admitted))
+        try:
+            await _wait_for_either(admitted, running)
+            if running.done() and running.exception():
+                running.result()
+            start = {"started": time.time(), "attempts": self._job.attempts + 1, "progress": 0.0}
+            if not await self._change(status="running", **start):
+                return
+            while not running.done():
+                await asyncio.wait({running}, timeout=LOOK_S)
+                if not await self._write_progress():
+                    return
+            await self._keep_answer(render, running.result())
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _read_result(self, task: Task, admitted: asyncio.Event) -> Result:
+        """Run the task to its end, and note how far it is."""
+        events = self._runner._executor.stream_events(task, MAX_WAIT_S, admitted)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Progress):
+                    self._progress = event.progress
+        assert isinstance(event, Result)
+        return event
+
+    async def _write_progress(self) -> bool:
+        """Write the progress; return whether the job is still this attempt's."""
+        if self._progress != self._job.progress:
+            return await self._change(progress=self._progress)
+        return await self._jobs.store.get(self._job.name) == self._job.model_dump_json()
+
+    async def _keep_answer(self, render: Render, result: Result) -> None:
+        answer = await asyncio.to_thread(render, result)
+        file = f"answer-{self._job.attempts}"
+        await self._jobs.files.put(self._job.name, file, answer.body)
+        kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
+        await self._change(status="finished", progress=1.0, answer=kept)
+
+    async def _change(self, **changes: object) -> bool:
+        new = self._job.changed(self._runner._keep_s(), **changes)
+        done = await self._jobs.change(self._job, new)
+        if done:
+            self._job = new
+            if new.has_ended:
+                self._runner._metrics.count_job(new.model, new.status)
+        return done
+
+
+async def _wait_for_either(event: asyncio.Event, task: asyncio.Task[Result]) -> None:
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
         except Exception:  # whatever the store's client raises, it may come back
             logger.exception("jobs: the store is out of reach; it is tried again")
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(RETRY_S)

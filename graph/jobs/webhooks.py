@@ -48,26 +48,26 @@ class Webhooks:
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context()
 
-    def check(self, address: str) -> None:
+    def check_address(self, address: str) -> None:
         """Raise ApiError 422 where this server tells nothing to such an address."""
         if not self._signers:
-            raise _refused(f"this server signs none; its operator sets {SECRETS}")
+            raise _build_refusal(f"this server signs none; its operator sets {SECRETS}")
         try:
             url = httpx.URL(address)
         except httpx.InvalidURL as error:
-            raise _refused(f"not an address: {error}") from error
+            raise _build_refusal(f"not an address: {error}") from error
         schemes = ("https", "http") if self._settings.webhooks_to_private_addresses else ("https",)
         if url.scheme not in schemes or not url.host or url.userinfo:
-            raise _refused(f"write {' or '.join(schemes)}://, a host and no password")
+            raise _build_refusal(f"write {' or '.join(schemes)}://, a host and no password")
         if not any(fnmatch(url.host, host) for host in self._settings.webhook_hosts):
-            raise _refused(f"allowed hosts are {', '.join(self._settings.webhook_hosts)}")
-        if _is_address(url.host) and not self._may_go_to(url.host):
-            raise _refused(f"{url.host} is a private address")
+            raise _build_refusal(f"allowed hosts are {', '.join(self._settings.webhook_hosts)}")
+        if _is_address(url.host) and not self._is_allowed(url.host):
+            raise _build_refusal(f"{url.host} is a private address")
 
-    async def tell(self, job: Job, status: str, address: str, attempt: int) -> float | None:
-        """Tell one thing. Returns None once it is told or in vain, or seconds until the next try.
+    async def deliver(self, job: Job, status: str, address: str, attempt: int) -> float | None:
+        """Deliver one event. Returns None once that is over, or seconds until the next try.
 
-        At least once: receivers know a second time by its `webhook-id`.
+        It is delivered at least once: a receiver recognises a repetition by its `webhook-id`.
         """
         now = datetime.now(UTC)
         name = f"{job.name}.{status}"
@@ -92,7 +92,7 @@ class Webhooks:
             "webhook-signature": signatures,
         }
         try:
-            status_code = await self._post(httpx.URL(address), headers, body)
+            status_code = await self._post_event(httpx.URL(address), headers, body)
         except (httpx.HTTPError, OSError, TimeoutError) as error:
             logger.warning("webhook %s: %r", name, error)
             status_code = None
@@ -103,9 +103,9 @@ class Webhooks:
             return None
         return AGAIN_AFTER_S[attempt - 1]
 
-    async def _post(self, url: httpx.URL, headers: dict[str, str], body: str) -> int:
+    async def _post_event(self, url: httpx.URL, headers: dict[str, str], body: str) -> int:
         """Post to a checked address of the host; no redirect is followed, no answer read."""
-        address = await self._address(url)
+        address = await self._resolve_host(url)
         pinned = url.copy_with(host=address)
         headers["host"] = url.netloc.decode()
         async with (
@@ -119,17 +119,17 @@ class Webhooks:
             await answer.aclose()
             return answer.status_code
 
-    async def _address(self, url: httpx.URL) -> str:
+    async def _resolve_host(self, url: httpx.URL) -> str:
         """Return where a host is. Raises OSError where that is nowhere, or private."""
         port = url.port or {"https": 443, "http": 80}[url.scheme]
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
         addresses = [str(info[4][0]) for info in found]
-        if not all(map(self._may_go_to, addresses)):
+        if not all(map(self._is_allowed, addresses)):
             raise OSError(f"{url.host} is at a private address")
         return addresses[0]
 
-    def _may_go_to(self, address: str) -> bool:
+    def _is_allowed(self, address: str) -> bool:
         return self._settings.webhooks_to_private_addresses or is_public(address)
 
 
@@ -152,5 +152,5 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _refused(reason: str) -> ApiError:
+def _build_refusal(reason: str) -> ApiError:
     return ApiError(422, "webhook_not_allowed", f"webhook: {reason}", "webhook")

@@ -1,140 +1,154 @@
-"""One live session: passage after passage, each under the newest prompt, without a seam."""
+"""One live session: passages that follow the newest prompt and continue each other."""
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
-from api.audio.encoder import PcmSink
-from api.keys import share_named
-from api.schemas.live import Passage
-from api.service import Service
+from deployments.accounts import Share
 from engine.params import Codes, GenerationParams, Waveform
 from graph.errors import ApiError
+from graph.execution import Executor
+from graph.generation import PassageTask
 from graph.live.credit import Credit
-from graph.order import charge_of
-from graph.pipeline import Part
-from graph.registry import Voice
+from graph.pipeline import ClipRequest, Pipeline
+from graph.registry import ModelWithCodec
+from graph.settings import Limits
+from graph.task import AudioPart, Event
 
-Send = Callable[[BaseModel | bytes], Awaitable[None]]
-Tell = Callable[[Exception], Awaitable[None]]
+
+@dataclass(frozen=True)
+class PassageStart:
+    """A passage begins: from `start`, in seconds of the session's audio, it follows a prompt."""
+
+    number: int
+    start: float
+    duration: float
+    prompt: str
+
+
+Send = Callable[[PassageStart | Waveform], Awaitable[None]]
+Warn = Callable[[Exception], Awaitable[None]]
 
 
 class Session:
-    """Plays until it is stopped; who cancels it stops the models within one step."""
+    """Plays until it is stopped; cancelling it stops the models within one step."""
 
-    def __init__(self, service: Service, key: str, voice: Voice, first: GenerationParams) -> None:
-        limits = service.limits
-        self._service, self._key, self._voice = service, key, voice
+    def __init__(
+        self,
+        executor: Executor,
+        pipeline: Pipeline,
+        limits: Callable[[], Limits],
+        find_share: Callable[[], Share],
+        pair: ModelWithCodec,
+        first: GenerationParams,
+    ) -> None:
+        """Take what the session runs on; `find_share` raises ApiError 401 for a revoked key."""
+        self._executor, self._pipeline, self._limits = executor, pipeline, limits
+        self._find_share, self._pair = find_share, pair
         self._params, self.text = first, first.text
-        self.credit = Credit(limits.live_ahead_s, limits.live_idle_s)
+        self.credit = Credit(limits().live_ahead_s, limits().live_idle_s)
         self._stopped = asyncio.Event()
-        self._codes: NDArray[np.int16] = np.zeros((voice.language_model.codebooks, 0), np.int16)
+        self._codes: NDArray[np.int16] = np.zeros((pair.language_model.codebooks, 0), np.int16)
         self._frames = 0
         self._state = b""
 
     def stop(self) -> None:
-        """Make no more."""
+        """Begin no further passage, and end the one that plays."""
         self._stopped.set()
 
-    async def play(self, send: Send, tell: Tell) -> None:
-        """Send passages, and what they are, until stopped; tell what holds them up.
+    async def play(self, send: Send, warn: Warn) -> None:
+        """Send passages until stopped; `warn` about what makes one wait.
 
         Raises ApiError or EngineError where the session cannot go on.
         """
         number = 0
-        while await self._waited(self.credit.room()):
-            async with self._let_in(tell, first=not number) as going_on:
-                if going_on:
-                    await self._passage(number, send)
+        while await self._wait_for(self.credit.room()):
+            await self._play_passage(number, send, warn)
             number += 1
         if self._state:
-            codebooks, model = len(self._codes), self._voice.model
-            await self._sound(
-                await self._service.pipeline.rest(model, codebooks, self._state), send
+            codebooks, model = len(self._codes), self._pair.settings
+            await self._send_audio(
+                await self._pipeline.decode_rest(model, codebooks, self._state), send
             )
 
-    async def _passage(self, number: int, send: Send) -> None:
-        service, model = self._service, self._voice.model
-        counted = service.metrics.clip(model.name, time.perf_counter())
-        params, begun = self._next(number), False
-        async with aclosing(service.pipeline.passage(model, params, self._state)) as parts:
-            async for part in parts:
+    async def _play_passage(self, number: int, send: Send, warn: Warn) -> None:
+        params, begun = self._build_params(number), False
+        async with aclosing(self._admit(params, warn, first=not number)) as events:
+            async for event in events:
+                if not isinstance(event, AudioPart):
+                    continue
                 if not begun:
-                    await send(self._told(number, params))
+                    await send(self._describe_passage(number, params))
                 begun = True
-                self._take(part)
-                if part.audio.samples:
-                    counted.came(part.audio.seconds)
-                await self._sound(part.audio, send)
+                self._keep_part(event)
+                await self._send_audio(event.audio, send)
                 if self._stopped.is_set():
                     return
-        counted.ended()
 
-    def _next(self, number: int) -> GenerationParams:
-        """Return what makes the next passage: after as many codes as its window has room for."""
-        length, info = self._params.frames, self._voice.language_model
+    async def _admit(
+        self, params: GenerationParams, warn: Warn, *, first: bool
+    ) -> AsyncGenerator[Event, None]:
+        """Run a passage once it is let in, and yield its events; nothing once it is stopped.
+
+        The first is refused at once. Later ones wait as long as any request may, after a warning.
+        """
+        deadline = 0.0 if first else time.monotonic() + self._limits().max_wait_s
+        warned = False
+        while not self._stopped.is_set():
+            task = PassageTask(
+                share=self._find_share(), began=time.perf_counter(), pipeline=self._pipeline,
+                pair=self._pair, request=ClipRequest(params), state=self._state,
+            )  # fmt: skip
+            begun = False
+            try:
+                async with aclosing(self._executor.stream_events(task)) as events:
+                    async for event in events:
+                        begun = True
+                        yield event
+                return
+            except ApiError as refused:
+                wait_s = float((refused.headers or {}).get("retry-after", math.inf))
+                if begun or time.monotonic() + wait_s > deadline:
+                    raise
+                if not warned:
+                    await warn(refused)
+                warned = True
+            await self._wait_for(asyncio.sleep(wait_s))
+
+    def _build_params(self, number: int) -> GenerationParams:
+        """Build the parameters of the next passage, after as many codes as the window holds."""
+        length, info = self._params.frames, self._pair.language_model
         room = int(info.max_seconds * info.frame_rate) - length
         self._codes = self._codes[:, -room:]
         before = Codes.pack(self._codes) if self._codes.size else None
         frames = self._codes.shape[1] + length
-        # Draws are keyed by the place in the window, so passages must be told apart.
+        # Draws are keyed by the place in the window, so each passage has its own variation.
         return replace(self._params, text=self.text, variation=number, prompt=before, frames=frames)
 
-    def _take(self, part: Part) -> None:
+    def _keep_part(self, part: AudioPart) -> None:
         self._codes = np.concatenate([self._codes, part.codes.array()], axis=1)
         self._frames += part.codes.frames
         self._state = part.state
 
-    def _told(self, number: int, params: GenerationParams) -> Passage:
-        rate = self._voice.codec.frame_rate
+    def _describe_passage(self, number: int, params: GenerationParams) -> PassageStart:
+        rate = self._pair.codec.frame_rate
         start, duration = self._frames / rate, self._params.frames / rate
-        return Passage(number=number, start=start, duration=duration, prompt=params.text)
+        return PassageStart(number, start, duration, params.text)
 
-    async def _sound(self, audio: Waveform, send: Send) -> None:
+    async def _send_audio(self, audio: Waveform, send: Send) -> None:
         if audio.samples:
-            data = await asyncio.to_thread(PcmSink("s16", None).write, audio.array())
             self.credit.sent(audio.seconds)
-            await send(data)
+            await send(audio)
 
-    @asynccontextmanager
-    async def _let_in(self, tell: Tell, *, first: bool) -> AsyncIterator[bool]:
-        """Hold a passage's charge, and say whether the session goes on.
-
-        The first is refused at once; later ones wait for as long as any request may, and tell why.
-        """
-        deadline = 0.0 if first else time.monotonic() + self._service.limits.max_wait_s
-        told = False
-        async with AsyncExitStack() as charged:
-            while not self._stopped.is_set():
-                try:
-                    await charged.enter_async_context(self._charged())
-                    break
-                except ApiError as refused:
-                    wait_s = float((refused.headers or {}).get("retry-after", math.inf))
-                    if time.monotonic() + wait_s > deadline:
-                        raise
-                    if not told:
-                        await tell(refused)
-                    told = True
-                await self._waited(asyncio.sleep(wait_s))
-            yield not self._stopped.is_set()
-
-    def _charged(self) -> AbstractAsyncContextManager[None]:
-        """Hold the charge of one passage. Raises ApiError 401 where its key is known no longer."""
-        share = share_named(self._key, self._service.limits.keys)
-        charge = charge_of(share, self._voice, [self._params])
-        return self._service.admission.charged(share, charge, self._voice.model.least_slots)
-
-    async def _waited(self, waiting: Coroutine[Any, Any, None]) -> bool:
-        """Wait, unless the session is stopped; say whether it goes on."""
+    async def _wait_for(self, waiting: Coroutine[Any, Any, None]) -> bool:
+        """Wait, but no longer than the session; return whether it goes on."""
         tasks = [asyncio.ensure_future(one) for one in (waiting, self._stopped.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -37,4 +37,4 @@ class Sessions:
         self.open[key] += more
         if not self.open[key]:
             del self.open[key]
-        self._metrics.live(self.open.total())
+        self._metrics.set_live_sessions(self.open.total())

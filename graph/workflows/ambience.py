@@ -1,70 +1,72 @@
 """Ambiences: loops without a seam."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from api.schemas.generation import check_length
-from api.schemas.workflows import AmbienceBody, Environment
-from api.service import Service
-from deployments.accounts import Share
 from deployments.settings import AudioGenSettings
-from graph.workflows.mixing import Placed, looped
-from graph.workflows.plan import (
-    Made,
-    Mixed,
-    Part,
-    Plan,
-    Span,
+from graph.checks import check_seconds, check_text, count_frames, find_pair
+from graph.workflows.mixing import Placed, close_loop
+from graph.workflows.task import (
+    Context,
+    Material,
+    Mix,
+    PlannedClip,
     Stem,
-    check_seconds,
-    frames_for,
-    voice_of,
+    TimeSpan,
+    WorkflowTask,
 )
 
-OVER_S = 2.0
-"""So much more is made, and faded into the beginning; at most half of the loop."""
-PROMPTS: dict[Environment, str] = {
+OVERLAP_S = 2.0
+"""How much more is generated and faded into the loop's beginning; at most half of the loop."""
+PROMPTS = {
     "forest": "forest ambience: birds singing, leaves in a light wind, a stream far away",
     "ocean": "ocean ambience: waves rolling onto a beach, wind and seagulls",
     "city": "city ambience: distant traffic, people walking and talking, a horn now and then",
     "dungeon": "dungeon ambience: dripping water, a low drone, echoes and rattling chains",
 }
+"""The prompt of each environment."""
 
 
-async def plan_ambience(
-    service: Service, share: Share, began: float, body: AmbienceBody, asked: str
-) -> Plan:
-    """Return what is asked for. Raises ApiError or InvalidRequest where it cannot be had."""
-    output, limits = body.output(), service.limits
-    voice = await voice_of(service, AudioGenSettings, body.model)
-    by_default = "duration" not in body.model_fields_set
-    seconds = min(body.duration, limits.max_duration_s) if by_default else body.duration
+@dataclass(frozen=True)
+class Ambience:
+    """What is asked for: an environment, or a prompt."""
+
+    environment: str | None
+    prompt: str | None
+    duration: float | None
+    """Seconds; None: 10, or the longest that the server allows."""
+    loudness: float
+
+
+async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
+    """Plan an ambience. Raises ApiError where it cannot be made."""
+    limits = context.limits
+    pair = await find_pair(context.registry, AudioGenSettings, context.model)
+    seconds = ambience.duration or min(10.0, limits.max_duration_s)
     check_seconds(seconds, limits.max_duration_s, "", "duration")
-    text = PROMPTS[body.environment] if body.environment else body.prompt
+    check_text(ambience.prompt or "", limits, "prompt")
+    text = PROMPTS[ambience.environment] if ambience.environment else ambience.prompt
     assert text is not None
-    check_length(text if body.prompt else "", limits, "prompt")
-    samples = round(seconds * voice.codec.sample_rate)
-    over = min(round(OVER_S * voice.codec.sample_rate), samples // 2)
-    frames = frames_for((samples + over) / voice.codec.sample_rate, voice)
-    drawn = replace(body.drawn(text, frames), guidance_scale=body.guidance_scale)
-    name = body.environment or "ambience"
-    part = Part(name, voice, drawn)
+    rate = pair.codec.sample_rate
+    samples = round(seconds * rate)
+    over = min(round(OVERLAP_S * rate), samples // 2)
+    name = ambience.environment or "ambience"
+    frames = count_frames((samples + over) / rate, pair)
+    clip = PlannedClip(name, pair, replace(context.drawn, text=text, frames=frames))
 
-    def mixed(made: Made) -> Mixed:
-        loop = looped(made[part].array()[:, : samples + over], samples)
-        stem = Stem(name, Placed(loop, 0), part)
-        span = Span(name, 0, samples)
-        return Mixed(voice.codec.sample_rate, samples, [stem], [span], is_loop=True)
+    def mix(material: Material) -> Mix:
+        loop = close_loop(material.clips[clip].array()[:, : samples + over], samples)
+        stem = Stem(name, Placed(loop, 0), clip)
+        return Mix(rate, samples, [stem], [TimeSpan(name, 0, samples)], is_loop=True)
 
-    return Plan(
+    return WorkflowTask(
         name="ambience",
-        share=share,
-        began=began,
-        asked=asked,
-        chains=[[part]],
-        mixed=mixed,
-        output=output,
-        loudness=body.loudness,
+        share=context.share,
+        began=context.began,
+        repeatable=context.repeatable,
+        context=context,
+        chains=[[clip]],
+        mix=mix,
+        loudness=ambience.loudness,
         title=text,
-        repeatable=body.repeatable,
-        seconds=samples / voice.codec.sample_rate,
+        seconds=samples / rate,
     )

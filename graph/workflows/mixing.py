@@ -8,10 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
-from api.audio.finishing import PEAK_DB, decibels, loudness, true_peak
-from api.audio.limiter import limiting
+from engine.params import Waveform
+from graph.workflows.levels import (
+    PEAK_DB,
+    Samples,
+    compute_limiter_gain,
+    db_to_factor,
+    measure_loudness,
+    measure_true_peak,
+)
 
-Samples = NDArray[np.float32]
 EDGE_S = 0.01
 """What begins or ends amid others is faded for so long, so that it does not click."""
 DUCKED_DB = -12.0
@@ -37,7 +43,7 @@ class Placed:
     """The first sample's place; None: it is not in the mix."""
 
 
-def summed(stems: Sequence[Placed], total: int) -> Samples:
+def sum_stems(stems: Sequence[Placed], total: int) -> Samples:
     """Return the mix of `total` samples. Nothing may lie outside of it."""
     mix = np.zeros((stems[0].samples.shape[0], total), np.float32)
     for stem in stems:
@@ -48,7 +54,7 @@ def summed(stems: Sequence[Placed], total: int) -> Samples:
     return mix
 
 
-def leveled(
+def level_mix(
     mix: Samples, stems: Sequence[Placed], rate: int, target: float
 ) -> tuple[Samples, list[Placed]]:
     """Turn a mix to a loudness in LUFS, and its stems with it, by the same factor at each moment.
@@ -57,102 +63,102 @@ def leveled(
     that is not enough, or else the peak of a stem were above full scale. What is not in the mix is
     turned by as much as the whole, within full scale.
     """
-    gain, curve = _gains(mix, rate, target)
-    placed = [_turned(stem, curve) for stem in stems if stem.start is not None]
-    over = max(1.0, *(_peak(stem) for stem in placed)) if placed else 1.0
+    gain, curve = _compute_gains(mix, rate, target)
+    placed = [_apply_gain(stem, curve) for stem in stems if stem.start is not None]
+    over = max(1.0, *(_measure_peak(stem) for stem in placed)) if placed else 1.0
     curve, gain = curve / np.float32(over), gain / over
     turned = []
     for stem in stems:
-        own = curve if stem.start is not None else np.float32(min(gain, 1 / _peak(stem)))
-        turned.append(_turned(stem, own))
-    return amplified(mix, curve), turned
+        own = curve if stem.start is not None else np.float32(min(gain, 1 / _measure_peak(stem)))
+        turned.append(_apply_gain(stem, own))
+    return apply_gain(mix, curve), turned
 
 
-def _gains(mix: Samples, rate: int, target: float) -> tuple[float, NDArray[np.float32]]:
+def _compute_gains(mix: Samples, rate: int, target: float) -> tuple[float, NDArray[np.float32]]:
     """Return the factor of the whole, and that of each sample: the same, less what is limited."""
-    most = decibels(PEAK_DB + LIMITED_DB) / max(true_peak(mix), 1e-9)
-    gain, curve = 1.0, limiting(mix, rate)
+    most = db_to_factor(PEAK_DB + LIMITED_DB) / max(measure_true_peak(mix), 1e-9)
+    gain, curve = 1.0, compute_limiter_gain(mix, rate)
     for _ in range(ROUNDS):
-        measured = loudness(amplified(mix, curve), rate)
+        measured = measure_loudness(apply_gain(mix, curve), rate)
         if measured is None or gain == most or abs(measured - target) < TOLERANCE_DB:
             break
-        gain = min(gain * decibels(target - measured), most)
-        curve = np.float32(gain) * limiting(amplified(mix, gain), rate)
+        gain = min(gain * db_to_factor(target - measured), most)
+        curve = np.float32(gain) * compute_limiter_gain(apply_gain(mix, gain), rate)
     return gain, curve
 
 
-def _turned(stem: Placed, gain: NDArray[np.float32] | np.float32) -> Placed:
+def _apply_gain(stem: Placed, gain: NDArray[np.float32] | np.float32) -> Placed:
     """Return a stem by a factor, or by those at its place in the mix."""
     if isinstance(gain, np.ndarray):
         assert stem.start is not None
         gain = gain[stem.start : stem.start + stem.samples.shape[1]]
-    return replace(stem, samples=amplified(stem.samples, gain))
+    return replace(stem, samples=apply_gain(stem.samples, gain))
 
 
-def _peak(stem: Placed) -> float:
+def _measure_peak(stem: Placed) -> float:
     return max(float(np.abs(stem.samples).max(initial=0)), 1e-9)
 
 
-def matched(samples: Samples, rate: int, target: float) -> Samples:
+def match_loudness(samples: Samples, rate: int, target: float) -> Samples:
     """Turn a clip to a loudness, wherever its peaks come; what has no loudness stays."""
-    measured = loudness(samples, rate)
-    return samples if measured is None else amplified(samples, decibels(target - measured))
+    measured = measure_loudness(samples, rate)
+    return samples if measured is None else apply_gain(samples, db_to_factor(target - measured))
 
 
-def amplified(samples: Samples, gain: float | np.float32 | NDArray[np.float32]) -> Samples:
+def apply_gain(samples: Samples, gain: float | np.float32 | NDArray[np.float32]) -> Samples:
     """Return samples by a factor, or by one for each."""
     made: Samples = (samples * gain).astype(np.float32)
     return made
 
 
-def faded(samples: Samples, into: int, out: int) -> Samples:
+def fade_ends(samples: Samples, into: int, out: int) -> Samples:
     """Fade the first and the last so many samples with equal power.
 
     A fade out over a fade in of the same length keeps the power of what is alike in nothing.
     """
     gain = np.ones(samples.shape[1], np.float32)
-    gain[:into] *= _rising(into)
-    gain[samples.shape[1] - out :] *= _rising(out, shift=1.0)
-    return amplified(samples, gain)
+    gain[:into] *= _build_fade(into)
+    gain[samples.shape[1] - out :] *= _build_fade(out, shift=1.0)
+    return apply_gain(samples, gain)
 
 
-def edged(samples: Samples, rate: int) -> Samples:
+def fade_edges(samples: Samples, rate: int) -> Samples:
     """Fade both ends, shortly."""
     edge = min(round(EDGE_S * rate), samples.shape[1] // 2)
-    return faded(samples, edge, edge)
+    return fade_ends(samples, edge, edge)
 
 
-def _rising(length: int, shift: float = 0.0) -> NDArray[np.float32]:
+def _build_fade(length: int, shift: float = 0.0) -> NDArray[np.float32]:
     """Return a quarter of a sine from 0 on; shifted by 1, the quarter that falls to 0."""
     steps = np.arange(length) / max(length, 1) + shift
     rising: NDArray[np.float32] = np.sin(np.pi / 2 * steps).astype(np.float32)
     return rising
 
 
-def looped(samples: Samples, length: int) -> Samples:
+def close_loop(samples: Samples, length: int) -> Samples:
     """Return the first `length` samples, with what follows faded into their beginning.
 
     Its last sample is followed by its first as it was in the clip, so it goes round without a step.
     """
     over = samples.shape[1] - length
     assert 0 <= over <= length, f"{samples.shape[1]} samples for a loop of {length}"
-    loop = faded(samples[:, :length], over, 0)
-    loop[:, :over] += faded(samples[:, length:], 0, over)
+    loop = fade_ends(samples[:, :length], over, 0)
+    loop[:, :over] += fade_ends(samples[:, length:], 0, over)
     return loop
 
 
-def repeated(loop: Samples, length: int) -> Samples:
+def repeat_loop(loop: Samples, length: int) -> Samples:
     """Return so many samples of a loop that goes round."""
     return np.tile(loop, -(-length // loop.shape[1]))[:, :length]
 
 
-def ducking(voice: Samples, rate: int) -> NDArray[np.float32]:
+def compute_ducking(voice: Samples, rate: int) -> NDArray[np.float32]:
     """Return the gain of what lies under a voice, a factor for each of its samples."""
     size = round(BLOCK_S * rate)
     blocks = -(-voice.shape[1] // size)
     padded = np.pad(voice.mean(axis=0), (0, blocks * size - voice.shape[1]))
     envelope = np.sqrt((padded.reshape(blocks, size) ** 2).mean(axis=1))
-    speaks = envelope > max(float(envelope.max()) * decibels(PAUSE_DB), 1e-6)
+    speaks = envelope > max(float(envelope.max()) * db_to_factor(PAUSE_DB), 1e-6)
     attack, release = (math.exp(-BLOCK_S / seconds) for seconds in (ATTACK_S, RELEASE_S))
     gains, now = np.zeros(blocks), 0.0
     for block, spoken in enumerate(speaks):
@@ -160,12 +166,12 @@ def ducking(voice: Samples, rate: int) -> NDArray[np.float32]:
         now = kept * now + (1 - kept) * (DUCKED_DB if spoken else 0.0)
         gains[block] = now
     place = np.arange(voice.shape[1]) / size - 0.5
-    decibels_there = np.interp(place, np.arange(blocks), gains).astype(np.float32)
-    gain: NDArray[np.float32] = 10 ** (decibels_there / np.float32(20))
+    gains_db = np.interp(place, np.arange(blocks), gains).astype(np.float32)
+    gain: NDArray[np.float32] = 10 ** (gains_db / np.float32(20))
     return gain
 
 
-def resampled(samples: Samples, before: int, after: int) -> Samples:
+def resample(samples: Samples, before: int, after: int) -> Samples:
     """Change the rate."""
     if before == after:
         return samples
@@ -174,7 +180,7 @@ def resampled(samples: Samples, before: int, after: int) -> Samples:
     return made.astype(np.float32)
 
 
-def loop_resampled(loop: Samples, before: int, after: int) -> Samples:
+def resample_loop(loop: Samples, before: int, after: int) -> Samples:
     """Change the rate of a loop that goes round, and shall after that."""
     if before == after:
         return loop
@@ -182,11 +188,17 @@ def loop_resampled(loop: Samples, before: int, after: int) -> Samples:
     around = step * math.ceil(BLOCK_S * before / step)
     longer = np.pad(loop, ((0, 0), (around, around)), mode="wrap")
     first = around * after // before
-    return resampled(longer, before, after)[:, first : first + -(-loop.shape[1] * after // before)]
+    return resample(longer, before, after)[:, first : first + -(-loop.shape[1] * after // before)]
 
 
-def of_channels(samples: Samples, channels: int) -> Samples:
+def match_channels(samples: Samples, channels: int) -> Samples:
     """Return as many channels: one is heard on all, several on one as their mean."""
     if samples.shape[0] == channels:
         return samples
     return np.repeat(samples.mean(axis=0, keepdims=True), channels, axis=0)
+
+
+def cut_clip(audio: Waveform, rate: int, channels: int, samples: int) -> Samples:
+    """Return the first samples of a clip, at the rate and with the channels of a mix."""
+    resampled = resample(audio.array(), audio.sample_rate, rate)
+    return match_channels(resampled, channels)[:, :samples]

@@ -1,33 +1,76 @@
-"""Songs: sections that go on from each other, and effects over them."""
+"""Songs: sections that continue each other, and effects over them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from api.audio.codes_file import codebooks_at
-from api.audio.finishing import decibels, loudness
-from api.schemas.generation import check_length
-from api.schemas.workflows import Section, SongBody
-from api.service import Service
-from deployments.accounts import Share
 from deployments.settings import AudioGenSettings, MusicGenSettings
-from engine.params import GenerationParams
-from graph.errors import ApiError
-from graph.registry import Voice
-from graph.settings import Limits
-from graph.workflows.mixing import Placed, amplified, edged, faded, matched, summed
-from graph.workflows.plan import (
-    Distribution,
-    Made,
-    Mixed,
-    Part,
-    Plan,
-    Span,
-    Stem,
-    check_parts,
+from graph.checks import (
+    check_clip_count,
     check_seconds,
-    frames_for,
-    heard,
-    voice_of,
+    check_text,
+    count_frames,
+    find_pair,
 )
+from graph.errors import ApiError
+from graph.registry import ModelWithCodec
+from graph.settings import Limits
+from graph.workflows.levels import db_to_factor, measure_loudness
+from graph.workflows.mixing import (
+    Placed,
+    apply_gain,
+    cut_clip,
+    fade_edges,
+    fade_ends,
+    match_loudness,
+    sum_stems,
+)
+from graph.workflows.task import (
+    Context,
+    Distribution,
+    Material,
+    Mix,
+    PlannedClip,
+    Stem,
+    TimeSpan,
+    WorkflowTask,
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a song; it lasts so many bars, or the nearest number of bars to its seconds."""
+
+    name: str
+    prompt: str
+    bars: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A sound laid over a song."""
+
+    prompt: str
+    at: float
+    """Seconds from the song's beginning."""
+    duration: float
+    gain_db: float
+    """0 is as loud as the music."""
+
+
+@dataclass(frozen=True)
+class Song:
+    """What is asked for."""
+
+    sections: Sequence[Section]
+    key: str | None
+    tempo: float
+    """Beats per minute."""
+    beats_per_bar: int
+    crossfade_beats: float
+    effects: Sequence[Effect]
+    effects_model: str | None
+    loudness: float
 
 
 @dataclass(frozen=True)
@@ -51,19 +94,19 @@ class Grid:
         return self.start(section) // self.hop, -(-self.edges[section + 1] // self.hop)
 
 
-def grid_of(body: SongBody, voice: Voice) -> Grid:
+def build_grid(song: Song, pair: ModelWithCodec) -> Grid:
     """Return where the sections lie."""
-    beat_s, rate = 60 / body.tempo, voice.codec.sample_rate
-    bar_s = beat_s * body.beats_per_bar
+    beat_s, rate = 60 / song.tempo, pair.codec.sample_rate
+    bar_s = beat_s * song.beats_per_bar
     edges, bars = [0], 0
-    for section in body.sections:
-        bars += _bars(section, bar_s)
+    for section in song.sections:
+        bars += _count_bars(section, bar_s)
         edges.append(round(bars * bar_s * rate))
-    hop = round(rate / voice.codec.frame_rate)
-    return Grid(rate, hop, edges, round(body.crossfade_beats * beat_s * rate))
+    hop = round(rate / pair.codec.frame_rate)
+    return Grid(rate, hop, edges, round(song.crossfade_beats * beat_s * rate))
 
 
-def _bars(section: Section, bar_s: float) -> int:
+def _count_bars(section: Section, bar_s: float) -> int:
     if section.bars is not None:
         return section.bars
     assert section.seconds is not None
@@ -71,61 +114,56 @@ def _bars(section: Section, bar_s: float) -> int:
 
 
 async def plan_song(
-    service: Service, share: Share, began: float, body: SongBody, asked: str
-) -> Plan:
-    """Return what is asked for. Raises ApiError or InvalidRequest where it cannot be had."""
-    output, limits = body.output(), service.limits
-    voice = await voice_of(service, MusicGenSettings, body.model)
-    check_parts(len(body.sections) + len(body.effects), limits, "sections")
-    grid = grid_of(body, voice)
-    _check_sections(body, grid, limits)
-    _check_effects(body, grid.edges[-1] / grid.rate, limits)
-    drawn = replace(body.drawn("", 1), guidance_scale=body.guidance_scale)
-    sections = _sections(body, grid, voice, drawn)
-    effects = list[Part]()
-    if body.effects:
-        sound = await voice_of(service, AudioGenSettings, body.effects_model, "effects_model")
-        effects = _effects(body, sound, drawn)
-    distribution = None
-    if body.distribution:
-        codec = service.registry.codec_of(voice.model)
-        bandwidth, field = body.distribution.bandwidth, "distribution.bandwidth"
-        distribution = Distribution(codec, codebooks_at(voice.codec, bandwidth, field))
-    return Plan(
+    context: Context, song: Song, distribution: Distribution | None
+) -> WorkflowTask:
+    """Plan a song. Raises ApiError where it cannot be made."""
+    limits = context.limits
+    pair = await find_pair(context.registry, MusicGenSettings, context.model)
+    check_clip_count(len(song.sections) + len(song.effects), limits, "sections")
+    grid = build_grid(song, pair)
+    _check_sections(song, grid, limits)
+    _check_effects(song, grid.edges[-1] / grid.rate, limits)
+    sections = _plan_sections(context, song, grid, pair)
+    effects = list[PlannedClip]()
+    if song.effects:
+        sound = await find_pair(
+            context.registry, AudioGenSettings, song.effects_model, "effects_model"
+        )
+        effects = _plan_effects(context, song, sound)
+    return WorkflowTask(
         name="song",
-        share=share,
-        began=began,
-        asked=asked,
+        share=context.share,
+        began=context.began,
+        repeatable=context.repeatable,
+        context=context,
         chains=[sections, *([effect] for effect in effects)],
-        mixed=lambda made: mixed_song(body, grid, sections, effects, made),
-        output=output,
-        loudness=body.loudness,
+        mix=lambda material: mix_song(song, grid, sections, effects, material),
+        loudness=song.loudness,
         title="; ".join(section.params.text for section in sections),
-        repeatable=body.repeatable,
         seconds=grid.edges[-1] / grid.rate,
         distribution=distribution,
     )
 
 
-def _check_sections(body: SongBody, grid: Grid, limits: Limits) -> None:
-    for number, section in enumerate(body.sections):
+def _check_sections(song: Song, grid: Grid, limits: Limits) -> None:
+    for number, section in enumerate(song.sections):
         field = f"sections.{number}"
         seconds = (grid.edges[number + 1] - grid.edges[number]) / grid.rate
         check_seconds(seconds, limits.max_duration_s, "in whole bars it lasts ", field)
-        check_length(section.prompt, limits, f"{field}.prompt")
-        if len(body.sections) > 1 and 2 * body.crossfade_beats * 60 / body.tempo > seconds + 1e-9:
-            beats = seconds * body.tempo / 60
+        check_text(section.prompt, limits, f"{field}.prompt")
+        if len(song.sections) > 1 and 2 * song.crossfade_beats * 60 / song.tempo > seconds + 1e-9:
+            beats = seconds * song.tempo / 60
             message = (
-                f"{body.crossfade_beats:g} beats; {field} has {beats:g}: allowed is half of it"
+                f"{song.crossfade_beats:g} beats; {field} has {beats:g}: allowed is half of it"
             )
             raise ApiError(422, "invalid_value", f"crossfade_beats: {message}", "crossfade_beats")
     check_seconds(grid.edges[-1] / grid.rate, limits.max_song_s, "the song lasts ", "sections")
 
 
-def _check_effects(body: SongBody, seconds: float, limits: Limits) -> None:
-    for number, effect in enumerate(body.effects):
+def _check_effects(song: Song, seconds: float, limits: Limits) -> None:
+    for number, effect in enumerate(song.effects):
         field = f"effects.{number}"
-        check_length(effect.prompt, limits, f"{field}.prompt")
+        check_text(effect.prompt, limits, f"{field}.prompt")
         check_seconds(effect.duration, limits.max_duration_s, "", f"{field}.duration")
         if effect.at + effect.duration > seconds + 1e-9:
             ends = effect.at + effect.duration
@@ -133,48 +171,55 @@ def _check_effects(body: SongBody, seconds: float, limits: Limits) -> None:
             raise ApiError(422, "invalid_value", f"{message}; begin it sooner", f"{field}.at")
 
 
-def _sections(body: SongBody, grid: Grid, voice: Voice, drawn: GenerationParams) -> list[Part]:
-    parts, before = list[Part](), 0
-    for number, section in enumerate(body.sections):
+def _plan_sections(
+    context: Context, song: Song, grid: Grid, pair: ModelWithCodec
+) -> list[PlannedClip]:
+    clips, before = list[PlannedClip](), 0
+    for number, section in enumerate(song.sections):
         first, end = grid.frames(number)
-        key = f"in {body.key}" if body.key else None
-        text = ", ".join(filter(None, (section.prompt, key, f"{body.tempo:g} bpm")))
-        params = replace(drawn, text=text, frames=end - first, variation=number)
-        parts.append(Part(section.name, voice, params, before - first if number else None))
+        key = f"in {song.key}" if song.key else None
+        text = ", ".join(filter(None, (section.prompt, key, f"{song.tempo:g} bpm")))
+        params = replace(context.drawn, text=text, frames=end - first, variation=number)
+        overlap = before - first if number else None
+        clips.append(PlannedClip(section.name, pair, params, overlap))
         before = end
-    return parts
+    return clips
 
 
-def _effects(body: SongBody, voice: Voice, drawn: GenerationParams) -> list[Part]:
-    parts = []
-    for number, effect in enumerate(body.effects):
-        frames = frames_for(effect.duration, voice)
-        params = replace(drawn, text=effect.prompt, frames=frames, variation=number)
-        parts.append(Part(f"effect {number + 1}", voice, params))
-    return parts
+def _plan_effects(context: Context, song: Song, pair: ModelWithCodec) -> list[PlannedClip]:
+    clips = []
+    for number, effect in enumerate(song.effects):
+        frames = count_frames(effect.duration, pair)
+        params = replace(context.drawn, text=effect.prompt, frames=frames, variation=number)
+        clips.append(PlannedClip(f"effect {number + 1}", pair, params))
+    return clips
 
 
-def mixed_song(
-    body: SongBody, grid: Grid, sections: list[Part], effects: list[Part], made: Made
-) -> Mixed:
+def mix_song(
+    song: Song,
+    grid: Grid,
+    sections: list[PlannedClip],
+    effects: list[PlannedClip],
+    material: Material,
+) -> Mix:
     """Fade the sections into each other, and lay the effects over them."""
-    stems, timing = list[Stem](), list[Span]()
-    channels = sections[0].voice.codec.channels
-    for number, part in enumerate(sections):
+    stems, timing = list[Stem](), list[TimeSpan]()
+    channels = sections[0].pair.codec.channels
+    for number, clip in enumerate(sections):
         start, end = grid.start(number), grid.edges[number + 1]
         skipped = start - grid.frames(number)[0] * grid.hop
-        samples = made[part].array()[:, skipped : skipped + end - start]
+        samples = material.clips[clip].array()[:, skipped : skipped + end - start]
         last = number == len(sections) - 1
-        samples = faded(samples, grid.over if number else 0, 0 if last else grid.over)
-        stems.append(Stem(part.name, Placed(samples, start), part))
-        timing.append(Span(part.name, grid.edges[number], end))
-    music = loudness(summed([stem.placed for stem in stems], grid.edges[-1]), grid.rate)
-    for part, effect in zip(effects, body.effects, strict=True):
+        samples = fade_ends(samples, grid.over if number else 0, 0 if last else grid.over)
+        stems.append(Stem(clip.name, Placed(samples, start), clip))
+        timing.append(TimeSpan(clip.name, grid.edges[number], end))
+    music = measure_loudness(sum_stems([stem.placed for stem in stems], grid.edges[-1]), grid.rate)
+    for clip, effect in zip(effects, song.effects, strict=True):
         start = round(effect.at * grid.rate)
         room = min(round(effect.duration * grid.rate), grid.edges[-1] - start)
-        samples = edged(heard(made[part], grid.rate, channels, room), grid.rate)
+        samples = fade_edges(cut_clip(material.clips[clip], grid.rate, channels, room), grid.rate)
         if music is not None:
-            samples = matched(samples, grid.rate, music)
-        samples = amplified(samples, decibels(effect.gain_db))
-        stems.append(Stem(part.name, Placed(samples, start), part))
-    return Mixed(grid.rate, grid.edges[-1], stems, timing)
+            samples = match_loudness(samples, grid.rate, music)
+        samples = apply_gain(samples, db_to_factor(effect.gain_db))
+        stems.append(Stem(clip.name, Placed(samples, start), clip))
+    return Mix(grid.rate, grid.edges[-1], stems, timing)

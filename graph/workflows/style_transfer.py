@@ -1,85 +1,88 @@
 """Style transfer: the melody of a file, in another style."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from api.audio.finishing import LOUDNESS_BLOCK_S
-from api.schemas.generation import check_length
-from api.schemas.workflows import StyleTransferBody
-from api.service import Service
-from deployments.accounts import Share
-from deployments.settings import MusicGenSettings, TokenModelSettings
-from graph.errors import ApiError
-from graph.ordering import MELODY_STEMS, check_follows
-from graph.registry import Voice
-from graph.workflows.mixing import Placed
-from graph.workflows.plan import (
-    Made,
-    Mixed,
-    Part,
-    Plan,
-    Span,
-    Stem,
+from deployments.settings import TokenModelSettings
+from graph.checks import (
+    check_follows_melody,
     check_seconds,
-    frames_for,
-    voice_of,
+    check_text,
+    count_frames,
+    find_pair,
+)
+from graph.errors import ApiError
+from graph.pipeline import Upload
+from graph.registry import ModelWithCodec
+from graph.workflows.levels import LOUDNESS_BLOCK_S
+from graph.workflows.mixing import Placed
+from graph.workflows.task import (
+    Context,
+    Material,
+    Mix,
+    PlannedClip,
+    Stem,
+    TimeSpan,
+    WorkflowTask,
 )
 
 CONTENT = "content"
 """The field of the file whose melody is followed."""
 
 
+@dataclass(frozen=True)
+class StyleTransfer:
+    """What is asked for, beside the file."""
+
+    style: str
+    duration: float | None
+    """Seconds; None: those of the file."""
+    loudness: float
+
+
 async def plan_style_transfer(
-    service: Service,
-    share: Share,
-    began: float,
-    body: StyleTransferBody,
-    asked: str,
-    content: bytes,
-) -> Plan:
-    """Return what is asked for. Raises ApiError, InvalidRequest or InvalidAudio."""
-    output, limits = body.output(), service.limits
-    voice = await _voice(service, body.model)
-    check_length(body.style, limits, "style")
-    if body.duration is not None:
-        check_seconds(body.duration, limits.max_duration_s, "", "duration")
-    rate = voice.language_model.sample_rate
-    melody = await service.pipeline.read(content, limits, rate, 1, CONTENT)
-    seconds = melody.seconds if body.duration is None else body.duration
+    context: Context, transfer: StyleTransfer, content: Upload
+) -> WorkflowTask:
+    """Plan a style transfer. Raises ApiError where it cannot be made."""
+    limits = context.limits
+    pair = await _find_pair(context)
+    check_text(transfer.style, limits, "style")
+    if transfer.duration is not None:
+        check_seconds(transfer.duration, limits.max_duration_s, "", "duration")
+    seconds = transfer.duration or content.info.seconds
     what = "the file lasts, unless duration says less, "
     check_seconds(seconds, limits.max_duration_s, what, CONTENT, LOUDNESS_BLOCK_S)
-    drawn = body.drawn(body.style, frames_for(seconds, voice))
-    params = replace(drawn, guidance_scale=body.guidance_scale, melody=melody)
-    part, samples = Part("style", voice, params), round(seconds * voice.codec.sample_rate)
+    params = replace(context.drawn, text=transfer.style, frames=count_frames(seconds, pair))
+    clip, rate = PlannedClip("style", pair, params), pair.codec.sample_rate
+    samples = round(seconds * rate)
 
-    def mixed(made: Made) -> Mixed:
-        stem = Stem("style", Placed(made[part].array()[:, :samples], 0), part)
-        return Mixed(voice.codec.sample_rate, samples, [stem], [Span("style", 0, samples)])
+    def mix(material: Material) -> Mix:
+        stem = Stem("style", Placed(material.clips[clip].array()[:, :samples], 0), clip)
+        return Mix(rate, samples, [stem], [TimeSpan("style", 0, samples)])
 
-    assert isinstance(voice.model, MusicGenSettings)
-    return Plan(
+    return WorkflowTask(
         name="style-transfer",
-        share=share,
-        began=began,
-        asked=asked,
-        chains=[[part]],
-        mixed=mixed,
-        output=output,
-        loudness=body.loudness,
-        title=body.style,
-        repeatable=body.repeatable,
-        seconds=samples / voice.codec.sample_rate,
-        headers={MELODY_STEMS: "separated" if voice.model.stem_separation else "whole"},
+        share=context.share,
+        began=context.began,
+        repeatable=context.repeatable,
+        context=context,
+        chains=[[clip]],
+        mix=mix,
+        loudness=transfer.loudness,
+        title=transfer.style,
+        seconds=samples / rate,
+        melody=content,
     )
 
 
-async def _voice(service: Service, name: str | None) -> Voice:
-    """Return the model, or the first that follows melodies. Raises ApiError 404, 422."""
+async def _find_pair(context: Context) -> ModelWithCodec:
+    """Return the model, or the first that follows melodies. Raises ApiError 404 or 422."""
+    name = context.model
     if name is None:
-        able = await service.registry.melody_models()
+        able = await context.registry.list_melody_models()
         if not able:
             message = "model: none that is configured follows melodies; configure one that does"
             raise ApiError(422, "invalid_value", message, "model")
         name = able[0]
-    voice = await voice_of(service, TokenModelSettings, name)
-    await check_follows(voice, service, "model")
-    return voice
+    pair = await find_pair(context.registry, TokenModelSettings, name)
+    await check_follows_melody(pair, context.registry, "model")
+    return pair

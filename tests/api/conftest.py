@@ -14,7 +14,8 @@ from fastapi import FastAPI
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from api.ingress import create_app
-from api.service import Service, State
+from api.service import DeploymentState, Service, build_service
+from api.settings import UserConfig
 from deployments.accounts import Accounts
 from deployments.in_flight import Joins
 from deployments.settings import (
@@ -38,17 +39,7 @@ from engine.params import (
     LanguageModelInfo,
     Waveform,
 )
-from graph.admission import Admission
-from graph.cache import Cache
-from graph.idempotency import Once
-from graph.in_flight import Joining
-from graph.jobs.build import jobs_of
-from graph.jobs.webhooks import Webhooks
-from graph.ledger_client import LedgerClient
-from graph.live.sessions import Sessions
-from graph.metrics import Metrics
-from graph.registry import Registry
-from graph.settings import JobsSettings, Limits
+from graph.settings import IngressSettings, JobsSettings
 from tests import checkpoints as write
 
 
@@ -218,37 +209,22 @@ class LocalLedger:
         return getattr(self.accounts if hasattr(self.accounts, name) else self.joins, name)(*args)
 
 
-async def nothing_to_report() -> dict[str, State]:
+async def nothing_to_report() -> dict[str, DeploymentState]:
     return {}
 
 
 def serving(
     models: Sequence[AnyModelSettings],
     handles: Mapping[str, Any],
-    limits: Limits,
-    states: Callable[[], Awaitable[Mapping[str, State]]] = nothing_to_report,
+    limits: UserConfig,
+    states: Callable[[], Awaitable[Mapping[str, DeploymentState]]] = nothing_to_report,
     ledger: LocalLedger | None = None,
     settings: JobsSettings | None = None,
 ) -> Service:
-    """What an ingress has, over handles that need no cluster."""
-    metrics = Metrics()
-    settings = settings or JobsSettings()
-    jobs = jobs_of(settings)  # writes nothing before it is opened
-    client = LedgerClient(ledger or LocalLedger())
-    service = Service(
-        registry=Registry(models, handles),
-        states=states,
-        limits=limits,
-        started_at=1,
-        ledger=client,
-        admission=Admission(client, lambda: service.limits, metrics),
-        metrics=metrics,
-        cache=Cache(lambda: service.limits.cache_bytes, Joining(client)),
-        jobs=jobs,
-        once=Once(jobs, lambda: service.limits.keep_jobs_s),
-        webhooks=Webhooks(settings),
-        live=Sessions(metrics),
-    )
+    """What an ingress has, over handles that need no cluster; jobs write nothing before opened."""
+    handles = {**handles, "ledger": ledger or LocalLedger()}
+    ingress = IngressSettings(jobs=settings or JobsSettings())
+    service = build_service(models, handles, ingress, states, limits)
     service.configured.set()
     return service
 
@@ -261,6 +237,10 @@ class Media:
     def decode(self) -> Method:
         return Method(lambda data, limits, *to: media.convert(media.decode(data, limits), *to))
 
+    @property
+    def probe(self) -> Method:
+        return Method(media.probe)
+
 
 @dataclass
 class Server:
@@ -269,7 +249,7 @@ class Server:
     service: Service
     music: FakeLanguageModel
     codec: FakeCodec
-    states: dict[str, State]
+    states: dict[str, DeploymentState]
     http: httpx.AsyncClient
 
     async def generate(self, where: str = "music", **body: Any) -> httpx.Response:
@@ -287,14 +267,16 @@ async def server() -> AsyncIterator[Server]:
     ]
     music, sound, codec = FakeLanguageModel(), FakeLanguageModel(), FakeCodec()
     states = {
-        "music": State("HEALTHY", 1), "sound": State("UPSCALING", 1), "codec": State("HEALTHY", 1),
-    }  # fmt: skip
+        "music": DeploymentState("HEALTHY", 1),
+        "sound": DeploymentState("UPSCALING", 1),
+        "codec": DeploymentState("HEALTHY", 1),
+    }
 
-    async def report() -> dict[str, State]:
+    async def report() -> dict[str, DeploymentState]:
         return states
 
     handles = {"music": music, "sound": sound, "codec": codec, "media": Media()}
-    service = serving(models, handles, Limits(max_body_bytes=2000), report)
+    service = serving(models, handles, UserConfig(max_body_bytes=2000), report)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield Server(service, music, codec, states, http)
@@ -333,7 +315,7 @@ async def served(codec: Codec) -> AsyncIterator[Served]:
         "other": Real(codec), "diffusion": diffusion, "media": Media(),
     }  # fmt: skip
 
-    service = serving(models, handles, Limits(max_clips=6, max_text_chars=100))
+    service = serving(models, handles, UserConfig(max_clips=6, max_text_chars=100))
     app = create_app(service)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

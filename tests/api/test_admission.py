@@ -4,11 +4,11 @@ from hashlib import sha256
 
 import pytest
 
-from api.keys import EVERYONE, KeySettings
+from api.keys import EVERYONE
 from api.routes.limits import LimitsAnswer
+from api.settings import KeySettings, UserConfig
 from deployments.accounts import Charge
 from engine.errors import GenerationFailed
-from graph.settings import Limits
 from tests.api.conftest import LocalLedger, Served, Server
 from tests.api.test_uploads import wav
 
@@ -31,7 +31,7 @@ def with_keys(served: Served) -> Served:
         KeySettings(name="studio", sha256=hashed(SECRET, OTHER), weight=2, requests_per_minute=2),
         KeySettings(name="game", sha256=hashed("third")),
     )
-    served.service.limits = Limits(keys=keys)
+    served.service.limits = UserConfig(keys=keys)
     return served
 
 
@@ -95,7 +95,7 @@ async def test_a_charge_lasts_as_long_as_its_request(
     served.music._generate = watched  # type: ignore[method-assign]
     body = {"prompt": "a", "duration": 2, "stream": stream}
     assert (await served.http.post(PATH, json=body)).status_code == 200
-    await served.service.ledger.told()
+    await served.service.ledger.wait_for_calls()
     assert seen
     assert all(one == {"music": 4.0} for one in seen), "2 s, two rows"
     assert ledger.accounts.backlog() == {}
@@ -118,31 +118,31 @@ async def test_the_price_is_audio_by_rows(served: Served, ledger: LocalLedger):
 async def test_a_request_that_fails_is_not_charged_on(served: Served, ledger: LocalLedger):
     served.music.error, served.music.fails_at = GenerationFailed("broken"), 1
     assert (await served.http.post(PATH, json={"prompt": "a"})).status_code == 500
-    await served.service.ledger.told()
+    await served.service.ledger.wait_for_calls()
     assert ledger.accounts.backlog() == {}
 
 
 async def test_more_than_can_start_soon_is_refused(served: Served):
-    served.service.limits = Limits(max_wait_s=1)
-    async with served.service.admission.charged(
-        EVERYONE, Charge("everyone", 1.0, "music", 100, 99)
+    served.service.limits = UserConfig(max_wait_s=1)
+    async with served.service.executor.admission.hold(
+        EVERYONE, [Charge("everyone", 1.0, "music", 100, 99)]
     ):
         response = await served.http.post(PATH, json={"prompt": "a", "duration": 2})
     assert response.status_code == 429
     assert response.json()["error"]["code"] == "overloaded"
     assert int(response.headers["retry-after"]) >= 1
     assert not served.music.seen
-    await served.service.ledger.told()  # that the other has ended
+    await served.service.ledger.wait_for_calls()  # that the other has ended
     assert (await served.http.post(PATH, json={"prompt": "a"})).status_code == 200
 
 
 async def test_without_the_ledger_a_local_cap_holds(served: Served, ledger: LocalLedger):
     ledger.reached = False
-    served.service.limits = Limits(local_row_seconds=10)
+    served.service.limits = UserConfig(local_row_seconds=10)
     body = {"prompt": "a", "duration": 2}
     assert (await served.http.post(PATH, json=body)).status_code == 200
-    async with served.service.admission.charged(
-        EVERYONE, Charge("everyone", 1.0, "music", 100, 99)
+    async with served.service.executor.admission.hold(
+        EVERYONE, [Charge("everyone", 1.0, "music", 100, 99)]
     ):
         assert (await served.http.post(PATH, json=body)).status_code == 429
     assert (await served.http.post(PATH, json=body)).status_code == 200
@@ -157,7 +157,7 @@ async def test_the_limits_can_be_read(server: Server):
 
 
 def test_every_limit_can_be_read():
-    assert set(LimitsAnswer.model_fields) - {"key"} == set(Limits.model_fields) - {
+    assert set(LimitsAnswer.model_fields) - {"key"} == set(UserConfig.model_fields) - {
         "keys",
         "config_hash",
     }
@@ -170,19 +170,19 @@ def test_every_limit_can_be_read():
 def test_keys_are_told_apart(one: dict[str, object], other: dict[str, object], reason: str):
     base = {"name": "a", "sha256": hashed(SECRET)}
     with pytest.raises(ValueError, match=reason):
-        Limits(keys=(KeySettings(**base | one), KeySettings(**base | other)))
+        UserConfig(keys=(KeySettings(**base | one), KeySettings(**base | other)))
 
 
 @pytest.mark.parametrize(
-    ("path", "sent"),
+    ("path", "sent", "models"),
     [
-        ("/v1/codec/encode", {"files": {"audio_file": wav(2.0)}}),
-        ("/v1/codec/decode", {"json": {"codes": [[1] * 100] * 4}}),
-        ("/v1/mbd/regenerate", {"files": {"audio_file": wav(2.0)}}),
+        ("/v1/codec/encode", {"files": {"audio_file": wav(2.0)}}, ["codec"]),
+        ("/v1/codec/decode", {"json": {"codes": [[1] * 100] * 4}}, ["codec"]),
+        ("/v1/mbd/regenerate", {"files": {"audio_file": wav(2.0)}}, ["diffusion", "codec"]),
     ],
 )
 async def test_work_of_every_kind_is_charged(
-    served: Served, ledger: LocalLedger, path: str, sent: dict[str, object]
+    served: Served, ledger: LocalLedger, path: str, sent: dict[str, object], models: list[str]
 ):
     prices: list[tuple[str, float]] = []
     admit = ledger.accounts.admit
@@ -194,4 +194,4 @@ async def test_work_of_every_kind_is_charged(
     ledger.accounts.admit = noted  # type: ignore[method-assign]
     answer = await served.http.post(path, **sent)
     assert answer.status_code == 200, answer.text
-    assert prices == [("diffusion" if "mbd" in path else "codec", 2.0)]
+    assert prices == [(model, 2.0) for model in models]

@@ -10,7 +10,7 @@ from ray.exceptions import TaskCancelledError
 from starlette.types import Message
 
 from api.ingress import create_app
-from graph.settings import Limits
+from api.settings import UserConfig
 from tests.api.asgi import asgi
 from tests.api.conftest import Server
 from tests.api.test_http import assert_error
@@ -31,7 +31,7 @@ HEADERS = {"content-type": JSON}
 
 @pytest.mark.parametrize("sent", [b"", b'{"text": '])
 async def test_a_body_that_stops_is_refused(server: Server, sent: bytes):
-    server.service.limits = Limits(max_body_s=0.05)
+    server.service.limits = UserConfig(max_body_s=0.05)
 
     async def stopped():
         yield sent
@@ -43,7 +43,7 @@ async def test_a_body_that_stops_is_refused(server: Server, sent: bytes):
 
 
 async def test_a_body_that_comes_gives_itself_more_time(server: Server):
-    server.service.limits = Limits(max_body_s=0.3)
+    server.service.limits = UserConfig(max_body_s=0.3)
 
     async def slow():
         yield b'{"text": "calm piano"'
@@ -58,7 +58,7 @@ async def test_a_body_that_comes_gives_itself_more_time(server: Server):
 
 async def test_what_came_before_does_not_let_a_body_stop(server: Server):
     """However much it was."""
-    server.service.limits = Limits(max_body_s=0.05)
+    server.service.limits = UserConfig(max_body_s=0.05)
 
     async def stopped():
         yield b" " * 900_000
@@ -89,7 +89,7 @@ async def test_nothing_of_it_stays(
 
     A thread that wrote a part to disk holds it for a moment longer than the answer takes.
     """
-    server.service.limits = Limits(
+    server.service.limits = UserConfig(
         max_body_s=0.01 if end == "stops" else 60,
         max_body_bytes=2 * SIZE,
         max_upload_bytes=2 * SIZE,

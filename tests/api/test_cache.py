@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 
-from api.keys import KeySettings
+from api.settings import KeySettings, UserConfig
 from graph.cache import ENTRY_BYTES, Answer, Cache
-from graph.in_flight import Joining
 from graph.ledger_client import LedgerClient
-from graph.settings import Limits
 from tests.api.conftest import LocalLedger, Served
 from tests.api.test_uploads import wav
 
@@ -23,7 +21,7 @@ class Kitchen:
 
     def __init__(self, most: int = 10_000) -> None:
         self.most = most
-        self.cache = Cache(lambda: self.most, Joining(LedgerClient(LocalLedger())))
+        self.cache = Cache(lambda: self.most, LedgerClient(LocalLedger()))
         self.ready = asyncio.Event()
         self.begun, self.ended = 0, 0
 
@@ -36,7 +34,7 @@ class Kitchen:
         return Answer(b"x" * size, "audio/wav", {})
 
     def ask(self, key: str = "k", size: int = 10) -> asyncio.Task[Any]:
-        return asyncio.create_task(self.cache.get(key, lambda: self.make(size)))
+        return asyncio.create_task(self.cache.get_answer(key, lambda: self.make(size)))
 
 
 async def test_many_wait_for_one():
@@ -68,14 +66,14 @@ async def test_the_first_may_leave_and_the_last_ends_it():
     )
 
 
-async def test_a_failure_is_everyones_and_is_not_kept():
+async def test_a_failure_is_everyones_and_is_not_answers():
     kitchen = Kitchen()
 
     async def fail() -> Answer:
         await kitchen.ready.wait()
         raise KeyError
 
-    tasks = [asyncio.create_task(kitchen.cache.get("k", fail)) for _ in range(2)]
+    tasks = [asyncio.create_task(kitchen.cache.get_answer("k", fail)) for _ in range(2)]
     await asyncio.sleep(0)
     kitchen.ready.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -89,13 +87,13 @@ async def test_it_holds_no_more_than_its_bytes():
     for key in "abab":
         await kitchen.ask(key)
     await kitchen.ask("c")
-    assert kitchen.cache.kept("a") is None, "the least recently used"
-    assert kitchen.cache.kept("b")
+    assert kitchen.cache.find_answer("a") is None, "the least recently used"
+    assert kitchen.cache.find_answer("b")
     await kitchen.ask("huge", 2 * ENTRY_BYTES)
-    assert kitchen.cache.kept("huge") is None
+    assert kitchen.cache.find_answer("huge") is None
     assert kitchen.cache._bytes == 20 + 2 * ENTRY_BYTES
     kitchen.most = 0
-    assert kitchen.cache.kept("b") is None, "a lower bound holds at once"
+    assert kitchen.cache.find_answer("b") is None, "a lower bound holds at once"
     assert kitchen.cache._bytes == 0
 
 
@@ -125,27 +123,27 @@ async def test_another_request_is_made(served: Served, more: dict[str, Any]):
 
 
 async def test_it_can_be_turned_off(served: Served):
-    served.service.limits = Limits(cache_bytes=0)
+    served.service.limits = UserConfig(cache_bytes=0)
     for _ in range(2):
         assert "x-cache" not in (await served.http.post(PATH, json=BODY)).headers
     assert len(served.music.seen) == 2
 
 
-async def test_uploads_tell_requests_apart_and_are_not_kept(served: Served):
+async def test_uploads_tell_requests_apart_and_are_not_answers(served: Served):
     for noise in (1, 1, 2):
         melody = wav(0.5, seed=noise)
         data = {"prompt": "a", "model": "hum", "duration": "1", "seed": "4"}
         answer = await served.http.post(PATH, data=data, files={"melody": melody})
         assert answer.status_code == 200
     assert len(served.hum.seen) == 2
-    assert all(len(repr(key)) < 5000 for key in served.service.cache._kept)
+    assert all(len(repr(key)) < 5000 for key in served.service.executor.cache._answers)
 
 
 async def test_keys_do_not_see_each_others_answers(served: Served):
     keys = tuple(
         KeySettings(name=name, sha256=(sha256(name.encode()).hexdigest(),)) for name in ("a", "b")
     )
-    served.service.limits = Limits(keys=keys)
+    served.service.limits = UserConfig(keys=keys)
     found = [
         (await served.http.post(PATH, json=BODY, headers={"xi-api-key": name})).headers["x-cache"]
         for name in ("a", "b", "a")

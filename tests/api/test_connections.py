@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from api.proxy import connections
-from api.proxy.proxy_limit import Crowd
+from api.proxy.proxy_limit import ProxyLimit
 from api.proxy.request_head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
 
 SOON_S, PART, SMALL = 0.3, 100_000, 60_000
@@ -81,7 +81,7 @@ async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     monkeypatch.setattr(
         websockets_auto, "AutoWebSocketsProtocol", websockets_auto.AutoWebSocketsProtocol
     )
-    assert [one.cls for one in connections.install()] == [Crowd]
+    assert [one.cls for one in connections.install()] == [ProxyLimit]
     application = Proxy()
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)

@@ -6,7 +6,7 @@ import json
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from api.proxy.proxy_limit import VARIABLE, Crowd, most_open
+from api.proxy.proxy_limit import VARIABLE, ProxyLimit, read_max_open
 
 
 class Slow:
@@ -23,7 +23,7 @@ class Slow:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
 
-async def ask(app: Crowd, path: str = "/", method: str = "POST") -> tuple[Message, bytes]:
+async def ask(app: ProxyLimit, path: str = "/", method: str = "POST") -> tuple[Message, bytes]:
     """Return the beginning of the answer, and its body."""
     sent: list[Message] = []
 
@@ -41,7 +41,7 @@ async def ask(app: Crowd, path: str = "/", method: str = "POST") -> tuple[Messag
 
 async def test_one_more_is_refused_until_another_has_ended():
     slow = Slow()
-    crowd = Crowd(slow, most=2)
+    crowd = ProxyLimit(slow, max_open=2)
     async with asyncio.TaskGroup() as group:
         within = [group.create_task(ask(crowd)) for _ in range(2)]
         reads = group.create_task(ask(crowd, method="GET"))
@@ -61,7 +61,7 @@ async def test_one_more_is_refused_until_another_has_ended():
 async def test_who_fails_makes_room():
     slow = Slow()
     slow.go_on.set()
-    crowd = Crowd(slow, most=1)
+    crowd = ProxyLimit(slow, max_open=1)
     for _ in range(3):
         with pytest.raises(ConnectionError):
             await ask(crowd, "/fails")
@@ -72,11 +72,11 @@ async def test_who_fails_makes_room():
 def test_how_many_must_be_a_number(monkeypatch: pytest.MonkeyPatch, value: str):
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(ValueError, match=f"{VARIABLE} is {value!r}; it must be a whole number"):
-        most_open()
+        read_max_open()
 
 
 def test_how_many_may_be_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(VARIABLE, "64")
-    assert most_open() == 64
+    assert read_max_open() == 64
     monkeypatch.delenv(VARIABLE)
-    assert most_open() == 1000
+    assert read_max_open() == 1000

@@ -11,8 +11,8 @@ import schemathesis
 from fastapi import FastAPI
 
 from api.ingress import create_app
-from api.keys import OPEN_PATHS, KeySettings
-from graph.settings import Limits
+from api.keys import OPEN_PATHS
+from api.settings import KeySettings, UserConfig
 from tests.api.conftest import serving
 
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ class Operation(NamedTuple):
 
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
-    return create_app(serving([], {}, Limits()))
+    return create_app(serving([], {}, UserConfig()))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_bodies_have_names_for_generated_clients(document: Json):
 
 
 def test_the_limits_are_this_servers():
-    service = serving([], {}, Limits(max_duration_s=4, max_text_chars=50, max_clips=3))
+    service = serving([], {}, UserConfig(max_duration_s=4, max_text_chars=50, max_clips=3))
     app = create_app(service)
 
     def fields(name: str) -> Json:
@@ -158,7 +158,7 @@ def test_the_limits_are_this_servers():
     assert (duration["maximum"], duration["default"]) == (4, 4)
     assert fields("GenerationsBody")["prompts"]["maxItems"] == 3
     assert app.openapi() is app.openapi(), "it is built once"
-    service.limits = Limits(max_duration_s=20)
+    service.limits = UserConfig(max_duration_s=20)
     duration = fields("GenerateBody")["duration"]
     assert (duration["maximum"], duration["default"]) == (20, 10)
 
@@ -166,7 +166,7 @@ def test_the_limits_are_this_servers():
 def test_keys_are_asked_for_where_there_are_keys():
     needed = [{"bearer": []}, {"xi-api-key": []}]
     keys = (KeySettings(name="one", sha256=["0" * 64]),)
-    closed = create_app(serving([], {}, Limits(keys=keys))).openapi()
+    closed = create_app(serving([], {}, UserConfig(keys=keys))).openapi()
     assert closed["security"] == needed
     assert closed["paths"]["/healthz"]["get"]["security"] == []
-    assert create_app(serving([], {}, Limits())).openapi()["security"] == [*needed, {}]
+    assert create_app(serving([], {}, UserConfig())).openapi()["security"] == [*needed, {}]

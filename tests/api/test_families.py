@@ -15,12 +15,12 @@ from audiocraft.data.audio_utils import convert_audio
 from audiocraft.models import AudioGen, MusicGen
 
 from api.ingress import create_app
+from api.settings import UserConfig
 from deployments.settings import AudioGenSettings, EnCodecSettings, MusicGenSettings
 from engine.codec import Codec
 from engine.engine import EngineSettings
 from engine.language_model import LanguageModel
 from engine.params import Codes, Generated, GenerationParams
-from graph.settings import Limits
 from tests.api.conftest import Media, Method, Real, serving
 from tests.api.test_uploads import wav
 from tests.conftest import Checkpoints
@@ -70,7 +70,7 @@ async def served(folder: Path, family: Family) -> AsyncIterator[httpx.AsyncClien
     codec = Codec.load(str(folder), device="cpu", stereo=family.stereo)
     handles = {"model": local, "codec": Real(codec), "media": Media()}
 
-    service = serving(models, handles, Limits())
+    service = serving(models, handles, UserConfig())
     transport = httpx.ASGITransport(create_app(service))
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -10,10 +10,10 @@ import soundfile
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from api.service import State
+from api.service import DeploymentState
+from api.settings import UserConfig
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.params import GenerationParams
-from graph.settings import Limits
 from tests.api.conftest import Server
 
 
@@ -67,7 +67,7 @@ async def test_an_integer_may_have_a_point(server: Server):
 
 
 async def test_the_default_duration_is_within_the_limit(server: Server):
-    server.service.limits = Limits(max_duration_s=2)
+    server.service.limits = UserConfig(max_duration_s=2)
     assert (await server.generate()).status_code == 200
     sound = await server.http.post("/v1/sound-generation", json={"text": "thunder"})
     assert sound.status_code == 200
@@ -109,7 +109,7 @@ async def test_without_a_seed_one_is_drawn(server: Server):
     ],
 )
 async def test_out_of_range(server: Server, body: dict[str, Any], param: str, say: str):
-    server.service.limits = Limits(max_text_chars=500)
+    server.service.limits = UserConfig(max_text_chars=500)
     assert_error(await server.generate(**body), 422, "invalid_value", param, say)
     assert server.music.seen == []
 
@@ -242,7 +242,7 @@ async def test_errors_of_a_model(
 
 
 async def test_limits_change_while_running(server: Server):
-    server.service.limits = Limits(max_duration_s=1)
+    server.service.limits = UserConfig(max_duration_s=1)
     assert_error(await server.generate(duration=2), 422, "invalid_value", "duration", "to 1 s")
 
 
@@ -251,7 +251,7 @@ async def test_models_in_openais_shape(server: Server):
     assert listing["object"] == "list"
     assert [m["id"] for m in listing["data"]] == ["music", "sound", "codec"]
     assert listing["data"][1] == {
-        "id": "sound", "object": "model", "created": 1, "owned_by": "facebook",
+        "id": "sound", "object": "model", "created": server.service.started_at, "owned_by": "facebook",
         "kind": "audiogen", "license": "x", "codec": "codec", "melody": False,
     }  # fmt: skip
     assert [m["owned_by"] for m in listing["data"]] == ["bundle", "facebook", "local"]
@@ -266,14 +266,14 @@ async def test_models_say_what_they_follow(server: Server):
         return told
 
     server.music.melody = True
-    server.states["music"] = State("HEALTHY", 0)
+    server.states["music"] = DeploymentState("HEALTHY", 0)
     assert await melody("music") is None, "it sleeps"
-    server.states["music"] = State("HEALTHY", 1)
+    server.states["music"] = DeploymentState("HEALTHY", 1)
     server.codec.cardinality = 1024
     assert await melody("music") is None, "it does not work"
     server.codec.cardinality = 512
     assert await melody("music") is True
-    server.states["music"] = State("HEALTHY", 0)
+    server.states["music"] = DeploymentState("HEALTHY", 0)
     assert await melody("music") is True, "it is known by now"
     assert [await melody(name) for name in ("sound", "codec")] == [False, False]
 
@@ -286,7 +286,7 @@ async def test_health(server: Server):
 
 
 async def test_not_ready_while_a_deployment_is_not_healthy(server: Server):
-    server.states["codec"] = State("UPDATING", 1)
+    server.states["codec"] = DeploymentState("UPDATING", 1)
     response = await server.http.get("/readyz")
     assert_error(response, 503, "not_ready", None, "codec is UPDATING")
 
@@ -307,7 +307,7 @@ class Asleep:
 
 async def test_looking_wakes_no_model_that_sleeps(server: Server):
     names = list(server.states)
-    server.states.update(dict.fromkeys(names, State("HEALTHY", 0)))
+    server.states.update(dict.fromkeys(names, DeploymentState("HEALTHY", 0)))
     server.service.registry.handles = dict.fromkeys(names, Asleep())
     assert (await server.http.get("/readyz")).status_code == 200
     told = (await server.http.get("/v1/stats")).json()

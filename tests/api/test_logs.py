@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.keys import KeySettings
+from api.settings import KeySettings, UserConfig
 from engine.errors import GenerationFailed
-from graph.settings import Limits
 from tests.api.conftest import Served
 from tests.spans import Recorded
 
@@ -32,7 +31,7 @@ def facts(record: logging.LogRecord) -> dict[str, Any]:
 
 async def test_an_answer_is_one_record(served: Served, log: pytest.LogCaptureFixture):
     keys = (KeySettings(name="anna", sha256=[sha256(b"hush").hexdigest()]),)
-    served.service.limits = Limits(keys=keys)
+    served.service.limits = UserConfig(keys=keys)
     headers = {"authorization": "Bearer hush"}
     await served.http.post(PATH, json={"prompt": "a secret wish", "duration": 2}, headers=headers)
     (record,) = log.records

@@ -28,7 +28,13 @@ class Noted:
 @pytest.fixture
 def noted(served: Served, monkeypatch: pytest.MonkeyPatch) -> Noted:
     noted, metrics = Noted(), served.service.metrics
-    for name in ("answered", "priced", "first_audio", "made", "part"):
+    for name in (
+        "count_request",
+        "count_price",
+        "observe_first_audio",
+        "observe_clip",
+        "observe_part",
+    ):
         monkeypatch.setattr(metrics, name, getattr(noted, name))
     return noted
 
@@ -37,14 +43,14 @@ def noted(served: Served, monkeypatch: pytest.MonkeyPatch) -> Noted:
 async def test_a_clip_is_counted(served: Served, noted: Noted, stream: bool):
     body = {"prompt": "a", "duration": 2, "stream": stream}
     await served.http.post(PATH, json=body)
-    ((path, model, outcome, seconds),) = noted.of("answered")
+    ((path, model, outcome, seconds),) = noted.of("count_request")
     assert (path, model, outcome) == (PATH, "music", "200")
-    ((_, first),) = noted.of("first_audio")
-    ((_, audio, whole),) = noted.of("made")
+    ((_, first),) = noted.of("observe_first_audio")
+    ((_, audio, whole),) = noted.of("observe_clip")
     assert 0 < first <= whole <= seconds < 60
     assert audio == pytest.approx(2)
-    assert noted.of("priced") == [["music", "admitted", 4.0]]
-    assert all(late == 0 for _, late in noted.of("part"))
+    assert noted.of("count_price") == [["music", "admitted", 4.0]]
+    assert all(late == 0 for _, late in noted.of("observe_part"))
 
 
 async def test_what_goes_wrong_is_counted(served: Served, noted: Noted):
@@ -55,7 +61,7 @@ async def test_what_goes_wrong_is_counted(served: Served, noted: Noted):
     await served.http.post(PATH, json={"prompt": "a", "stream": True})
     served.music.error = KeyError("nobody foresaw it")
     await served.http.post(PATH, json={"prompt": "a"})
-    assert [one[:3] for one in noted.of("answered")] == [
+    assert [one[:3] for one in noted.of("count_request")] == [
         [PATH, "none", "422"],
         ["none", "none", "404"],
         [PATH, "music", "500"],
@@ -68,11 +74,15 @@ def test_a_part_that_comes_too_late_is_an_underrun(monkeypatch: pytest.MonkeyPat
     noted, now = Noted(), 10.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     clip = ClipMetrics(noted, "music", 9.5)  # type: ignore[arg-type]
-    clip.came(0.3)
+    clip.add_audio(0.3)
     now += 0.29
-    clip.came(1.0)
+    clip.add_audio(1.0)
     now += 1.02
-    clip.came(1.0)
-    clip.came(1.0)
-    assert noted.of("part") == [["music", 0.0], ["music", pytest.approx(0.01)], ["music", 0.0]]
-    assert noted.of("first_audio") == [["music", 0.5]]
+    clip.add_audio(1.0)
+    clip.add_audio(1.0)
+    assert noted.of("observe_part") == [
+        ["music", 0.0],
+        ["music", pytest.approx(0.01)],
+        ["music", 0.0],
+    ]
+    assert noted.of("observe_first_audio") == [["music", 0.5]]

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from api.keys import EVERYONE
+from api.settings import UserConfig
 from deployments.accounts import Charge
-from graph.settings import Limits
 from tests.api.conftest import Served, Server
 
 PATH = "/v1/generations"
@@ -21,8 +21,8 @@ TWO_MODELS = {
 }
 
 
-def limits(**tiers: Any) -> Limits:
-    return Limits.model_validate({"quality": tiers})
+def limits(**tiers: Any) -> UserConfig:
+    return UserConfig.model_validate({"quality": tiers})
 
 
 async def told(served: Served | Server, **body: Any) -> tuple[str, str, str]:
@@ -102,17 +102,17 @@ async def test_under_load_it_is_a_cheaper_one(served: Served):
     served.service.limits = limits(**TWO_MODELS)
     assert (await told(served, quality="auto"))[0] == "high"
     charge = Charge("everyone", 1.0, "hum", 100, 1)
-    async with served.service.admission.charged(EVERYONE, charge):
+    async with served.service.executor.admission.hold(EVERYONE, [charge]):
         assert await told(served, quality="auto") == ("draft", "music", "audio/mpeg")
-    await served.service.ledger.told()
+    await served.service.ledger.wait_for_calls()
     assert (await told(served, quality="auto"))[0] == "high"
 
 
 async def test_it_goes_by_what_diffusion_took(served: Served):
-    served.service.pace.came("diffusion", seconds=100, audio_seconds=2)
+    served.service.diffusion_speed.add("diffusion", seconds=100, audio_seconds=2)
     assert (await told(served, quality="auto"))[0] == "standard"
     await told(served, quality="high")
-    assert served.service.pace.of("diffusion") < 50
+    assert served.service.diffusion_speed.seconds_for("diffusion") < 50
 
 
 async def test_without_the_ledger_models_are_taken_to_be_idle(served: Served):

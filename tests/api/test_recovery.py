@@ -9,8 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from engine.params import Codes, Generated, GenerationParams
-from graph.calls import ReplicaLost
-from graph.recovery import LOSSES, call_again, resumed, stream_again
+from graph.calls import MAX_LOSSES, ReplicaLost, call_again, resume_codes, stream_again
 from tests.api.conftest import Answers, Method, Server
 
 CLIP = np.random.default_rng(5).integers(512, size=(4, 90))
@@ -46,7 +45,7 @@ class Replicas:
 
 
 async def made(replicas: Replicas, params: GenerationParams = PARAMS) -> list[Generated]:
-    return [chunk async for chunk in resumed(replicas.generate, params)]
+    return [chunk async for chunk in resume_codes(replicas.generate, params)]
 
 
 @pytest.mark.parametrize("known", [0, 30])
@@ -77,19 +76,19 @@ async def test_what_ends_every_replica_that_it_comes_to_fails():
     with pytest.raises(ReplicaLost):
         await made(replicas)
     assert replicas.begun_at == [0, 20, 40]
-    assert len(replicas.begun_at) == LOSSES + 1
+    assert len(replicas.begun_at) == MAX_LOSSES + 1
 
 
 async def test_who_leaves_ends_the_attempt_that_runs():
     replicas = Replicas(1)
-    async with aclosing(resumed(replicas.generate, PARAMS)) as chunks:
+    async with aclosing(resume_codes(replicas.generate, PARAMS)) as chunks:
         async for _ in chunks:
             if replicas.begun_at == [0, 20]:
                 break
     assert replicas.closed == 2
 
 
-@pytest.mark.parametrize("losses", [1, LOSSES, LOSSES + 1])
+@pytest.mark.parametrize("losses", [1, MAX_LOSSES, MAX_LOSSES + 1])
 async def test_calls_are_made_again(losses: int):
     failing = [ActorDiedError()] * losses
 
@@ -107,7 +106,7 @@ async def test_calls_are_made_again(losses: int):
             return Answers(answers(*args))
 
     for_call, for_stream = call_again(Method(answer), "why"), stream_again(Streaming(), "why")
-    if losses > LOSSES:
+    if losses > MAX_LOSSES:
         with pytest.raises(ReplicaLost):
             await for_call
         failing[:] = [ActorDiedError()] * losses

@@ -24,9 +24,9 @@ from schemathesis.python import asgi
 
 from api.guards import MULTIPART
 from api.ingress import create_app
-from api.keys import KeySettings
 from api.routes.examples import AUDIO_FILE, CODES_FILE
-from api.service import State
+from api.service import DeploymentState
+from api.settings import KeySettings, UserConfig
 from deployments.settings import (
     AudioGenSettings,
     DiffusionSettings,
@@ -37,7 +37,7 @@ from deployments.settings import (
 from engine.codec import Codec
 from engine.discriminators import Discriminators
 from engine.params import BatchLoad
-from graph.settings import FolderStore, JobsSettings, Limits
+from graph.settings import FolderStore, JobsSettings
 from tests import checkpoints as write
 from tests.api.conftest import (
     FakeDiffusion,
@@ -180,10 +180,10 @@ def app(
     handles = {name: Loaded(part) for name, part in parts.items()} | {"media": Media()}
     key = KeySettings(name="one", sha256=[sha256(KEY.encode()).hexdigest()])
     keys = (key,) if request.param == "keyed" else ()
-    limits = Limits(max_clips=4, max_duration_s=2, max_text_chars=100, keys=keys)
+    limits = UserConfig(max_clips=4, max_duration_s=2, max_text_chars=100, keys=keys)
 
-    async def states() -> dict[str, State]:
-        return dict.fromkeys(handles, State("HEALTHY", 1))
+    async def states() -> dict[str, DeploymentState]:
+        return dict.fromkeys(handles, DeploymentState("HEALTHY", 1))
 
     jobs = JobsSettings(store=FolderStore(folder=str(tmp_path)))
     service = serving(models, handles, limits, states, settings=jobs)

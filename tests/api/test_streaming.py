@@ -13,11 +13,11 @@ import soundfile
 from starlette.types import Message
 
 from api.audio import codes_file
-from api.routes import clips
-from api.streams import merged
+from api.respond import responses
 from engine.codec import Codec
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.params import Codes
+from graph.calls import merge_streams
 from tests.api.asgi import asgi
 from tests.api.conftest import Served
 from tests.api.test_generations import samples
@@ -166,7 +166,7 @@ async def test_a_comment_comes_where_no_event_does(
     served: Served, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
 ):
     """What fails after it is an event, since the answer has begun; a model's wait is its cause."""
-    monkeypatch.setattr(clips, "KEEP_ALIVE_S", 0.01)
+    monkeypatch.setattr(responses, "KEEP_ALIVE_S", 0.01)
     held = served.music.held = asyncio.Event()
     speech = {"input": "a", "model": "music", "stream_format": "sse", "response_format": "wav"}
     body = BODY | {"stream": stream} if path == PATH else speech
@@ -211,17 +211,17 @@ async def test_merging_ends_every_source():
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
     ended: list[int] = []
-    assert sorted([n async for n in merged([numbers(2, ended), numbers(3, ended)])]) == [
+    assert sorted([n async for n in merge_streams([numbers(2, ended), numbers(3, ended)])]) == [
         0, 0, 1, 1, 2,
     ]  # fmt: skip
     assert sorted(ended) == [2, 3]
     ended.clear()
     with pytest.raises(KeyError):
-        async for _ in merged([numbers(100, ended), numbers(1, ended, KeyError())]):
+        async for _ in merge_streams([numbers(100, ended), numbers(1, ended, KeyError())]):
             pass
     assert sorted(ended) == [1, 100]
     ended.clear()
-    source = merged([numbers(100, ended), numbers(101, ended)])
+    source = merge_streams([numbers(100, ended), numbers(101, ended)])
     await anext(source)
     await source.aclose()
     assert sorted(ended) == [100, 101]

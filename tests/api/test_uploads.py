@@ -12,13 +12,13 @@ import torch
 from safetensors import numpy as safetensors
 
 from api.ingress import create_app
+from api.settings import UserConfig
 from deployments.settings import DiscriminatorsSettings, EnCodecSettings
 from engine.codec import Codec
 from engine.discriminators import Discriminators
 from engine.params import AudioPiece, Codes, CodesPiece, Waveform
 from graph import pipeline
-from graph.pipeline import spans
-from graph.settings import Limits
+from graph.pipeline import split_length
 from tests import checkpoints as write
 from tests.api.conftest import Media, Real, serving
 
@@ -44,7 +44,7 @@ async def http(parts: dict[str, object]) -> AsyncIterator[httpx.AsyncClient]:
     ]
     handles = {name: Real(part) for name, part in parts.items()} | {"media": Media()}
 
-    limits = Limits(max_body_bytes=60_000, max_upload_bytes=4_000_000, max_upload_s=60)
+    limits = UserConfig(max_body_bytes=60_000, max_upload_bytes=4_000_000, max_upload_s=60)
     service = serving(models, handles, limits)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -80,8 +80,8 @@ def samples_of(response: httpx.Response) -> np.ndarray:
         (31, [(0, 10), (10, 20), (20, 31)]),
     ],
 )
-def test_spans(total: int, expected: list[tuple[int, int]]):
-    assert spans(total, 10) == expected
+def test_split_length(total: int, expected: list[tuple[int, int]]):
+    assert split_length(total, 10) == expected
 
 
 @pytest.mark.parametrize("layout", ["json", "safetensors"])
@@ -104,7 +104,7 @@ async def test_encode_and_decode_are_the_codecs(
     else:
         codes = safetensors.load(response.content)["codes"]
         again = await http.post("/v1/codec/decode", files={"codes_file": response.content})
-    heard = await Media().decode.remote(file, Limits().media(), RATE, 1)
+    heard = await Media().decode.remote(file, UserConfig().media(), RATE, 1)
     (expected,) = codec.encode([AudioPiece(heard)])
     np.testing.assert_array_equal(codes, expected.codes.array())
     (decoded,) = codec.decode([CodesPiece(expected.codes)])
@@ -121,7 +121,7 @@ async def test_long_files_go_piece_by_piece(
     codec, file = parts["codec"], wav(2.7)
     response = await http.post("/v1/codec/encode", files=upload(file))
     codes = np.array(response.json()["codes"])
-    heard = await Media().decode.remote(file, Limits().media(), RATE, 1)
+    heard = await Media().decode.remote(file, UserConfig().media(), RATE, 1)
     (whole,) = codec.encode([AudioPiece(heard)])
     assert codes.shape == whole.codes.array().shape
     assert (codes == whole.codes.array()).mean() > 0.99
@@ -148,7 +148,7 @@ async def test_analysis(http: httpx.AsyncClient, parts: dict[str, object]):
     response = await http.post("/analyze", files=upload(file), data={"threshold": "0.3"})
     assert response.status_code == 200, response.text
     found = response.json()
-    (scores,) = judge.analyze([await Media().decode.remote(file, Limits().media(), RATE, 1)])
+    (scores,) = judge.analyze([await Media().decode.remote(file, UserConfig().media(), RATE, 1)])
     for name in ("mpd", "msd", "msstftd"):
         assert found[f"{name}_score"] == pytest.approx(scores.scores[name])
         assert found["scales"][name] == pytest.approx(scores.logits[name])
@@ -169,7 +169,7 @@ async def test_a_long_file_is_judged_window_by_window(
 ):
     file = wav(23, rate=8000, channels=2)
     found = (await http.post("/analyze", files=upload(file))).json()
-    heard = (await Media().decode.remote(file, Limits().media(), RATE, 1)).array()
+    heard = (await Media().decode.remote(file, UserConfig().media(), RATE, 1)).array()
     cuts = [(0, 160000), (160000, 23 * RATE)]
     windows = [Waveform.pack(heard[:, start:end], RATE) for start, end in cuts]
     scores = parts["judge"].analyze(windows)

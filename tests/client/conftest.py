@@ -14,8 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.ingress import create_app
-from api.keys import KeySettings
-from api.service import Service, State
+from api.service import DeploymentState, Service
+from api.settings import KeySettings, UserConfig
 from audiocraft_serve import AsyncClient, Client, retries
 from deployments.settings import (
     AudioGenSettings,
@@ -27,7 +27,7 @@ from deployments.settings import (
 from engine.codec import Codec
 from engine.discriminators import Discriminators
 from engine.params import BatchLoad
-from graph.settings import FolderStore, JobsSettings, Limits
+from graph.settings import FolderStore, JobsSettings
 from tests import checkpoints as write
 from tests.api.conftest import FakeDiffusion, FakeLanguageModel, Media, Method, Real, serving
 from tests.waiting import until_async
@@ -90,11 +90,11 @@ async def served(parts: dict[str, Real], tmp_path: Path) -> AsyncIterator[Served
     }  # fmt: skip
     handles = {name: Loaded(part) for name, part in made.items()}
 
-    async def states() -> dict[str, State]:
-        return dict.fromkeys(handles, State("HEALTHY", 1))
+    async def states() -> dict[str, DeploymentState]:
+        return dict.fromkeys(handles, DeploymentState("HEALTHY", 1))
 
     keys = (KeySettings(name="tests", sha256=[sha256(KEY.encode()).hexdigest()]),)
-    limits = Limits(max_clips=6, max_text_chars=100, keys=keys)
+    limits = UserConfig(max_clips=6, max_text_chars=100, keys=keys)
     jobs = JobsSettings(store=FolderStore(folder=str(tmp_path / "jobs")))
     service = serving(models, handles | {"media": Media()}, limits, states, settings=jobs)
     app = create_app(service, jobs_at_once=2)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from api.respond import workflows as making
 from api.schemas import workflows as bodies
 from audiocraft_serve import errors, parameters
 from audiocraft_serve.workflows import Production, Timing, Track, WorkflowProgress
-from graph.workflows import making
 from tests.client.conftest import Served
 from tests.client.test_cli import Cli, cli, files_in, ok
 from tests.client.test_client import seconds, wav

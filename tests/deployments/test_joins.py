@@ -7,7 +7,7 @@ import pytest
 
 from deployments.accounts import LEASE_S
 from deployments.in_flight import Joins
-from graph.in_flight import Joining
+from graph.cache import Answer, Cache
 from graph.ledger_client import LedgerClient
 from tests.api.conftest import LocalLedger
 
@@ -19,13 +19,13 @@ class Kitchen:
         self.begun, self.fails = 0, False
         self.ready = asyncio.Event()
 
-    async def make(self) -> bytes:
+    async def make(self) -> Answer:
         self.begun += 1
         await self.ready.wait()
         if self.fails:
             self.fails = False
             raise ValueError
-        return b"made %d" % self.begun
+        return Answer(b"made %d" % self.begun, "audio/wav", {})
 
 
 class Ingresses:
@@ -34,10 +34,14 @@ class Ingresses:
     def __init__(self) -> None:
         self.ledger, self.kitchen = LocalLedger(), Kitchen()
         self.clients = [LedgerClient(self.ledger) for _ in range(3)]
-        self.joining = [Joining(client) for client in self.clients]
+        self.caches = [Cache(lambda: 0, client) for client in self.clients]  # which keep nothing
 
     def ask(self, ingress: int) -> asyncio.Task[tuple[bytes, bool]]:
-        return asyncio.create_task(self.joining[ingress].get("key", self.kitchen.make))
+        async def ask() -> tuple[bytes, bool]:
+            answer, found = await self.caches[ingress].get_answer("key", self.kitchen.make)
+            return answer.body, found == "joined"
+
+        return asyncio.create_task(ask())
 
     @property
     def waiting(self) -> int:
@@ -54,7 +58,7 @@ async def ingresses() -> AsyncIterator[Ingresses]:
     made = Ingresses()
     yield made
     for client in made.clients:
-        await client.told()
+        await client.wait_for_calls()
         await client.close()
     assert not made.ledger.joins.making
 
@@ -72,7 +76,7 @@ async def test_what_has_ended_is_made_anew(ingresses: Ingresses):
     ingresses.kitchen.ready.set()
     for number in (1, 2):
         assert await ingresses.ask(0) == (b"made %d" % number, False)
-        await ingresses.clients[0].told()
+        await ingresses.clients[0].wait_for_calls()
 
 
 async def test_where_it_fails_another_makes_it(ingresses: Ingresses):

@@ -5,7 +5,7 @@ import yaml
 
 from api.schemas.base import RequestModel
 from api.schemas.generation import GenerateBody, GenerationsBody
-from graph.ordering import UPLOADS
+from api.tasks.task_table import TASK_TYPES
 from tests.docs.pages import named, page, rows, sections
 
 PAGE = page("api.md")
@@ -26,7 +26,7 @@ def told(section: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("section", BODIES)
 def test_every_field_is_there(section: str):
-    files = set(UPLOADS) if BODIES[section] is GenerationsBody else set()
+    files = set(TASK_TYPES["generation"].uploads) if BODIES[section] is GenerationsBody else set()
     assert set(told(section)) == {*BODIES[section].model_fields, *files}
 
 

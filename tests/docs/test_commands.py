@@ -15,10 +15,11 @@ import pytest
 import uvicorn
 
 from api.ingress import create_app
+from api.settings import UserConfig
 from deployments.settings import EnCodecSettings, MusicGenSettings
 from engine import media
 from engine.params import MediaLimits
-from graph.settings import FolderStore, JobsSettings, Limits
+from graph.settings import FolderStore, JobsSettings
 from tests.api.conftest import FakeCodec, FakeLanguageModel, Media, serving
 from tests.docs.pages import DOCS, ROOT
 
@@ -50,7 +51,7 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
     ]
     handles = {"music": FakeLanguageModel(), "codec": FakeCodec(), "media": Media()}
     jobs = JobsSettings(store=FolderStore(folder=str(tmp_path / "jobs")))
-    app = create_app(serving(models, handles, Limits(), settings=jobs))
+    app = create_app(serving(models, handles, UserConfig(), settings=jobs))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     task = asyncio.create_task(server.serve())
     while not server.started:

@@ -10,12 +10,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from ray.serve.schema import HTTPOptionsSchema
 
-import api.keys
-import api.tiers
+import api.settings
 import deployments.settings
 import graph.settings
-from api.keys import KeySettings
-from api.tiers import Tier, Tiers
+from api.settings import KeySettings, Tier, Tiers, UserConfig
 from deployments.settings import (
     AudioGenSettings,
     Autoscaling,
@@ -38,7 +36,6 @@ from graph.settings import (
     FolderStore,
     IngressSettings,
     JobsSettings,
-    Limits,
     MediaSettings,
     RedisStore,
 )
@@ -64,7 +61,7 @@ SECTIONS: dict[str, type[StrictModel]] = {
     "`store`, a folder": FolderStore,
     "`store`, Redis": RedisStore,
     "`content_credentials`": ContentCredentials,
-    "`user_config` of `ingress`": Limits,
+    "`user_config` of `ingress`": UserConfig,
     "`quality`": Tiers,
     "A tier": Tier,
     "`keys`": KeySettings,
@@ -107,7 +104,7 @@ def test_every_key_is_there_with_its_default(section: str):
 def test_every_strict_model_has_a_table():
     found = {
         one
-        for module in (deployments.settings, graph.settings, api.keys, api.tiers)
+        for module in (deployments.settings, graph.settings, api.settings)
         for one in vars(module).values()
         if isinstance(one, type) and issubclass(one, StrictModel)
     }

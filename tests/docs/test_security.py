@@ -10,9 +10,9 @@ import yaml
 from fastapi import Request
 from pydantic import TypeAdapter
 
-from api.keys import OPEN_PATHS, KeySettings, share_of
+from api.keys import OPEN_PATHS, authenticate
+from api.settings import KeySettings, UserConfig
 from graph.errors import ApiError
-from graph.settings import Limits
 from tests.docs.pages import ROOT, blocks, named, page, rows, sections
 
 PAGE = page("security.md")
@@ -35,9 +35,9 @@ def test_a_key_is_made_and_let_in(tmp_path: Any):
     entries = yaml.safe_load(example.replace("…", printed))["keys"]
     keys = TypeAdapter(list[KeySettings]).validate_python(entries)
     for headers in ({"authorization": f"Bearer {key}"}, {"xi-api-key": key}):
-        assert share_of(asking("/v1/models", headers), keys).name == "studio"
+        assert authenticate(asking("/v1/models", headers), keys).name == "studio"
     with pytest.raises(ApiError, match="not known"):
-        share_of(asking("/v1/models", {"xi-api-key": f"{key}x"}), keys)
+        authenticate(asking("/v1/models", {"xi-api-key": f"{key}x"}), keys)
 
 
 def test_what_goes_without_a_key_is_told():
@@ -48,8 +48,8 @@ def test_what_goes_without_a_key_is_told():
 def test_the_limits_are_there():
     table = rows(sections(PAGE)["What a request may cost"])
     told = {name for row in table for name in named(row[1]) if re.match("max_|keep_jobs", name)}
-    assert told <= set(Limits.model_fields)
-    assert {name for name in Limits.model_fields if name.startswith("max_")} == {
+    assert told <= set(UserConfig.model_fields)
+    assert {name for name in UserConfig.model_fields if name.startswith("max_")} == {
         name for name in told if name.startswith("max_")
     }
 

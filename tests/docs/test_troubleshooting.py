@@ -7,22 +7,23 @@ from typing import NamedTuple, get_args
 
 import pytest
 
+from api.errors import HTTP_CODES, VALIDATION_CODES
 from engine import errors as engine_errors
 from graph.admission import REASONS
-from graph.errors import HTTP_CODES, UNFORESEEN, VALIDATION_CODES
+from graph.errors import INTERNAL_ERROR
 from graph.jobs.job import Status
 from tests.docs.pages import ROOT, named, page, rows, sections
 
 PAGE = page("troubleshooting.md")
 OTHER = "other"
 FROM_TABLES = {
-    ("graph/errors.py", "from_validation"): {(str(s), c) for s, c in VALIDATION_CODES.values()},
-    ("graph/errors.py", "from_http"): {
+    ("api/errors.py", "from_validation"): {(str(s), c) for s, c in VALIDATION_CODES.values()},
+    ("api/errors.py", "from_http"): {
         *((str(status), code) for status, code in HTTP_CODES.items()),
         (OTHER, "http_error"),
     },
-    ("graph/errors.py", "described"): {("500", UNFORESEEN)},
-    ("graph/admission.py", "charged"): {("429", code) for code, _ in REASONS.values()},
+    ("graph/errors.py", "describe_error"): {("500", INTERNAL_ERROR)},
+    ("graph/admission.py", "_build_refusal"): {("429", code) for code, _ in REASONS.values()},
     # A job that has finished has an answer.
     ("graph/jobs/jobs.py", "answer"): {
         ("409", f"job_{status}") for status in get_args(Status) if status != "finished"

@@ -17,7 +17,8 @@ import uvicorn
 from playwright.async_api import Browser, FilePayload, Page, Route, async_playwright, expect
 
 from api.ingress import create_app
-from api.service import Service, State
+from api.service import DeploymentState, Service
+from api.settings import UserConfig
 from deployments.settings import (
     AnyModelSettings,
     AudioGenSettings,
@@ -29,7 +30,7 @@ from deployments.settings import (
 from engine.codec import Codec
 from engine.discriminators import Discriminators
 from engine.params import BatchLoad, GenerationParams, Load
-from graph.settings import FolderStore, JobsSettings, Limits
+from graph.settings import FolderStore, JobsSettings
 from tests.api.conftest import (
     Answers,
     FakeDiffusion,
@@ -153,7 +154,7 @@ async def listening(service: Service) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def site_of(
-    parts: dict[str, Part], folder: Path, *, all_kinds: bool, limits: Limits
+    parts: dict[str, Part], folder: Path, *, all_kinds: bool, limits: UserConfig
 ) -> AsyncIterator[Site]:
     """Serve the page: with every kind of model, or with those that are needed alone."""
     music, hum = Singer(), Singer(melody=True)
@@ -176,8 +177,8 @@ async def site_of(
             "judge": parts["judge"],
         }
 
-    async def states() -> dict[str, State]:
-        return {model.name: State("HEALTHY", 1) for model in models}
+    async def states() -> dict[str, DeploymentState]:
+        return {model.name: DeploymentState("HEALTHY", 1) for model in models}
 
     jobs = JobsSettings(store=FolderStore(folder=str(folder / "jobs")))
     service = serving(models, handles, limits, states, settings=jobs)
@@ -187,14 +188,14 @@ async def site_of(
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def site(parts: dict[str, Part], tmp_path: Path) -> AsyncIterator[Site]:
-    async with site_of(parts, tmp_path, all_kinds=True, limits=Limits()) as made:
+    async with site_of(parts, tmp_path, all_kinds=True, limits=UserConfig()) as made:
         yield made
 
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def bare_site(parts: dict[str, Part], tmp_path: Path) -> AsyncIterator[Site]:
     """A server with one music model and its codec."""
-    async with site_of(parts, tmp_path, all_kinds=False, limits=Limits()) as made:
+    async with site_of(parts, tmp_path, all_kinds=False, limits=UserConfig()) as made:
         yield made
 
 

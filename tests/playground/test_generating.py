@@ -8,8 +8,8 @@ import pytest
 import soundfile
 from playwright.async_api import Page, expect
 
+from api.settings import UserConfig
 from engine.errors import GenerationFailed
-from graph.settings import Limits
 from tests.playground.conftest import Gate, Site, compose, generate, wav
 from tests.waiting import until_async
 
@@ -166,7 +166,7 @@ async def test_history_is_restored_after_a_reload(page: Page, site: Site):
 
 
 async def test_a_refusal_says_what_to_do_at_its_field(page: Page, site: Site):
-    site.service.limits = Limits(max_text_chars=5)
+    site.service.limits = UserConfig(max_text_chars=5)
     await compose(page)
     await page.get_by_role("button", name="Generate").click()
     await expect(page.locator("#prompt-wrong")).to_have_text(

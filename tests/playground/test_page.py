@@ -10,8 +10,7 @@ import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
-from api.keys import KeySettings
-from graph.settings import Limits
+from api.settings import KeySettings, UserConfig
 from tests.playground.conftest import WAIT_MS, Site, generate, opened, wav
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -54,7 +53,7 @@ async def test_it_is_no_endpoint_of_the_api(http: httpx.AsyncClient):
 
 @pytest.mark.slow
 async def test_a_key_is_asked_for_where_there_are_keys(browser: Browser, site: Site):
-    site.service.limits = Limits(
+    site.service.limits = UserConfig(
         keys=(KeySettings(name="studio", sha256=[sha256(b"secret").hexdigest()]),)
     )
     async with opened(browser, site, ready=False) as page:
@@ -154,7 +153,7 @@ async def test_axe_finds_nothing(browser: Browser, site: Site, scheme: str):
         await generate(page, clips=2, duration="1", n="2")
         await page.get_by_role("button", name="Analyse").first.click()
         await expect(page.locator("#analysis canvas")).to_be_visible()
-        site.service.limits = Limits(max_text_chars=5)
+        site.service.limits = UserConfig(max_text_chars=5)
         await page.locator("#source-file").set_input_files(wav(1.0))
         await page.get_by_role("button", name="Generate").click()
         await expect(page.get_by_role("alert")).to_be_visible()

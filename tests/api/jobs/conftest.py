@@ -12,12 +12,13 @@ from fastapi import FastAPI
 
 from api.ingress import create_app
 from api.service import Service
+from api.settings import UserConfig
 from deployments.settings import EnCodecSettings, MusicGenSettings
 from graph.jobs.redis import RedisStore
 from graph.jobs.sqlite import SqliteStore
 from graph.jobs.store import Store
 from graph.jobs.webhooks import SECRETS
-from graph.settings import FolderStore, JobsSettings, Limits
+from graph.settings import FolderStore, JobsSettings
 from graph.settings import RedisStore as RedisSettings
 from tests.api.conftest import FakeCodec, FakeLanguageModel, Media, serving
 from tests.redis_server import RedisServer
@@ -97,7 +98,7 @@ async def working_in(
     handles = {"music": music, "codec": FakeCodec(), "media": Media()}
     store = FolderStore(folder=str(kept)) if isinstance(kept, Path) else kept
     settings = JobsSettings(store=store, webhooks_to_private_addresses=True)
-    service = serving(models, handles, Limits(**limits), settings=settings)
+    service = serving(models, handles, UserConfig(**limits), settings=settings)
     if not configured:
         service.configured.clear()
     app = create_app(service, jobs_at_once=at_once)

@@ -109,5 +109,5 @@ async def test_a_claim_ends_though_the_clock_is_set_back(working: Working, set_c
     async def make() -> Answer:
         return answer
 
-    getting = working.service.once.get("once_x", "x", make)
+    getting = working.service.executor.idempotency.get_answer("once_x", "x", make)
     assert await asyncio.wait_for(getting, once.LEASE_S) == (answer, False)

@@ -12,14 +12,14 @@ from ray.serve.context import _get_serve_request_context
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from api.audio import codes_file
-from api.keys import EVERYONE, KeySettings
+from api.keys import EVERYONE
+from api.settings import KeySettings, UserConfig
 from deployments.accounts import Charge
 from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
-from graph.jobs import run
+from graph.jobs import runner
 from graph.jobs.job import Job
 from graph.jobs.webhooks import SECRETS
-from graph.settings import Limits
 from launch.start import LaunchError, check_environment
 from tests.api.jobs.conftest import BODY, Working, made, working_in
 from tests.api.test_admission import hashed
@@ -56,9 +56,11 @@ async def test_a_drawn_seed_is_told_and_used(working: Working):
 @pytest.mark.parametrize(("quality", "tier"), [("draft", "draft"), ("auto", "standard")])
 async def test_a_jobs_tier_is_that_of_its_acceptance(working: Working, quality: str, tier: str):
     """What tiers stand for may have changed when it is made."""
-    working.service.limits = Limits.model_validate({"quality": {"standard": {"format": "flac"}}})
+    working.service.limits = UserConfig.model_validate(
+        {"quality": {"standard": {"format": "flac"}}}
+    )
     job = await made(working, BODY | {"quality": quality})
-    working.service.limits = Limits.model_validate({"quality": {tier: {"format": "wav"}}})
+    working.service.limits = UserConfig.model_validate({"quality": {tier: {"format": "wav"}}})
     await working.until(job["id"], "finished")
     audio = await working.http.get(f"/v1/jobs/{job['id']}/audio")
     assert audio.headers["x-quality"] == tier
@@ -78,7 +80,7 @@ async def test_no_job_begins_before_the_configuration_has_come(tmp_path: Path, r
         store = started.service.jobs.store
         for _ in range(20):  # each gives way to a runner that would take it
             assert [work.name for work in await store.waiting()] == [job]
-        started.service.limits = Limits(keys=(other,) if revoked else (studio, other))
+        started.service.limits = UserConfig(keys=(other,) if revoked else (studio, other))
         started.service.configured.set()
 
         async def ended() -> Job | None:
@@ -259,7 +261,7 @@ async def test_a_failure_is_told(working: Working):
 
 
 async def test_others_see_no_job_of_a_key(working: Working):
-    working.service.limits = Limits(
+    working.service.limits = UserConfig(
         keys=(
             KeySettings(name="studio", sha256=hashed("one")),
             KeySettings(name="game", sha256=hashed("two")),
@@ -277,7 +279,7 @@ async def test_others_see_no_job_of_a_key(working: Working):
 async def test_a_model_that_is_away_is_waited_for(
     working: Working, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(run, "AGAIN_S", 0.1)
+    monkeypatch.setattr(runner, "RETRY_S", 0.1)
     working.music.error = DeploymentUnavailableError("music")
     job = await made(working)
 
@@ -292,12 +294,12 @@ async def test_a_model_that_is_away_is_waited_for(
 
 
 async def test_a_model_that_stays_away_is_told(working: Working, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run, "AGAIN_S", 0.1)
+    monkeypatch.setattr(runner, "RETRY_S", 0.1)
     working.music.error = DeploymentUnavailableError("music")
     job = await made(working)
     ended = await working.until(job["id"], "finished", "failed")
     assert ended["error"]["code"] == "model_unavailable"
-    assert (await working.service.jobs.load(job["id"])).attempts == run.MOST_ATTEMPTS
+    assert (await working.service.jobs.load(job["id"])).attempts == runner.MAX_ATTEMPTS
 
 
 async def test_the_queue_is_bounded(tmp_path: Path):
@@ -352,10 +354,10 @@ async def test_a_replica_that_leaves_hands_its_jobs_on(tmp_path: Path):
 async def test_jobs_wait_while_others_are_busy(working: Working):
     """Jobs give way to who waits at a connection: they are let in at an empty backlog only."""
     refused: list[str] = []
-    told = working.service.metrics.priced
-    working.service.metrics.priced = lambda *args: (refused.append(args[1]), told(*args))
-    async with working.service.admission.charged(
-        EVERYONE, Charge("everyone", 1.0, "music", 1000.0, 99)
+    told = working.service.metrics.count_price
+    working.service.metrics.count_price = lambda *args: (refused.append(args[1]), told(*args))
+    async with working.service.executor.admission.hold(
+        EVERYONE, [Charge("everyone", 1.0, "music", 1000.0, 99)]
     ):
         job = await made(working)
         await until_async(lambda: _refused(refused))

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from graph.jobs import run
-from graph.settings import Limits, RedisStore
+from api.settings import UserConfig
+from graph.jobs import runner
+from graph.settings import RedisStore
 from tests.api.jobs.conftest import BODY, Working, made, working_in
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
@@ -32,7 +33,7 @@ async def test_an_ended_job_is_deleted_with_its_audio(working: Working, tmp_path
 
 
 async def test_results_expire(working: Working, tmp_path: Path):
-    working.service.limits = Limits(keep_jobs_s=0.3)
+    working.service.limits = UserConfig(keep_jobs_s=0.3)
     job = await made(working)
 
     async def swept() -> bool:
@@ -70,7 +71,7 @@ async def test_a_job_of_an_older_version_is_done(tmp_path: Path):
 
 async def test_a_full_disk_is_waited_for(working: Working, monkeypatch: pytest.MonkeyPatch):
     """What was written of a file goes, so that it takes no room from the next attempt."""
-    monkeypatch.setattr(run, "AGAIN_S", 0.1)
+    monkeypatch.setattr(runner, "RETRY_S", 0.1)
     system, tried = working.service.jobs.files._system, asyncio.Event()
     real, loop = system.pipe_file, asyncio.get_running_loop()
 
@@ -89,7 +90,7 @@ async def test_a_full_disk_is_waited_for(working: Working, monkeypatch: pytest.M
 
 
 async def test_a_disk_that_stays_full_is_told(working: Working, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run, "AGAIN_S", 0.1)
+    monkeypatch.setattr(runner, "RETRY_S", 0.1)
     files = working.service.jobs.files
 
     def full(path: str, data: bytes) -> None:

@@ -177,14 +177,14 @@ def test_what_is_refused_when_a_job_is_accepted(address: str, monkeypatch: pytes
     monkeypatch.setenv(SECRETS, SECRET)
     hooks = Webhooks(JobsSettings(webhook_hosts=("example.com", "*.example.com")))
     with pytest.raises(ApiError, match="webhook"):
-        hooks.check(address)
-    hooks.check("https://hooks.example.com/path?x=1")
+        hooks.check_address(address)
+    hooks.check_address("https://hooks.example.com/path?x=1")
 
 
 def test_without_a_secret_there_are_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv(SECRETS, raising=False)
     with pytest.raises(ApiError, match=SECRETS):
-        Webhooks(JobsSettings()).check("https://example.com/")
+        Webhooks(JobsSettings()).check_address("https://example.com/")
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ async def test_names_that_lead_inside_are_not_followed(
     monkeypatch.setenv(SECRETS, SECRET)
     hooks = Webhooks(JobsSettings())
     url = f"https://localhost:{receiver.port}/"
-    hooks.check(url)
+    hooks.check_address(url)
     job = await some_job(tmp_path)
-    assert await hooks.tell(job, "finished", url, 1) == webhooks.AGAIN_AFTER_S[0]
+    assert await hooks.deliver(job, "finished", url, 1) == webhooks.AGAIN_AFTER_S[0]
     assert not receiver.got
 
 
@@ -223,7 +223,7 @@ async def test_certificates_are_checked_by_name_though_the_address_is_pinned(
     job = await some_job(tmp_path)
     async with receiving(of_server) as receiver:
         url = f"https://localhost:{receiver.port}/"
-        again = await hooks.tell(job, "finished", url, 1)
+        again = await hooks.deliver(job, "finished", url, 1)
     assert (again is None, len(receiver.got)) == (taken, int(taken))
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from api.keys import EVERYONE, KeySettings
+from api.keys import EVERYONE
+from api.settings import KeySettings, UserConfig
 from deployments.accounts import Charge, Verdict
-from graph.settings import Limits
 from tests.api.conftest import Served
 from tests.api.live.conftest import Open, eventually
 from tests.api.test_metrics import Noted
 
 SECRET = "a/secret+ü?"
 KEYS = (KeySettings(name="studio", sha256=[sha256(SECRET.encode("latin-1")).hexdigest()]),)
-FAR = Limits(live_ahead_s=1000)
+FAR = UserConfig(live_ahead_s=1000)
 
 
 def protocol(key: str) -> str:
@@ -37,7 +37,7 @@ def protocol(key: str) -> str:
 )
 async def test_a_known_key_may(served: Served, session: Open, options: dict[str, Any]):
     plain = KeySettings(name="game", sha256=[sha256(b"plain").hexdigest()])
-    served.service.limits = Limits(keys=(*KEYS, plain))
+    served.service.limits = UserConfig(keys=(*KEYS, plain))
     async with session(**options) as live:
         await live.start(prompt="a")
         chosen = "audiocraft.live" if "subprotocols" in options else None
@@ -57,7 +57,7 @@ async def test_a_known_key_may(served: Served, session: Open, options: dict[str,
     ],
 )
 async def test_others_may_not(served: Served, session: Open, options: dict[str, Any]):
-    served.service.limits = Limits(keys=KEYS)
+    served.service.limits = UserConfig(keys=KEYS)
     async with session(**options) as live:
         assert await live.end() == 4401
     (error,) = live.errors
@@ -67,7 +67,7 @@ async def test_others_may_not(served: Served, session: Open, options: dict[str, 
 
 
 async def test_a_key_in_the_address_is_none(served: Served, address: str):
-    served.service.limits = Limits(keys=KEYS)
+    served.service.limits = UserConfig(keys=KEYS)
     async with connect(f"{address}/v1/live?xi-api-key={SECRET}") as connection:
         await connection.wait_closed()
         assert connection.close_code == 4401
@@ -97,7 +97,13 @@ async def test_pages_of_others_may_not_call(
 
 async def test_each_passage_is_charged(served: Served, session: Open, monkeypatch: Any):
     noted = Noted()
-    for name in ("priced", "answered", "live", "made", "first_audio"):
+    for name in (
+        "count_price",
+        "count_request",
+        "set_live_sessions",
+        "observe_clip",
+        "observe_first_audio",
+    ):
         monkeypatch.setattr(served.service.metrics, name, getattr(noted, name))
     served.service.limits = FAR
     gate = served.music.gate = asyncio.Event()
@@ -110,24 +116,24 @@ async def test_each_passage_is_charged(served: Served, session: Open, monkeypatc
     async with session() as live:
         await live.start(prompt="a", passage=1.5, guidance_scale=1, model="hum")
         await live.hear_until(lambda: len(live.passages) == 3)
-    assert noted.of("priced")[0] == ["music", "admitted", 3.0]
-    assert noted.of("priced")[1:4] == [["hum", "admitted", 1.5]] * 3
-    assert [model for model, *_ in noted.of("made")][:2] == ["hum", "hum"]
-    await eventually(lambda: len(noted.of("answered")) == 2)
-    assert [one[:3] for one in noted.of("answered")] == [
+    assert noted.of("count_price")[0] == ["music", "admitted", 3.0]
+    assert noted.of("count_price")[1:4] == [["hum", "admitted", 1.5]] * 3
+    assert [model for model, *_ in noted.of("observe_clip")][:2] == ["hum", "hum"]
+    await eventually(lambda: len(noted.of("count_request")) == 2)
+    assert [one[:3] for one in noted.of("count_request")] == [
         ["/v1/live", "music", "1000"], ["/v1/live", "hum", "1000"],
     ]  # fmt: skip
-    assert noted.of("live") == [[1], [0], [1], [0]]
+    assert noted.of("set_live_sessions") == [[1], [0], [1], [0]]
 
 
 async def busy(served: Served, stack: AsyncExitStack) -> None:
     """Let nobody in for now."""
     charge = Charge("everyone", 1.0, "music", 1000, 99)
-    await stack.enter_async_context(served.service.admission.charged(EVERYONE, charge))
+    await stack.enter_async_context(served.service.executor.admission.hold(EVERYONE, [charge]))
 
 
 async def test_a_session_that_is_refused_ends(served: Served, session: Open):
-    served.service.limits = Limits(max_wait_s=1)
+    served.service.limits = UserConfig(max_wait_s=1)
     async with AsyncExitStack() as others, session() as live:
         await busy(served, others)
         await live.start(prompt="a")
@@ -140,7 +146,9 @@ async def test_a_later_passage_waits(
     served: Served, session: Open, monkeypatch: pytest.MonkeyPatch, then: str
 ):
     """It asks again each second."""
-    served.service.limits = Limits(live_ahead_s=1000, max_wait_s=0.5 if then == "gives up" else 60)
+    served.service.limits = UserConfig(
+        live_ahead_s=1000, max_wait_s=0.5 if then == "gives up" else 60
+    )
     gate = served.music.gate = asyncio.Event()
     async with session() as live:
         await live.start(prompt="a", passage=1)
@@ -163,18 +171,18 @@ async def test_a_later_passage_waits(
 
 
 async def test_a_key_that_is_taken_back_ends_its_sessions(served: Served, session: Open):
-    served.service.limits = Limits(keys=KEYS, live_ahead_s=1000)
+    served.service.limits = UserConfig(keys=KEYS, live_ahead_s=1000)
     async with session(subprotocols=["audiocraft.live", protocol(SECRET)]) as live:
         await live.start(prompt="a", passage=1)
         await live.hear_until(lambda: live.passages)
-        served.service.limits = Limits(keys=(KeySettings(name="game", sha256=["0" * 64]),))
+        served.service.limits = UserConfig(keys=(KeySettings(name="game", sha256=["0" * 64]),))
         assert await live.end() == 4401
     assert "no longer known" in live.errors[0]["error"]["message"]
 
 
 @pytest.mark.parametrize("limit", ["max_live", "max_live_per_key"])
 async def test_no_more_sessions_than_allowed(served: Served, session: Open, limit: str):
-    served.service.limits = Limits(**{limit: 1})
+    served.service.limits = UserConfig(**{limit: 1})
     async with session() as first:
         await first.start(prompt="a")
         async with session() as second:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from api.settings import UserConfig
 from graph.live.states import CALM, MOODS, prompt_of
-from graph.settings import Limits
 from tests.api.conftest import Served
 from tests.application import ROOT
 
@@ -33,7 +33,7 @@ async def test_the_example_works(
 
 def test_the_limits_are_the_pages():
     told = dict(re.findall(r"^\| `(\w*live\w*)` \| (\d+) \|", PAGE, re.MULTILINE))
-    ours = {name: getattr(Limits(), name) for name in Limits.model_fields if "live" in name}
+    ours = {name: getattr(UserConfig(), name) for name in UserConfig.model_fields if "live" in name}
     assert {name: float(value) for name, value in told.items()} == ours
 
 

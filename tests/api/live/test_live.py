@@ -12,17 +12,17 @@ from ray.exceptions import ActorDiedError
 from websockets.asyncio.client import connect
 
 from api.ingress import create_app
+from api.settings import UserConfig
 from deployments.settings import EnCodecSettings, MusicGenSettings
 from engine.codec import Codec
 from engine.errors import GenerationFailed
 from engine.params import Codes, CodesPiece
-from graph.settings import Limits
 from tests.api.conftest import Answers, FakeLanguageModel, Media, Real, Served, serving
 from tests.api.live.conftest import Client, Open, eventually, listening
 from tests.waiting import until_async
 
 FRAME = 320
-FAR = Limits(live_ahead_s=1000)
+FAR = UserConfig(live_ahead_s=1000)
 """Nothing waits for a listener."""
 
 
@@ -103,7 +103,7 @@ async def test_each_passage_goes_on_under_the_newest_prompt(served: Served, sess
 
 async def test_no_more_is_sent_than_may_be_ahead(served: Served, session: Open):
     """What was played is what the client says, but time goes no faster for it."""
-    served.service.limits = Limits(live_ahead_s=3, live_idle_s=60)
+    served.service.limits = UserConfig(live_ahead_s=3, live_idle_s=60)
     async with session() as live:
         await live.start(prompt="a", passage=2)
         await live.hear_until(lambda: len(samples(live)) > 3.9 * 16000)
@@ -119,7 +119,7 @@ async def test_no_more_is_sent_than_may_be_ahead(served: Served, session: Open):
 
 
 async def test_who_plays_nothing_is_ended(served: Served, session: Open):
-    served.service.limits = Limits(live_idle_s=0.2)
+    served.service.limits = UserConfig(live_idle_s=0.2)
     async with session() as live:
         await live.start(prompt="a", passage=4)
         assert await live.end() == 4408
@@ -130,14 +130,14 @@ async def test_who_plays_nothing_is_ended(served: Served, session: Open):
 
 
 async def test_who_never_starts_is_ended(served: Served, session: Open):
-    served.service.limits = Limits(live_idle_s=0.2)
+    served.service.limits = UserConfig(live_idle_s=0.2)
     async with session() as live:
         assert await live.end() == 4408
     assert not served.music.seen
 
 
 async def test_a_session_ends_in_time(served: Served, session: Open):
-    served.service.limits = Limits(max_live_s=0.3)
+    served.service.limits = UserConfig(max_live_s=0.3)
     async with session() as live:
         await live.start(prompt="a")
         assert await live.end() == 4408
@@ -178,7 +178,9 @@ async def test_a_bad_start_ends_it(
 async def test_a_passage_leaves_room_for_what_was_before(
     served: Served, session: Open, monkeypatch: pytest.MonkeyPatch
 ):
-    voice = await served.service.registry.voice(served.service.registry.models["music"])  # type: ignore[arg-type]
+    voice = await served.service.registry.get_model_with_codec(
+        served.service.registry.models["music"]
+    )  # type: ignore[arg-type]
     monkeypatch.setattr(type(voice.language_model), "max_seconds", 10.0, raising=False)
     async with session() as live:
         await live.say(prompt="a", passage=6)
@@ -212,14 +214,14 @@ async def test_many_in_a_row_do(served: Served, session: Open):
 
 
 async def test_a_message_that_is_too_large_is_not_read(served: Served, session: Open):
-    served.service.limits = Limits(max_body_bytes=50)
+    served.service.limits = UserConfig(max_body_bytes=50)
     async with session() as live:
         await live.say(prompt="a" * 60)
         assert await live.end() == 4413
 
 
 async def outstanding(served: Served) -> dict[str, float]:
-    await served.service.ledger.told()
+    await served.service.ledger.wait_for_calls()
     return served.service.ledger.methods.accounts.backlog()
 
 

@@ -5,8 +5,8 @@ import logging
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
+from api.settings import UserConfig
 from engine.errors import GenerationFailed
-from graph.settings import Limits
 from tests.api.conftest import Served
 from tests.api.live.conftest import Open
 from tests.spans import Recorded
@@ -19,7 +19,7 @@ NAME = "GET /v1/live"
 async def test_a_session_is_a_span_and_a_line(
     served: Served, session: Open, recorded: Recorded, caplog: pytest.LogCaptureFixture, fails: bool
 ):
-    served.service.limits = Limits(live_ahead_s=1000)
+    served.service.limits = UserConfig(live_ahead_s=1000)
     served.music.error = GenerationFailed("broken") if fails else None
     code = 4500 if fails else 1000
     with caplog.at_level(logging.INFO, "ray.serve"):

@@ -8,14 +8,14 @@ import numpy as np
 import pyloudnorm
 import pytest
 
-from api.audio.finishing import decibels, true_peak
 from api.ingress import create_app
+from api.settings import UserConfig
 from deployments.settings import AudioGenSettings, EnCodecSettings, MusicGenSettings
 from engine.codec import Codec
 from engine.engine import EngineSettings
 from engine.language_model import LanguageModel
 from engine.params import Codes, Generated, GenerationParams
-from graph.settings import Limits
+from graph.workflows.levels import db_to_factor, measure_true_peak
 from graph.workflows.mixing import DUCKED_DB
 from tests.api.conftest import Media, Method, Real, serving
 from tests.api.workflows.conftest import ROOT, Heard, heard, speech
@@ -68,7 +68,7 @@ async def http(handles: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
         AudioGenSettings(name="sound", kind="audiogen", checkpoint="x", codec="codec"),
         EnCodecSettings(name="codec", kind="encodec", checkpoint="x"),
     ]
-    service = serving(models, handles, Limits())
+    service = serving(models, handles, UserConfig())
     transport = httpx.ASGITransport(create_app(service))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
@@ -79,10 +79,10 @@ def check_level(answer: Heard, target: float) -> None:
     """As loud as was asked for, or as its peaks allow; and as the answer says."""
     measured = pyloudnorm.Meter(answer.rate).integrated_loudness(answer.mix.T.astype(float))
     assert answer.body["loudness"] == pytest.approx(measured, abs=0.1)
-    peak = true_peak(answer.mix)
-    assert peak <= decibels(-1) * 1.001
+    peak = measure_true_peak(answer.mix)
+    assert peak <= db_to_factor(-1) * 1.001
     stems = max((np.abs(stem).max() for stem in answer.stems), default=0)
-    limited = peak > decibels(-1) * 0.99 or stems > 0.99
+    limited = peak > db_to_factor(-1) * 0.99 or stems > 0.99
     assert measured == pytest.approx(target, abs=0.5) or (limited and measured < target)
 
 

@@ -13,11 +13,10 @@ import pytest
 import soundfile
 from starlette.types import Message
 
-from api.audio.finishing import loudness
 from api.audio.tags import AI_GENERATED, COMPOSITE
-from api.keys import KeySettings
+from api.settings import KeySettings, UserConfig
 from engine.errors import GenerationFailed
-from graph.settings import Limits
+from graph.workflows.levels import measure_loudness
 from tests.api.asgi import asgi
 from tests.api.conftest import LocalLedger, Served
 from tests.api.test_uploads import RATE, wav
@@ -113,8 +112,8 @@ async def test_effects_are_laid_over(served: Served):
     np.testing.assert_allclose(song.summed(), song.mix, atol=3 / 32768)
     gain = np.abs(song.stems[0]).max() / np.abs(plain.stems[0]).max()
     np.testing.assert_allclose(song.stems[0], plain.stems[0] * gain, atol=2e-4)
-    music = loudness(song.summed(3), RATE)
-    levels = [loudness(song.stems[n], RATE) - music for n in (3, 4)]
+    music = measure_loudness(song.summed(3), RATE)
+    levels = [measure_loudness(song.stems[n], RATE) - music for n in (3, 4)]
     assert levels == pytest.approx([-6, 0], abs=0.1), "beside the music"
 
 
@@ -151,7 +150,7 @@ async def test_each_model_is_charged_for_all_of_its_parts(served: Served):
 
 def with_key(served: Served, **of_key: Any) -> dict[str, str]:
     key = KeySettings(name="one", sha256=[sha256(b"k").hexdigest()], **of_key)
-    served.service.limits = Limits(keys=(key,))
+    served.service.limits = UserConfig(keys=(key,))
     return {"authorization": "Bearer k"}
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from graph.settings import Limits
+from api.settings import UserConfig
 from tests.api.conftest import Served
 from tests.api.test_uploads import wav
 from tests.api.workflows.conftest import EFFECT, ROOT, SECTIONS, SONG, sound_of, speech
@@ -52,7 +52,7 @@ async def test_a_song_that_cannot_be_had_says_why(
 
 
 async def test_a_song_is_bounded_by_its_own_limit(served: Served):
-    served.service.limits = Limits(max_song_s=9)
+    served.service.limits = UserConfig(max_song_s=9)
     response = await served.http.post(f"{ROOT}/song", json=SONG)
     assert response.status_code == 422
     assert "the song lasts 9.6 s; allowed: up to 9 s" in response.json()["error"]["message"]
@@ -114,7 +114,7 @@ async def test_a_form_that_cannot_be_had_says_why(
 
 
 async def test_a_podcast_may_not_last_longer_than_a_song(served: Served):
-    served.service.limits = Limits(max_song_s=6)
+    served.service.limits = UserConfig(max_song_s=6)
     form = {"theme": "sea", "intro": "1", "outro": "1", "transitions": "0"}
     response = await served.http.post(f"{ROOT}/podcast", data=form, files={"voice": speech()})
     error = response.json()["error"]

@@ -1,0 +1,192 @@
+"""Answers of generations: a file, several clips in JSON, a growing file, or events."""
+
+import base64
+import time
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, Field
+
+from api.audio.file import GrowingFile
+from api.audio.output import Output
+from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
+from api.respond.rendering import FileMaker, Rendering
+from engine.params import GenerationParams
+from graph.cache import Answer
+from graph.generation import Clips, GenerationTask
+from graph.registry import ModelWithCodec
+from graph.task import AudioPart, Clip, Event, Result
+
+
+class GeneratedClip(BaseModel):
+    """One clip."""
+
+    prompt: str
+    variation: int
+    """From 0 to n - 1; the same prompt, seed and variation give the same clip."""
+    duration: float
+    """Seconds."""
+    sample_rate: int
+    channels: int
+    audio: str | None = Field(default=None, description="The file, in base64.")
+    codes: list[list[int]] | None = None
+    """[codebooks][frames], where they were asked for."""
+
+
+class GenerationsAnswer(BaseModel):
+    """Several clips, or one with its codes."""
+
+    model: str
+    seed: int
+    format: str
+    clips: list[GeneratedClip]
+
+
+class AudioEvent(BaseModel):
+    """The next bytes of a clip's file."""
+
+    clip: int
+    audio: str
+    """In base64; all of a clip's, joined, are its file."""
+
+
+def encode_base64(data: bytes) -> str:
+    """Return bytes as base64 text."""
+    return base64.b64encode(data).decode()
+
+
+@dataclass(kw_only=True)
+class ClipsRendering(Rendering):
+    """How a generation is answered."""
+
+    task: GenerationTask
+    files: FileMaker
+    return_codes: bool = False
+    growing: dict[int, GrowingFile] = field(default_factory=dict)
+    """The files of clips that are streamed."""
+    seconds: dict[int, float] = field(default_factory=dict)
+    """How long the files of clips last, once they are known."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of every answer; only whole files are signed."""
+        return super().headers | ({} if self.task.streamed else self.files.headers)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the answer is the file of a single clip, not JSON."""
+        return len(self.task.clips) == 1 and not self.return_codes
+
+    @property
+    def file_headers(self) -> dict[str, str]:
+        """The headers of an answer that is a file: with a name to save it by."""
+        name = f"clip-{self.task.seed}.{self.files.output.format}"
+        return self.headers | {"content-disposition": f'attachment; filename="{name}"'}
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the files."""
+        return self.files.output.kind.media_type
+
+    def content(self) -> Hashable:
+        """Return what makes the answer beside the task: the file's kind, and whether codes come."""
+        return super().content(), self.files.output, self.return_codes
+
+    def render(self, result: Result) -> Answer:
+        """Return the file of the only clip, or all clips in JSON."""
+        if not self.is_file:
+            return super().render(result)
+        assert isinstance(result, Clips)
+        (clip,) = result.clips
+        assert clip.audio
+        file = self.files.build(clip.audio, self._build_tags(0))
+        timing = {"server-timing": format_timing(clip.seconds, self.task.began)}
+        return Answer(file.data, self.media_type, self.file_headers | timing)
+
+    def describe_result(self, result: Result) -> GenerationsAnswer:
+        """Return all clips; with their files, unless these have been sent before."""
+        assert isinstance(result, Clips)
+        sent = bool(self.seconds)
+        clips = [self._describe_clip(clip, sent=sent) for clip in result.clips]
+        return GenerationsAnswer(
+            model=self.task.model,
+            seed=self.task.seed,
+            format=self.files.output.format,
+            clips=clips,
+        )
+
+    def _describe_clip(self, clip: Clip, *, sent: bool) -> GeneratedClip:
+        request, codec = self.task.clips[clip.clip], self.task.pair.codec
+        audio = None if sent else self._build_whole(clip)
+        return GeneratedClip(
+            prompt=request.params.text,
+            variation=request.params.variation,
+            duration=self.seconds[clip.clip],
+            sample_rate=self.files.output.rate_for(codec.sample_rate),
+            channels=codec.channels,
+            audio=None if audio is None else encode_base64(audio),
+            codes=clip.codes.array().tolist() if self.return_codes else None,
+        )
+
+    def _build_whole(self, clip: Clip) -> bytes:
+        assert clip.audio
+        file = self.files.build(clip.audio, self._build_tags(clip.clip))
+        self.seconds[clip.clip] = file.seconds
+        return file.data
+
+    def build_messages(self, event: Event) -> list[tuple[str, BaseModel]]:
+        """Return the messages of an event: audio of a part or of a clip, or another's."""
+        if not isinstance(event, AudioPart | Clip):
+            return super().build_messages(event)
+        if isinstance(event, Clip) and event.audio:
+            data = self._build_whole(event)
+        else:
+            data = self.build_bytes(event)
+        audio = AudioEvent(clip=event.clip, audio=encode_base64(data))
+        return [("audio", audio)] if data else []
+
+    def build_bytes(self, event: Event) -> bytes:
+        """Return the next bytes of a streamed clip's file. For a thread."""
+        if isinstance(event, AudioPart):
+            if event.clip not in self.growing:
+                self.growing[event.clip] = self._open_file(event)
+            return self.growing[event.clip].add(event.audio)
+        if isinstance(event, Clip):
+            self.seconds[event.clip] = event.samples / self.task.pair.codec.sample_rate
+            return self.growing[event.clip].end()
+        return b""
+
+    def _open_file(self, part: AudioPart) -> GrowingFile:
+        codec, tags = self.task.pair.codec, self._build_tags(part.clip)
+        rate, channels = codec.sample_rate, codec.channels
+        return GrowingFile(self.files.output, rate, channels, part.total_samples, tags)
+
+    def _build_tags(self, number: int) -> Tags:
+        clip = self.task.clips[number]
+        joined = self.task.continues and clip.include_prompt
+        source = COMPOSITE if joined else AI_GENERATED
+        decoder = "mbd" if clip.diffusion else "encodec"
+        return build_clip_tags(self.task.pair, clip.params, self.files.output, decoder, source)
+
+
+def build_clip_tags(
+    pair: ModelWithCodec, params: GenerationParams, output: Output, decoder: str, source: str
+) -> Tags:
+    """Build what a generated clip's file says of itself."""
+    parameters: dict[str, object] = {
+        "duration": params.frames / pair.codec.frame_rate,
+        "temperature": params.temperature,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
+        "guidance_scale": params.guidance_scale,
+        "variation": params.variation,
+        "decoder": decoder,
+    }
+    prompt = params.text if output.tag_prompt else None
+    return Tags(pair.settings.name, params.seed, parameters, prompt, source)
+
+
+def format_timing(stages: Mapping[str, float], began: float) -> str:
+    """Return the header `server-timing`: stages in milliseconds, and all since `began`."""
+    total = {**stages, "total": time.perf_counter() - began}
+    return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in total.items())

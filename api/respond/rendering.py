@@ -1,0 +1,112 @@
+"""From a task's events to messages and answers: what all kinds of tasks have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel
+
+from api.audio.credentials import Signer
+from api.audio.file import ClipFile, build_file
+from api.audio.output import Output
+from api.audio.tags import Tags
+from engine.params import Waveform
+from graph.cache import Answer
+from graph.task import Event, Progress, Result, Task
+
+JSON = "application/json"
+
+
+class ProgressEvent(BaseModel):
+    """How far a clip is."""
+
+    clip: int
+    """The clip's place among those asked for, from 0."""
+    stage: str
+    done: int
+    total: int
+    """`generate` counts frames of codes, `decode` evaluations of a diffusion model."""
+
+
+class FileAnswer(BaseModel):
+    """One file, where it is sent as an event."""
+
+    model: str
+    seed: int | None = None
+    format: str
+    duration: float
+    """Seconds."""
+    sample_rate: int
+    channels: int
+    audio: str
+    """The file, in base64."""
+
+
+@dataclass(kw_only=True)
+class Rendering(ABC):
+    """How one request is answered; used for that request alone."""
+
+    task: Task
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that the route adds."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of every answer to the request."""
+        seed = {} if self.task.seed is None else {"x-seed": str(self.task.seed)}
+        return {**seed, "x-model": self.task.model, **self.extra_headers}
+
+    def content(self) -> Hashable:
+        """Return what makes the answer beside the task."""
+        return tuple(sorted(self.extra_headers.items()))
+
+    def key(self) -> str:
+        """Return a hash of what makes the answer; call it on a thread."""
+        whole = self.task.key(), type(self).__name__, self.content()
+        return sha256(repr(whole).encode()).hexdigest()
+
+    @abstractmethod
+    def describe_result(self, result: Result) -> BaseModel:
+        """Return the result as JSON describes it. For a thread."""
+
+    def render(self, result: Result) -> Answer:
+        """Return the whole answer. For a thread."""
+        body = self.describe_result(result).model_dump_json(exclude_none=True)
+        return Answer(body.encode(), JSON, self.headers)
+
+    def describe_progress(self, event: Progress) -> BaseModel:
+        """Return a progress event's data."""
+        return ProgressEvent(clip=event.clip, stage=event.stage, done=event.done, total=event.total)
+
+    def build_messages(self, event: Event) -> list[tuple[str, BaseModel]]:
+        """Return the messages that an event becomes, by name. For a thread."""
+        if isinstance(event, Progress):
+            return [("progress", self.describe_progress(event))]
+        if isinstance(event, Result):
+            return [("done", self.describe_result(event))]
+        return []
+
+    def format_message(self, name: str, message: BaseModel) -> bytes:
+        """Return a message as a server-sent event (WHATWG HTML, 9.2)."""
+        text = message.model_dump_json(exclude_none=True)
+        return format_sse_event(data_str=text, event=name)
+
+
+@dataclass(kw_only=True)
+class FileMaker:
+    """Makes whole files, signed where a key is configured."""
+
+    output: Output
+    signer: Signer | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that says that files are signed, where they are."""
+        signed = self.signer and self.signer.takes(self.output)
+        return {"x-content-credentials": "signed"} if signed else {}
+
+    def build(self, audio: Waveform, tags: Tags | None) -> ClipFile:
+        """Build a file. Raises ApiError 503 where it cannot be signed now."""
+        return build_file(audio, self.output, tags, self.signer)

@@ -1,0 +1,158 @@
+"""Answers of workflows: a mix and its stems, as files in JSON."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from pydantic import BaseModel, Field
+
+from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
+from api.respond.clips import build_clip_tags, encode_base64
+from api.respond.rendering import FileMaker, Rendering
+from engine.params import Waveform
+from graph.task import Progress, Result
+from graph.workflows.levels import Samples
+from graph.workflows.mixing import resample_loop
+from graph.workflows.task import MixedAudio, Stem, WorkflowTask
+
+
+class Track(BaseModel):
+    """Audio, and where it lies in the mix."""
+
+    name: str
+    start: float | None = Field(
+        default=None, description="Seconds; left out where it is not in the mix."
+    )
+    duration: float
+    """Seconds."""
+    audio: str
+    """The file, in base64."""
+
+
+class Timing(BaseModel):
+    """A section of a song, or a passage of a podcast, in seconds."""
+
+    name: str
+    start: float
+    end: float
+
+
+class WorkflowAnswer(BaseModel):
+    """A mix, and the stems that it consists of."""
+
+    model: str
+    seed: int
+    format: str
+    sample_rate: int
+    channels: int
+    duration: float
+    """The length of the mix, in seconds."""
+    loudness: float | None = Field(
+        default=None,
+        description="Of the mix, in LUFS; left out where it is too quiet to have one.",
+    )
+    mix: Track
+    stems: list[Track]
+    """Those with a start add up to the mix; empty where the mix has only one part."""
+    timing: list[Timing]
+    distribution: Track | None = Field(default=None, description="Where it was asked for.")
+
+
+class WorkflowProgress(BaseModel):
+    """How far a part is, and all of them."""
+
+    part: str
+    stage: str
+    done: int
+    total: int
+    """`generate` counts frames of codes, `mix` files."""
+    progress: float
+    """From 0 to 1, of everything that is to be generated."""
+
+
+@dataclass(kw_only=True)
+class WorkflowRendering(Rendering):
+    """How a workflow is answered."""
+
+    task: WorkflowTask
+    files: FileMaker
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of every answer."""
+        return super().headers | self.files.headers
+
+    def content(self) -> Hashable:
+        """Return what makes the answer beside the task."""
+        return super().content(), self.files.output
+
+    def describe_progress(self, event: Progress) -> WorkflowProgress:
+        """Return a progress event's data."""
+        return WorkflowProgress(
+            part=event.name,
+            stage=event.stage,
+            done=event.done,
+            total=event.total,
+            progress=event.progress,
+        )
+
+    def describe_result(self, result: Result) -> WorkflowAnswer:
+        """Encode the mix, the stems and the distribution."""
+        assert isinstance(result, MixedAudio)
+        mix, rate, tags = result.mix, result.mix.sample_rate, self._build_tags()
+        stems = mix.stems if len(mix.stems) > 1 else []
+        distribution = result.distribution
+        return WorkflowAnswer(
+            model=self.task.model,
+            seed=self.task.seed,
+            format=self.files.output.format,
+            sample_rate=self.files.output.rate_for(rate),
+            channels=result.samples.shape[0],
+            duration=mix.total / rate,
+            loudness=result.loudness,
+            mix=self._build_track(result, "mix", result.samples, 0, tags),
+            stems=[
+                self._build_track(
+                    result, stem.name, stem.placed.samples, stem.placed.start,
+                    self._build_stem_tags(stem),
+                )
+                for stem in stems
+            ],
+            timing=[
+                Timing(name=span.name, start=span.start / rate, end=span.end / rate)
+                for span in mix.timing
+            ],
+            distribution=None
+            if distribution is None
+            else self._build_track(result, "distribution", distribution, 0, tags),
+        )  # fmt: skip
+
+    def _build_track(
+        self, result: MixedAudio, name: str, samples: Samples, start: int | None, tags: Tags | None
+    ) -> Track:
+        mix = result.mix
+        audio, rate = samples, mix.sample_rate
+        if mix.is_loop:  # a file's own change of rate does not continue the end at the beginning
+            rate = self.files.output.rate_for(rate)
+            audio = resample_loop(samples, mix.sample_rate, rate)
+        file = self.files.build(Waveform.pack(audio, rate), tags)
+        return Track(
+            name=name,
+            start=None if start is None else start / mix.sample_rate,
+            duration=samples.shape[1] / mix.sample_rate,
+            audio=encode_base64(file.data),
+        )
+
+    def _build_tags(self) -> Tags:
+        """Build what the mix's file says of itself."""
+        task = self.task
+        parameters: dict[str, object] = {"workflow": task.name, "duration": task.seconds}
+        prompt = task.title if self.files.output.tag_prompt else None
+        source = COMPOSITE if task.speech else AI_GENERATED
+        return Tags(task.model, task.seed, parameters, prompt, source)
+
+    def _build_stem_tags(self, stem: Stem) -> Tags | None:
+        """Build what a generated stem's file says of itself; an upload's says nothing."""
+        if stem.clip is None:
+            return None
+        pair, params = stem.clip.pair, stem.clip.params
+        return build_clip_tags(pair, params, self.files.output, "encodec", AI_GENERATED)

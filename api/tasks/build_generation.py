@@ -1,0 +1,125 @@
+"""Builds generations: from a body and its uploads, or from parameters that a route has read."""
+
+from api.audio import codes_file
+from api.audio.output import Output
+from api.respond.clips import ClipsRendering
+from api.respond.rendering import FileMaker
+from api.schemas.generation import GenerationsBody
+from api.service import Service
+from api.tasks.caller import Caller, Files, Parts, probe_upload
+from deployments.settings import (
+    MusicGenSettings,
+    TokenModelSettings,
+)
+from engine.params import Codes, GenerationParams
+from graph.checks import check_follows_melody
+from graph.errors import ApiError
+from graph.generation import AudioPrompt, GenerationTask, check_room
+from graph.pipeline import ClipRequest, Upload
+from graph.registry import ModelWithCodec
+
+MELODY_STEMS = "x-melody-stems"
+
+
+async def build_generation(
+    service: Service, caller: Caller, body: GenerationsBody, files: Files
+) -> Parts:
+    """Build clips of one model. Raises ApiError, InvalidRequest or InvalidAudio."""
+    assert body.quality != "auto", "the tier is chosen before"
+    registry, output = service.registry, body.output()
+    model = registry.find_model(TokenModelSettings, body.model)
+    pair = await registry.get_model_with_codec(model)
+    body.check(pair, service.limits)
+    melody = await _probe_melody(service, pair, files.get("melody"))
+    codes, audio = await _read_prompt(service, pair, body, files.get("continue_from"))
+    params = body.params(pair, service.limits, codes)
+    diffusion = registry.find_diffusion(model) if body.decoder == "mbd" else None
+    headers: dict[str, str] = {"x-quality": body.quality} if body.quality else {}
+    if melody:
+        headers |= describe_stems(pair)
+    task = GenerationTask(
+        share=caller.share,
+        began=caller.began,
+        repeatable=body.repeatable,
+        pipeline=service.pipeline,
+        pair=pair,
+        clips=[ClipRequest(one, diffusion, body.include_prompt) for one in params],
+        streamed=body.stream,
+        melody=melody,
+        prompt=audio,
+    )
+    if audio:
+        frame_rate = pair.codec.frame_rate
+        check_room(int((audio.end - audio.start) * frame_rate), params[0].frames, frame_rate)
+    return task, ClipsRendering(
+        task=task,
+        files=FileMaker(output=output, signer=service.signer),
+        return_codes=body.return_codes,
+        extra_headers=headers,
+    )
+
+
+def build_clip(
+    service: Service,
+    caller: Caller,
+    pair: ModelWithCodec,
+    params: GenerationParams,
+    output: Output,
+    *,
+    repeatable: bool,
+    streamed: bool,
+) -> tuple[GenerationTask, ClipsRendering]:
+    """Build one clip from parameters that a route's own body has given."""
+    task = GenerationTask(
+        share=caller.share,
+        began=caller.began,
+        repeatable=repeatable,
+        pipeline=service.pipeline,
+        pair=pair,
+        clips=[ClipRequest(params)],
+        streamed=streamed,
+    )
+    files = FileMaker(output=output, signer=service.signer)
+    return task, ClipsRendering(task=task, files=files)
+
+
+def describe_stems(pair: ModelWithCodec) -> dict[str, str]:
+    """Return the header that says what of a melody is followed."""
+    assert isinstance(pair.settings, MusicGenSettings)
+    return {MELODY_STEMS: "separated" if pair.settings.stem_separation else "whole"}
+
+
+async def _probe_melody(
+    service: Service, pair: ModelWithCodec, data: bytes | None
+) -> Upload | None:
+    if data is None:
+        return None
+    await check_follows_melody(pair, service.registry)
+    return await probe_upload(service, data, "melody")
+
+
+async def _read_prompt(
+    service: Service, pair: ModelWithCodec, body: GenerationsBody, data: bytes | None
+) -> tuple[Codes | None, AudioPrompt | None]:
+    """Return what clips continue: codes of a file of codes, or the part of a probed upload."""
+    if data is None:
+        if {"start", "end", "include_prompt"} & body.model_fields_set:
+            message = "start, end and include_prompt belong to continue_from; send it along"
+            raise ApiError(422, "missing_field", message, "continue_from")
+        return None, None
+    if data[8:9] == b"{":  # safetensors begins with the length of a JSON head
+        codes, _ = codes_file.read(data)
+        rate = pair.codec.frame_rate
+        start, end = _choose_part(body, codes.frames / rate)
+        return Codes.pack(codes.array()[:, int(start * rate) : round(end * rate)]), None
+    upload = await probe_upload(service, data, "continue_from")
+    return None, AudioPrompt(upload, *_choose_part(body, upload.info.seconds))
+
+
+def _choose_part(body: GenerationsBody, seconds: float) -> tuple[float, float]:
+    """Return where a part begins and ends, in seconds. Raises ApiError 422 where it is empty."""
+    start, end = min(body.start, seconds), min(body.end or seconds, seconds)
+    if start >= end:
+        message = f"start: nothing lies between start and end; the file has {seconds:g} s"
+        raise ApiError(422, "invalid_value", message, "start")
+    return start, end

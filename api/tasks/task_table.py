@@ -1,0 +1,92 @@
+"""The table of tasks: each kind's body, its uploads, and what builds it.
+
+Routes and jobs build tasks through this table. Nothing costly happens here: uploads are probed,
+not decoded.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from api.keys import find_share
+from api.quality import apply_quality
+from api.respond.responses import Built
+from api.schemas.base import RequestModel
+from api.schemas.files import AnalyzeBody, DecodeBody, DiffuseBody, EncodeBody
+from api.schemas.generation import GenerationsBody
+from api.schemas.workflows import (
+    AmbienceBody,
+    PodcastBody,
+    SongBody,
+    StyleTransferBody,
+)
+from api.service import Service
+from api.tasks.build_audio_task import build_analyze, build_decode, build_diffuse, build_encode
+from api.tasks.build_generation import build_generation
+from api.tasks.build_workflow import build_workflow
+from api.tasks.caller import AUDIO_FILE, CODES_FILE, Caller, Files, Parts
+from graph.errors import ApiError
+from graph.execution import Render
+from graph.jobs.job import Job
+from graph.task import Task
+from graph.workflows.podcast import VOICE
+from graph.workflows.style_transfer import CONTENT
+
+
+@dataclass(frozen=True)
+class TaskType:
+    """One kind of task."""
+
+    body: type[RequestModel]
+    build: Callable[[Service, Caller, Any, Files], Awaitable[Parts]]
+    uploads: Mapping[str, bool] = field(default_factory=dict)
+    """The fields of files, and whether each is needed."""
+
+    async def resolve(self, service: Service, body: Any, files: Files) -> Any:
+        """Return the body with what the configuration of this moment gives it."""
+        if isinstance(body, GenerationsBody):
+            return await apply_quality(service, body, files)
+        return body
+
+
+TypeName = Literal[
+    "generation", "song", "podcast", "ambience", "style_transfer",
+    "encode", "decode", "diffuse", "regenerate", "analyze",
+]  # fmt: skip
+TASK_TYPES: dict[TypeName, TaskType] = {
+    "generation": TaskType(
+        GenerationsBody, build_generation, {"continue_from": False, "melody": False}
+    ),
+    "song": TaskType(SongBody, build_workflow),
+    "podcast": TaskType(PodcastBody, build_workflow, {VOICE: False}),
+    "ambience": TaskType(AmbienceBody, build_workflow),
+    "style_transfer": TaskType(StyleTransferBody, build_workflow, {CONTENT: True}),
+    "encode": TaskType(EncodeBody, build_encode, {AUDIO_FILE: True}),
+    "decode": TaskType(DecodeBody, build_decode, {CODES_FILE: False}),
+    "diffuse": TaskType(DiffuseBody, build_diffuse, {CODES_FILE: True}),
+    "regenerate": TaskType(DiffuseBody, build_diffuse, {AUDIO_FILE: True}),
+    "analyze": TaskType(AnalyzeBody, build_analyze, {AUDIO_FILE: True}),
+}
+
+
+async def build_task(
+    service: Service, caller: Caller, name: TypeName, body: Any, files: Files
+) -> Built:
+    """Build the task of a request. Raises ApiError, InvalidRequest or InvalidAudio."""
+    kind = TASK_TYPES[name]
+    for upload, needed in kind.uploads.items():
+        if needed and upload not in files:
+            raise ApiError(422, "missing_field", f"{upload}: a file is needed", upload)
+    resolved = await kind.resolve(service, body, files)
+    task, rendering = await kind.build(service, caller, resolved, files)
+    return Built(task, rendering, body.model_dump_json(), files, resolved)
+
+
+async def build_job_task(service: Service, job: Job, files: Files) -> tuple[Task, Render]:
+    """Build the task of an accepted job. Raises ApiError 401 where its key has been removed."""
+    caller = Caller(find_share(job.owner, service.limits.keys), time.perf_counter())
+    kind = TASK_TYPES[cast(TypeName, job.type)]
+    body = kind.body.model_validate_json(job.body)
+    task, rendering = await kind.build(service, caller, body, files)
+    return task, rendering.render

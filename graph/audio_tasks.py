@@ -1,0 +1,195 @@
+"""Tasks of files: encode, decode, regenerate by diffusion, and analyze."""
+
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from deployments.accounts import Charge
+from deployments.settings import DiffusionSettings, DiscriminatorsSettings, EnCodecSettings
+from engine.analysis import Analysis
+from engine.params import CodecInfo, Codes, DiffusionParams, DiscriminatorsInfo, Waveform
+from graph.pipeline import Pipeline, Upload
+from graph.price import charge_audio
+from graph.task import Event, Progress, Result, StageEnd, Task, hash_upload
+
+
+@dataclass(frozen=True)
+class EncodedAudio(Result):
+    """A file's codes, and its samples per channel at the codec's rate."""
+
+    codes: Codes
+    samples: int
+
+
+@dataclass(frozen=True)
+class DecodedAudio(Result):
+    """The audio that codes stand for."""
+
+    audio: Waveform
+
+
+@dataclass(frozen=True)
+class AnalyzedAudio(Result):
+    """What the discriminators say of a file."""
+
+    analysis: Analysis
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeTask(Task):
+    """A file to encode by a codec."""
+
+    pipeline: Pipeline
+    codec: EnCodecSettings
+    info: CodecInfo
+    upload: Upload
+    codebooks: int
+    """How many codebooks to keep."""
+
+    @property
+    def model(self) -> str:
+        """The name of the codec."""
+        return self.codec.name
+
+    def price(self) -> Sequence[Charge]:
+        """Return the price of the file's length."""
+        return [charge_audio(self.share, self.model, self.upload.info.seconds)]
+
+    def content(self) -> Hashable:
+        """Return the codec, what is kept, and the file's hash."""
+        return self.model, self.codebooks, hash_upload(self.upload.data)
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Decode the file and encode its samples."""
+        info = self.info
+        audio = await self.pipeline.decode_upload(self.upload, info.sample_rate, info.channels)
+        codes = await self.pipeline.encode_audio(self.codec, audio)
+        yield EncodedAudio(Codes.pack(codes.array()[: self.codebooks]), audio.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeTask(Task):
+    """Codes to decode by their codec."""
+
+    pipeline: Pipeline
+    codec: EnCodecSettings
+    info: CodecInfo
+    codes: Codes
+    samples: int | None
+    """Samples per channel to keep; None keeps those of all frames."""
+
+    @property
+    def model(self) -> str:
+        """The name of the codec."""
+        return self.codec.name
+
+    def price(self) -> Sequence[Charge]:
+        """Return the price of the audio that the codes stand for."""
+        return [charge_audio(self.share, self.model, self.codes.frames / self.info.frame_rate)]
+
+    def content(self) -> Hashable:
+        """Return the codec, the length, and the codes' hash."""
+        return self.model, self.samples, self.codes.codebooks, hash_upload(self.codes.data)
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Decode the codes."""
+        audio = await self.pipeline.decode_codes(self.codec, self.codes)
+        yield DecodedAudio(cut_samples(audio, self.samples))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffuseTask(Task):
+    """Codes, or a file that is encoded first, to decode by diffusion."""
+
+    pipeline: Pipeline
+    diffusion: DiffusionSettings
+    codec: EnCodecSettings
+    codec_info: CodecInfo
+    info: CodecInfo
+    """The codes that the diffusion model takes."""
+    source: Codes | Upload
+    samples: int | None
+    """Samples per channel to keep, where the source is codes."""
+    drawn_seed: int
+
+    @property
+    def model(self) -> str:
+        """The name of the diffusion model."""
+        return self.diffusion.name
+
+    @property
+    def seed(self) -> int:
+        """The seed of the noise."""
+        return self.drawn_seed
+
+    def price(self) -> Sequence[Charge]:
+        """Return the price of the audio, and of encoding a file."""
+        if isinstance(self.source, Codes):
+            seconds = self.source.frames / self.info.frame_rate
+            return [charge_audio(self.share, self.model, seconds)]
+        seconds = self.source.info.seconds
+        names = self.model, self.codec.name
+        return [charge_audio(self.share, name, seconds) for name in names]
+
+    def content(self) -> Hashable:
+        """Return the model, the seed, the length, and the source's hash."""
+        kind = type(self.source).__name__
+        return self.model, self.seed, self.samples, kind, hash_upload(self.source.data)
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Encode the file, if there is one, then diffuse."""
+        if isinstance(self.source, Codes):
+            params = DiffusionParams(self.source, self.seed)
+        else:
+            params = await self._encode_upload(self.source)
+            yield StageEnd(self.codec.name)
+        answers = self.pipeline.stream_diffusion(self.diffusion, params)
+        async with aclosing(answers):
+            async for answer in answers:
+                share = answer.done / answer.total
+                yield Progress(0, "decode", answer.done, answer.total, share)
+        assert answer.audio
+        yield DecodedAudio(cut_samples(answer.audio, self.samples))
+
+    async def _encode_upload(self, upload: Upload) -> DiffusionParams:
+        info = self.codec_info
+        audio = await self.pipeline.decode_upload(upload, info.sample_rate, info.channels)
+        codes = await self.pipeline.encode_audio(self.codec, audio)
+        kept = Codes.pack(codes.array()[: self.info.codebooks])
+        return DiffusionParams(kept, self.seed, equalize=False, samples=audio.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeTask(Task):
+    """A file for the discriminators to score."""
+
+    pipeline: Pipeline
+    discriminators: DiscriminatorsSettings
+    info: DiscriminatorsInfo
+    upload: Upload
+
+    @property
+    def model(self) -> str:
+        """The name of the discriminators."""
+        return self.discriminators.name
+
+    def price(self) -> Sequence[Charge]:
+        """Return the price of the file's length."""
+        return [charge_audio(self.share, self.model, self.upload.info.seconds)]
+
+    def content(self) -> Hashable:
+        """Return the model and the file's hash."""
+        return self.model, hash_upload(self.upload.data)
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Decode the file and score it."""
+        info = self.info
+        audio = await self.pipeline.decode_upload(self.upload, info.sample_rate, info.channels)
+        yield AnalyzedAudio(await self.pipeline.score_audio(self.discriminators, audio))
+
+
+def cut_samples(audio: Waveform, samples: int | None) -> Waveform:
+    """Return the first samples of each channel, or all."""
+    if samples is None:
+        return audio
+    return Waveform.pack(audio.array()[:, :samples], audio.sample_rate)

@@ -1,0 +1,219 @@
+"""Generation: clips of one language model, decoded by its codec or by diffusion."""
+
+from collections.abc import AsyncGenerator, Hashable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from deployments.accounts import Charge
+from engine.params import Codes, Waveform
+from graph.calls import merge_streams
+from graph.errors import ApiError
+from graph.pipeline import ClipAudio, ClipRequest, Pipeline, Upload
+from graph.price import charge_audio, charge_clips
+from graph.registry import ModelWithCodec
+from graph.task import AudioPart, Clip, Event, Progress, Result, StageEnd, Task, hash_upload
+
+
+@dataclass(frozen=True)
+class AudioPrompt:
+    """The part of an upload that clips continue, in seconds."""
+
+    upload: Upload
+    start: float
+    end: float
+
+    def cut(self, audio: Waveform) -> Waveform:
+        """Cut the part out of the decoded upload. Raises ApiError 422 where it is empty."""
+        first, last = (int(second * audio.sample_rate) for second in (self.start, self.end))
+        part = audio.array()[:, first:last]
+        if not part.size:
+            message = f"start: nothing lies between start and end; the file has {audio.seconds:g} s"
+            raise ApiError(422, "invalid_value", message, "start")
+        return Waveform.pack(part, audio.sample_rate)
+
+
+@dataclass(frozen=True)
+class Clips(Result):
+    """All clips of a generation, in order."""
+
+    clips: Sequence[Clip]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationTask(Task):
+    """Clips to generate by one model. Uploads are decoded and encoded when it runs."""
+
+    pipeline: Pipeline
+    pair: ModelWithCodec
+    clips: Sequence[ClipRequest]
+    streamed: bool = False
+    """Whether audio is sent in parts while it is made."""
+    melody: Upload | None = None
+    """What a melody model follows."""
+    prompt: AudioPrompt | None = None
+    """What all clips continue, where it is audio; codes are in the clips' parameters."""
+
+    @property
+    def model(self) -> str:
+        """The name of the language model."""
+        return self.pair.settings.name
+
+    @property
+    def seed(self) -> int:
+        """The seed of all clips; their texts and variations tell them apart."""
+        return self.clips[0].params.seed
+
+    @property
+    def continues(self) -> bool:
+        """Whether the clips continue audio or codes."""
+        return self.prompt is not None or self.clips[0].params.prompt is not None
+
+    def price(self) -> Sequence[Charge]:
+        """Return the price of the clips, and of encoding what they continue."""
+        rate = self.pair.codec.frame_rate
+        params = [clip.params for clip in self.clips]
+        if self.prompt is None:
+            return [charge_clips(self.share, self.model, params, rate)]
+        seconds = self.prompt.end - self.prompt.start
+        clips = charge_clips(self.share, self.model, params, rate, int(seconds * rate))
+        return [clips, charge_audio(self.share, self.pair.settings.codec, seconds)]
+
+    def content(self) -> Hashable:
+        """Return the clips, with hashes of their uploads."""
+        clips = tuple(_hash_prompt(clip) for clip in self.clips)
+        melody = self.melody and hash_upload(self.melody.data)
+        prompt = self.prompt
+        part = prompt and (hash_upload(prompt.upload.data), prompt.start, prompt.end)
+        return self.model, clips, melody, part
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Decode the uploads, then generate all clips side by side."""
+        melody = await self._decode_melody()
+        prompt = await self._encode_prompt()
+        if self.prompt:
+            yield StageEnd(self.pair.settings.codec)
+        run_clip = self._stream_clip if self.streamed else self._generate_clip
+        clips = [
+            replace(clip, params=replace(clip.params, melody=melody, prompt=prompt))
+            if melody or prompt
+            else clip
+            for clip in self.clips
+        ]
+        made: dict[int, Clip] = {}
+        frames = dict.fromkeys(range(len(clips)), 0)
+        sources = [run_clip(number, clip, frames) for number, clip in enumerate(clips)]
+        async with aclosing(merge_streams(sources)) as events:
+            async for event in events:
+                if isinstance(event, Clip):
+                    made[event.clip] = event
+                yield event
+        yield Clips([made[number] for number in sorted(made)])
+
+    async def _decode_melody(self) -> Waveform | None:
+        if self.melody is None:
+            return None
+        rate = self.pair.language_model.sample_rate
+        return await self.pipeline.decode_upload(self.melody, rate, 1)
+
+    async def _encode_prompt(self) -> Codes | None:
+        """Return the codes that all clips continue. Raises ApiError 422 where they fill a clip."""
+        if self.prompt is None:
+            return self.clips[0].params.prompt
+        codec = self.pair.codec
+        audio = await self.pipeline.decode_upload(
+            self.prompt.upload, codec.sample_rate, codec.channels
+        )
+        codes = await self.pipeline.encode_prompt(self.pair, self.prompt.cut(audio))
+        check_room(codes.frames, self.clips[0].params.frames, codec.frame_rate)
+        return codes
+
+    async def _generate_clip(
+        self, number: int, request: ClipRequest, frames: dict[int, int]
+    ) -> AsyncGenerator[Event, None]:
+        """Yield how far a clip is, and the clip."""
+        answers = self.pipeline.generate_clip(self.pair.settings, request)
+        async with aclosing(answers):
+            async for answer in answers:
+                if isinstance(answer, ClipAudio):
+                    break
+                if answer.stage == "generate":
+                    frames[number] = answer.done
+                total = len(frames) * request.params.frames
+                progress = sum(frames.values()) / total
+                yield Progress(number, answer.stage, answer.done, answer.total, progress)
+        assert isinstance(answer, ClipAudio)
+        diffusion = request.diffusion.name if request.diffusion else None
+        yield Clip(
+            number, self.model, answer.codes, answer.audio,
+            seconds=answer.seconds, diffusion=diffusion,
+        )  # fmt: skip
+
+    async def _stream_clip(
+        self, number: int, request: ClipRequest, frames: dict[int, int]
+    ) -> AsyncGenerator[Event, None]:
+        """Yield a clip's audio while it is made, and at last the clip without audio."""
+        codec, codes = self.pair.codec, []
+        length = request.params.frames - request.skipped_frames
+        total = int(length * codec.sample_rate / codec.frame_rate)
+        parts = self.pipeline.stream_clip(self.pair.settings, request)
+        async with aclosing(parts):
+            async for part in parts:
+                codes.append(part.codes.array())
+                frames[number] += part.codes.frames
+                yield AudioPart(number, part.codes, part.audio, total)
+        yield Clip(number, self.model, Codes.join(codes), None, total)
+
+
+def check_room(prompt_frames: int, frames: int, frame_rate: float) -> None:
+    """Raise ApiError 422 where a prompt leaves nothing of a clip to generate."""
+    if prompt_frames >= frames:
+        seconds, duration = prompt_frames / frame_rate, frames / frame_rate
+        message = f"duration: {duration:g} s; what is continued has {seconds:g} s already"
+        raise ApiError(422, "invalid_value", message, "duration")
+
+
+def _hash_prompt(clip: ClipRequest) -> Hashable:
+    """Return a clip with the hash of its prompt instead of the codes."""
+    prompt = clip.params.prompt
+    without = replace(clip, params=replace(clip.params, prompt=None))
+    return without, prompt and hash_upload(prompt.data)
+
+
+@dataclass(frozen=True)
+class Passage(Result):
+    """A passage of a live session has been sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassageTask(Task):
+    """The next passage of a live session, which continues the codes and the state before it."""
+
+    pipeline: Pipeline
+    pair: ModelWithCodec
+    request: ClipRequest
+    state: bytes
+
+    @property
+    def model(self) -> str:
+        """The name of the language model."""
+        return self.pair.settings.name
+
+    def price(self) -> Sequence[Charge]:
+        """Return the price of the passage alone; its context is a prompt."""
+        rate = self.pair.codec.frame_rate
+        return [charge_clips(self.share, self.model, [self.request.params], rate)]
+
+    def content(self) -> Hashable:
+        """Return the passage's parameters; nothing keeps passages."""
+        return self.request
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Yield the passage's audio while it is made."""
+        parts = self.pipeline.stream_passage(self.pair.settings, self.request.params, self.state)
+        codes = []
+        async with aclosing(parts):
+            async for part in parts:
+                codes.append(part.codes.array())
+                yield AudioPart(0, part.codes, part.audio, state=part.state)
+        yield Clip(0, self.model, Codes.join(codes), None)
+        yield Passage()

@@ -1,0 +1,82 @@
+"""What tasks cost: the only place that knows prices.
+
+A language model's unit is the row-second: a second of audio by the rows of the batch that each of
+its steps takes, two with guidance and one without. The unit of codecs, diffusion models and
+discriminators is a second of audio.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from deployments.accounts import Charge, Share
+from engine.params import GenerationParams
+
+T = TypeVar("T")
+
+
+def count_rows(guidance_scale: float) -> int:
+    """Return the rows of the batch that a clip takes: with guidance a null row is added."""
+    return 1 if guidance_scale == 1 else 2
+
+
+def price_clip(params: GenerationParams, frame_rate: float, prompt_frames: int = 0) -> float:
+    """Return a clip's row-seconds.
+
+    `prompt_frames` are the frames of a prompt that is still to be encoded; a prompt in `params` is
+    counted by itself.
+    """
+    known = params.prompt.frames if params.prompt else prompt_frames
+    return count_rows(params.guidance_scale) * (params.frames - known) / frame_rate
+
+
+def charge_clips(
+    share: Share,
+    model: str,
+    clips: Sequence[GenerationParams],
+    frame_rate: float,
+    prompt_frames: int = 0,
+) -> Charge:
+    """Return what clips of one language model cost."""
+    row_seconds = sum(price_clip(params, frame_rate, prompt_frames) for params in clips)
+    return Charge(share.name, share.weight, model, row_seconds, len(clips))
+
+
+def charge_audio(share: Share, model: str, seconds: float) -> Charge:
+    """Return what a codec, a diffusion model or discriminators cost."""
+    return Charge(share.name, share.weight, model, seconds)
+
+
+def estimate_seconds(
+    model: str,
+    audio_seconds: float,
+    guidance_scale: float,
+    backlog: dict[str, float],
+    speeds: dict[str, float],
+    assumed_speed: float,
+) -> float:
+    """Return how long a language model would take, with what waits before it.
+
+    `backlog` holds row-seconds and `speeds` row-seconds per second, both by model.
+    """
+    row_seconds = backlog.get(model, 0.0) + audio_seconds * count_rows(guidance_scale)
+    return row_seconds / speeds.get(model, assumed_speed)
+
+
+ASSUMED_DIFFUSION_S = 1.0
+"""Seconds that diffusion takes for a second of audio, until a clip has been measured."""
+
+
+class DiffusionSpeed:
+    """How long multi-band diffusion takes, as one ingress replica has measured it lately."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    def add(self, model: str, seconds: float, audio_seconds: float) -> None:
+        """Add a measurement, which weighs as much as all before it together."""
+        now = seconds / audio_seconds
+        self._seconds[model] = (self._seconds.get(model, now) + now) / 2
+
+    def seconds_for(self, model: str) -> float:
+        """Return the seconds that a model takes for a second of audio."""
+        return self._seconds.get(model, ASSUMED_DIFFUSION_S)

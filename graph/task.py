@@ -1,0 +1,120 @@
+"""A task: one request that makes or reads audio, whatever its route, and the events of its run."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from deployments.accounts import Charge, Share
+from engine.params import Codes, Waveform
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage of one clip is, and the whole task."""
+
+    clip: int
+    """The clip's place among the task's clips, from 0."""
+    stage: str
+    """`generate` counts frames of codes, `decode` evaluations of a diffusion model."""
+    done: int
+    total: int
+    progress: float
+    """All generated frames of the task, from 0 to 1."""
+    name: str = ""
+    """The name of the clip, in a workflow."""
+
+
+@dataclass(frozen=True)
+class AudioPart:
+    """The next samples of a clip that is streamed, with the codes that they were decoded from."""
+
+    clip: int
+    codes: Codes
+    audio: Waveform
+    total_samples: int = 0
+    """How many samples per channel the whole clip will have; 0 in live sessions."""
+    state: bytes = b""
+    """What the codec needs to continue after this part."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip is complete: its codes, its audio, and where its time went."""
+
+    clip: int
+    model: str
+    codes: Codes
+    audio: Waveform | None
+    """None where the clip was streamed in parts."""
+    samples: int = 0
+    """Samples per channel, where the clip was streamed."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Seconds spent by stage."""
+    diffusion: str | None = None
+    """The diffusion model that decoded the clip, if one did."""
+
+
+@dataclass(frozen=True)
+class StageEnd:
+    """The task needs a model no longer: the charge for it ends. Nobody but `Executor` sees it."""
+
+    model: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a task has made; always the last event. Each kind of task has its own."""
+
+
+Event = Progress | AudioPart | Clip | StageEnd | Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One request that makes or reads audio. Everything that can be checked has been checked."""
+
+    share: Share
+    """What the owner's requests may have."""
+    began: float
+    """When it was asked for, by `time.perf_counter`."""
+    repeatable: bool = False
+    """Whether the same request has the same answer, and a kept answer will do."""
+
+    @property
+    @abstractmethod
+    def model(self) -> str:
+        """The name of the model that the request is counted by."""
+
+    @property
+    def seed(self) -> int | None:
+        """The seed, where the task draws."""
+        return None
+
+    @abstractmethod
+    def price(self) -> Sequence[Charge]:
+        """Return what the task costs each model that admission decides about."""
+
+    @abstractmethod
+    def content(self) -> Hashable:
+        """Return what makes the answer, as a value whose `repr` tells two answers apart."""
+
+    @abstractmethod
+    def run(self) -> AsyncGenerator[Event, None]:
+        """Do the work, and yield events, a `Result` last. Closing the generator stops the models.
+
+        Raises ApiError, InvalidRequest or InvalidAudio.
+        """
+
+    def key(self) -> str:
+        """Return a hash of what makes the answer. Uploads are hashed: call it on a thread.
+
+        Keys of two owners differ, so that nobody learns what others asked for.
+        """
+        whole = type(self).__name__, self.share.name, self.content()
+        return sha256(repr(whole).encode()).hexdigest()
+
+
+def hash_upload(data: bytes) -> bytes:
+    """Return a hash that stands for an upload in a task's content."""
+    return sha256(data).digest()

@@ -1,0 +1,268 @@
+"""Workflows: several clips that are generated side by side or in chains, and mixed."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from deployments.accounts import Charge, Share
+from deployments.settings import EnCodecSettings
+from engine.params import Codes, GenerationParams, Waveform
+from graph.calls import merge_streams
+from graph.pipeline import ClipAudio, ClipRequest, Pipeline, Upload
+from graph.price import charge_audio, charge_clips
+from graph.registry import ModelWithCodec, Registry
+from graph.settings import Limits
+from graph.task import Clip, Event, Progress, Result, StageEnd, Task
+from graph.workflows.levels import (
+    PEAK_DB,
+    Samples,
+    db_to_factor,
+    measure_loudness,
+    measure_true_peak,
+)
+from graph.workflows.mixing import Placed, apply_gain, level_mix, sum_stems
+
+CONTEXT_S = 5.0
+"""How much of the clip before it a clip continues."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedClip:
+    """A clip to generate. No two are equal: each is generated once."""
+
+    name: str
+    pair: ModelWithCodec
+    params: GenerationParams
+    overlap: int | None = None
+    """The clip continues the one before it in its chain, except so many frames at its end, which
+    it generates anew. None: it continues nothing."""
+
+    def build_request(self, before: Codes | None) -> ClipRequest:
+        """Build the request for the clip, which continues the codes of the clip before it."""
+        if self.overlap is None:
+            return ClipRequest(self.params)
+        assert before is not None, "the first clip of a chain continues nothing"
+        assert before.frames > self.overlap, "nothing is left to continue"
+        context = int(CONTEXT_S * self.pair.codec.frame_rate)
+        known = Codes.pack(before.array()[:, : before.frames - self.overlap][:, -context:])
+        frames = known.frames + self.params.frames
+        params = replace(self.params, frames=frames, prompt=known)
+        return ClipRequest(params, include_prompt=False)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a mix is made from."""
+
+    clips: Mapping[PlannedClip, Waveform]
+    speech: Waveform | None = None
+    """The decoded speech of a podcast."""
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A part of a mix."""
+
+    name: str
+    placed: Placed
+    clip: PlannedClip | None
+    """The clip that it was generated as; None: it was uploaded."""
+
+
+@dataclass(frozen=True)
+class TimeSpan:
+    """A section of a song, or a passage of a podcast, in samples."""
+
+    name: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Stems in their places. A single stem is the whole mix."""
+
+    sample_rate: int
+    total: int
+    """Samples of the mix."""
+    stems: Sequence[Stem]
+    timing: Sequence[TimeSpan]
+    is_loop: bool = False
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A second mix, encoded and decoded by a codec."""
+
+    codec: EnCodecSettings
+    codebooks: int
+
+
+@dataclass(frozen=True)
+class MixedAudio(Result):
+    """A leveled mix with its stems."""
+
+    mix: Mix
+    samples: Samples
+    """[channels, samples]"""
+    loudness: float | None
+    """LUFS."""
+    distribution: Samples | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every workflow is planned with."""
+
+    share: Share
+    began: float
+    pipeline: Pipeline
+    registry: Registry
+    limits: Limits
+    drawn: GenerationParams
+    """Sampling, guidance and the seed of all clips; text and frames are each clip's own."""
+    body_hash: str
+    """The hash of the request's body and uploads."""
+    repeatable: bool
+    model: str | None
+    """The name of the model that was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowTask(Task):
+    """A workflow that has been planned and checked."""
+
+    name: str
+    context: Context
+    chains: Sequence[Sequence[PlannedClip]]
+    """Generated side by side; the clips of one chain one after the other."""
+    mix: Callable[[Material], Mix]
+    """Puts the clips together; runs on a thread."""
+    loudness: float
+    """LUFS that the mix is leveled to."""
+    title: str
+    """What the mix's file says that it was generated from."""
+    seconds: float
+    """How long the mix lasts."""
+    distribution: Distribution | None = None
+    melody: Upload | None = None
+    """What all clips follow."""
+    speech: Upload | None = None
+    """What the mix contains beside clips."""
+
+    @property
+    def clips(self) -> list[PlannedClip]:
+        """All clips of all chains."""
+        return [clip for chain in self.chains for clip in chain]
+
+    @property
+    def pair(self) -> ModelWithCodec:
+        """The model that the workflow is counted by: that of its first clip."""
+        return self.clips[0].pair
+
+    @property
+    def model(self) -> str:
+        """The name of that model."""
+        return self.pair.settings.name
+
+    @property
+    def seed(self) -> int:
+        """The seed of all clips."""
+        return self.clips[0].params.seed
+
+    def price(self) -> Sequence[Charge]:
+        """Return the price of the clips by model, and of the distribution's codec."""
+        by_model: dict[str, list[PlannedClip]] = {}
+        for clip in self.clips:
+            by_model.setdefault(clip.pair.settings.name, []).append(clip)
+        charges = [
+            charge_clips(
+                self.share, model, [clip.params for clip in clips], clips[0].pair.codec.frame_rate
+            )
+            for model, clips in by_model.items()
+        ]
+        if self.distribution:
+            charges.append(charge_audio(self.share, self.distribution.codec.name, self.seconds))
+        return charges
+
+    def content(self) -> Hashable:
+        """Return the body's hash, the drawn seed, and what the limits have made of the lengths."""
+        clips = tuple((c.name, c.pair.settings.name, c.params.frames) for c in self.clips)
+        return self.name, self.context.body_hash, self.seed, self.seconds, clips
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """Generate the clips, then mix and level them."""
+        melody = await self._decode(self.melody, self.pair.language_model.sample_rate, 1)
+        codec = self.pair.codec
+        speech = await self._decode(self.speech, codec.sample_rate, codec.channels)
+        audio: dict[PlannedClip, Waveform] = {}
+        left = Counter(clip.pair.settings.name for clip in self.clips)
+        frames = dict.fromkeys(self.clips, 0)
+        sources = [self._generate_chain(chain, melody, audio, frames) for chain in self.chains]
+        async with aclosing(merge_streams(sources)) as events:
+            async for event in events:
+                yield event
+                if isinstance(event, Clip):
+                    left[event.model] -= 1
+                    if not left[event.model]:
+                        yield StageEnd(event.model)
+        yield Progress(len(self.clips), "mix", 0, 1, 1.0, "mix")
+        yield await self._level(await asyncio.to_thread(self.mix, Material(audio, speech)))
+
+    async def _decode(self, upload: Upload | None, rate: int, channels: int) -> Waveform | None:
+        if upload is None:
+            return None
+        return await self.context.pipeline.decode_upload(upload, rate, channels)
+
+    async def _generate_chain(
+        self,
+        chain: Sequence[PlannedClip],
+        melody: Waveform | None,
+        audio: dict[PlannedClip, Waveform],
+        frames: dict[PlannedClip, int],
+    ) -> AsyncGenerator[Event, None]:
+        """Generate clips one after the other, each from the codes of the one before it."""
+        codes = None
+        for clip in chain:
+            number = self.clips.index(clip)
+            request = clip.build_request(codes)
+            if melody:
+                request = replace(request, params=replace(request.params, melody=melody))
+            known = request.params.frames - clip.params.frames
+            answers = self.context.pipeline.generate_clip(clip.pair.settings, request)
+            async with aclosing(answers):
+                async for answer in answers:
+                    if isinstance(answer, ClipAudio):
+                        break
+                    frames[clip] = answer.done - known
+                    share = sum(frames.values()) / sum(one.params.frames for one in frames)
+                    done, total = frames[clip], clip.params.frames
+                    yield Progress(number, answer.stage, done, total, share, clip.name)
+            assert isinstance(answer, ClipAudio)
+            audio[clip], codes = answer.audio, answer.codes
+            model = clip.pair.settings.name
+            yield Clip(number, model, answer.codes, answer.audio, seconds=answer.seconds)
+
+    async def _level(self, mix: Mix) -> MixedAudio:
+        """Level a mix; each step on a thread, so that cancelling ends it in between."""
+        placed = [stem.placed for stem in mix.stems]
+        samples = await asyncio.to_thread(sum_stems, placed, mix.total)
+        leveling = samples, placed, mix.sample_rate, self.loudness
+        samples, placed = await asyncio.to_thread(level_mix, *leveling)
+        stems = [replace(s, placed=p) for s, p in zip(mix.stems, placed, strict=True)]
+        loudness = await asyncio.to_thread(measure_loudness, samples, mix.sample_rate)
+        distribution = await self._distribute(samples, mix.sample_rate)
+        return MixedAudio(replace(mix, stems=stems), samples, loudness, distribution)
+
+    async def _distribute(self, samples: Samples, rate: int) -> Samples | None:
+        """Return the mix after the distribution's codec, with peaks below `PEAK_DB`."""
+        if self.distribution is None:
+            return None
+        codec, pipeline = self.distribution.codec, self.context.pipeline
+        codes = await pipeline.encode_audio(codec, Waveform.pack(samples, rate))
+        kept = Codes.pack(codes.array()[: self.distribution.codebooks])
+        decoded = (await pipeline.decode_codes(codec, kept)).array()[:, : samples.shape[1]]
+        peak = await asyncio.to_thread(measure_true_peak, decoded)
+        return apply_gain(decoded, min(1.0, db_to_factor(PEAK_DB) / max(peak, 1e-9)))
