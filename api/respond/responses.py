@@ -80,7 +80,7 @@ async def respond(
         refuse_key(request)
         return await _respond_with_events(request, service, built.rendering)
     if key := read_idempotency_key(request):
-        return await _respond_once(service, built, key)
+        return await _respond_once(request, service, built, key)
     if growing:
         assert isinstance(built.rendering, ClipsRendering)
         return await _respond_growing(service, built.rendering)
@@ -92,11 +92,14 @@ async def _respond_whole(service: Service, rendering: Rendering) -> Response:
     return _build_response(*answer)
 
 
-async def _respond_once(service: Service, built: Built, key: str) -> Response:
+async def _respond_once(
+    request: Request, service: Service, built: Built, key: str
+) -> Response:
     """Answer with what is made once for all requests with this key."""
     task, rendering = built.task, built.rendering
     name = build_name("once", task.share.name, key)
-    asked = await asyncio.to_thread(hash_request, built.body, built.files)
+    body = f"{request.scope['route'].path}\n{built.body}"
+    asked = await asyncio.to_thread(hash_request, body, built.files)
     answer, replayed = await service.executor.make_answer_once(
         task, rendering.key, rendering.render, name, asked
     )

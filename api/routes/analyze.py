@@ -7,20 +7,21 @@ from fastapi import APIRouter, Query, Request, Response
 from api.guards import UploadRoute
 from api.respond.files import AnalyzeAnswer
 from api.respond.responses import respond
-from api.routes.answers import UPLOAD_ERRORS
+from api.routes.answers import UPLOAD_ERRORS, Answers
 from api.routes.bodies import caller_of, describe_form, read_body
 from api.routes.examples import AUDIO_FILE
 from api.schemas.files import AnalyzeBody
 from api.service import Served
 from api.tasks.task_table import TASK_TYPES, build_task
 
-router = APIRouter(tags=["analyze"], route_class=UploadRoute, responses=UPLOAD_ERRORS)
+ANSWERS: Answers = {200: {"model": AnalyzeAnswer}, **UPLOAD_ERRORS}
+
+router = APIRouter(tags=["analyze"], route_class=UploadRoute, responses=ANSWERS)
 
 
 @router.post(
     "/analyze",
     response_class=Response,
-    response_model=AnalyzeAnswer,
     openapi_extra=describe_form("analyze", file={"audio_file": AUDIO_FILE}),
 )
 async def analyze_audio(

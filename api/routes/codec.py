@@ -23,6 +23,7 @@ TO_DECODE = {
 }
 ENCODED: Answers = {
     200: {
+        "model": CodesAnswer,
         "description": "JSON, or a safetensors file with the same as metadata.",
         "content": {SAFETENSORS: {"schema": BINARY}},
         "links": {"decode": TO_DECODE},
@@ -47,7 +48,6 @@ decoding = APIRouter(prefix="/v1/codec", tags=["codec"], route_class=JsonOrFormR
 @encoding.post(
     "/encode",
     response_class=Response,
-    response_model=CodesAnswer,
     responses=ENCODED,
     openapi_extra=ENCODE_BODY,
 )

@@ -61,25 +61,30 @@ OF_CLIPS = {
     "continue_from": "start and end are of it, and not without it",
     "start": "before end, and before the end of the file",
     "duration": "longer than what is continued",
-    "idempotency-key": "came with another request before",
 }
 LONG = "longer than one part, or than all, may be"
+OF_SONGS = {
+    "sections": f"{LONG}: bars by tempo, a product",
+    "effects": "end before the song does",
+    "crossfade_beats": "at most half of the shortest section",
+    "distribution": "one of the codec's kbit/s",
+}
+OF_CODES = {"codes": "rows of one length, of as many codes as the codec has"}
+OF_PODCASTS = {"transitions": "as many parts as one request may have", "voice": LONG}
+IDEMPOTENCY_KEY = "idempotency-key"
+"""Came with another request before, on any route."""
 BEYOND_THE_SCHEMA = {
-    "POST /v1/workflows/song": {
-        "sections": f"{LONG}: bars by tempo, a product",
-        "effects": "end before the song does",
-        "crossfade_beats": "at most half of the shortest section",
-        "distribution": "one of the codec's kbit/s",
-    },
-    "POST /v1/workflows/podcast": {
-        "transitions": "as many parts as one request may have",
-        "voice": LONG,
-    },
+    "POST /v1/workflows/song": OF_SONGS,
+    "POST /v1/workflows/podcast": OF_PODCASTS,
     "POST /v1/workflows/style-transfer": {"content": LONG},
     "POST /v1/generations": OF_CLIPS
     | {"stream": "more than one file only as events, a matter of `accept`"},
-    "POST /v1/jobs": OF_CLIPS | {"webhook": "where the operator lets them go, and signs them"},
-    "POST /v1/codec/decode": {"codes": "rows of one length, of as many codes as the codec has"},
+    "POST /v1/jobs": OF_CLIPS
+    | OF_SONGS
+    | OF_PODCASTS
+    | OF_CODES
+    | {"webhook": "where the operator lets them go, and signs them"},
+    "POST /v1/codec/decode": OF_CODES,
     "POST /v1/codec/encode": {
         "codebooks": "as many as the codec has",
         "bandwidth": "one of the codec's; not beside codebooks",
@@ -126,7 +131,8 @@ def filter_failure(
             field = str(response.json()["error"]["param"]).partition(".")[0]
             # Of forms with files the coverage phase takes "" for any text, whatever its schema.
             empty = case.media_type == MULTIPART and dict(case.body).get(field) == ""
-            return not empty and field not in BEYOND_THE_SCHEMA.get(operation, {})
+            known = {IDEMPOTENCY_KEY, *BEYOND_THE_SCHEMA.get(operation, {})}
+            return not empty and field not in known
         case "Deleted resource still available" if operation == "DELETE /v1/jobs/{job_id}":
             # What had not ended is cancelled first, and told as such until it is deleted.
             return response.json()["status"] != "cancelled"
