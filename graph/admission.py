@@ -1,7 +1,7 @@
 """Admission: whether a task is let in, asked of the ledger, and its charges while it runs."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import uuid4
@@ -26,6 +26,11 @@ class Hold:
     def __init__(self, ledger: LedgerClient) -> None:
         self._ledger = ledger
         self._numbers: dict[str, str] = {}
+
+    @property
+    def models(self) -> Collection[str]:
+        """The models whose charges are held."""
+        return self._numbers.keys()
 
     def add(self, model: str, number: str) -> None:
         """Add an admitted charge."""
@@ -84,7 +89,7 @@ class Admission:
         self._ledger.open[number] = charge
         try:
             with span("admission", {"audiocraft.row_seconds": charge.row_seconds}) as asked:
-                verdict = await self._ask(number, charge, share, patience)
+                verdict = await self._ask(hold, number, charge, share, patience)
                 asked.set_attribute("audiocraft.verdict", verdict.refused_for or "admitted")
             outcome = verdict.refused_for or "admitted"
             self._metrics.count_price(charge.model, outcome, charge.row_seconds)
@@ -96,7 +101,9 @@ class Admission:
             if not admitted:
                 del self._ledger.open[number]
 
-    async def _ask(self, number: str, charge: Charge, share: Share, patience: Patience) -> Verdict:
+    async def _ask(
+        self, hold: Hold, number: str, charge: Charge, share: Share, patience: Patience
+    ) -> Verdict:
         """Ask the ledger; where it is out of reach, apply this replica's own bound."""
         limits, ledger = self._limits(), self._ledger
         arguments = ledger.name, number, charge, share, patience
@@ -104,7 +111,7 @@ class Admission:
         if verdict:
             return verdict
         total = sum(one.row_seconds for one in ledger.open.values())
-        alone = len(ledger.open) == 1
+        alone = len(ledger.open) == 1 + len(hold.models)
         full = total > limits.local_row_seconds and not alone
         return Verdict("busy" if full else None, BEAT_S)
 

@@ -155,15 +155,11 @@ class AnalysisRendering(Rendering):
 
     task: AnalyzeTask
     threshold: float
+    leaves_out_null: bool = False
 
     def content(self) -> Hashable:
         """Return what makes the answer beside the task."""
         return super().content(), self.threshold
-
-    def render(self, result: Result) -> Answer:
-        """Return the analysis; a probability that is not known is null."""
-        body = self.describe_result(result).model_dump_json()
-        return Answer(body.encode(), "application/json", self.headers)
 
     def describe_result(self, result: Result) -> AnalyzeAnswer:
         """Return the analysis as JSON describes it."""

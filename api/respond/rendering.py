@@ -51,6 +51,8 @@ class Rendering(ABC):
     task: Task
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that the route adds."""
+    leaves_out_null: bool = True
+    """Whether JSON leaves out what has no value."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -73,7 +75,7 @@ class Rendering(ABC):
 
     def render(self, result: Result) -> Answer:
         """Return the whole answer. For a thread."""
-        body = self.describe_result(result).model_dump_json(exclude_none=True)
+        body = self._dump_json(self.describe_result(result))
         return Answer(body.encode(), JSON, self.headers)
 
     def describe_progress(self, event: Progress) -> BaseModel:
@@ -90,8 +92,10 @@ class Rendering(ABC):
 
     def format_message(self, name: str, message: BaseModel) -> bytes:
         """Return a message as a server-sent event (WHATWG HTML, 9.2)."""
-        text = message.model_dump_json(exclude_none=True)
-        return format_sse_event(data_str=text, event=name)
+        return format_sse_event(data_str=self._dump_json(message), event=name)
+
+    def _dump_json(self, model: BaseModel) -> str:
+        return model.model_dump_json(exclude_none=self.leaves_out_null)
 
 
 @dataclass(kw_only=True)

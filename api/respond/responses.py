@@ -92,9 +92,7 @@ async def _respond_whole(service: Service, rendering: Rendering) -> Response:
     return _build_response(*answer)
 
 
-async def _respond_once(
-    request: Request, service: Service, built: Built, key: str
-) -> Response:
+async def _respond_once(request: Request, service: Service, built: Built, key: str) -> Response:
     """Answer with what is made once for all requests with this key."""
     task, rendering = built.task, built.rendering
     name = build_name("once", task.share.name, key)
