@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from safetensors import numpy as safetensors
 
 from api.ingress import create_app
 from api.service import Service
@@ -98,3 +100,8 @@ async def everything(
 
 
 AUDIO = wav(1.0)
+
+
+def codes_file() -> bytes:
+    """Return a safetensors file with codes of a part of a second."""
+    return safetensors.save({"codes": np.ones((4, 20), np.int16)})
