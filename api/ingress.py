@@ -17,18 +17,14 @@ from api.audio.tags import SOFTWARE, VERSION
 from api.guards import Guard
 from api.request_log import RequestLog
 from api.routes import (
-    analyze,
-    codec,
+    audio_files,
     compatible,
-    diffusion,
     generations,
     health,
     jobs,
-    limits,
     live,
     models,
     playground,
-    stats,
     workflows,
 )
 from api.service import DeploymentState, Service, build_service
@@ -96,14 +92,13 @@ def create_app(
         jobs.posting,
         jobs.looking,
         compatible.router,
-        codec.encoding,
-        codec.decoding,
-        diffusion.router,
-        analyze.router,
+        audio_files.encoding,
+        audio_files.decoding,
+        audio_files.diffusing,
+        audio_files.analyzing,
         models.router,
-        limits.router,
+        models.limits,
         live.router,
-        stats.router,
         health.router,
         playground.router,
     ):

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api.guards import MULTIPART
 from api.keys import OPEN_PATHS
-from api.routes.answers import ERRORS
+from api.routes.documentation import ERRORS
 from api.schemas.rules import LIMITS
 from api.service import Service
 from api.settings import UserConfig

@@ -11,14 +11,13 @@ from fastapi import Depends, Request
 from api.audio.credentials import Signer
 from api.settings import UserConfig
 from deployments.settings import AnyModelSettings, TokenModelSettings
-from graph.admission import Admission
+from graph.admission import Admission, LedgerClient
 from graph.cache import Cache
 from graph.execution import Executor
 from graph.idempotency import Idempotency
 from graph.jobs.jobs import Jobs, build_jobs
 from graph.jobs.webhooks import Webhooks
-from graph.ledger_client import LedgerClient
-from graph.live.sessions import Sessions
+from graph.live.session import Sessions
 from graph.metrics import Metrics
 from graph.pipeline import Pipeline
 from graph.price import DiffusionSpeed

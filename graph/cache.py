@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import uuid4
 
+from graph.admission import LedgerClient
 from graph.calls import start_detached
-from graph.ledger_client import LedgerClient
 
 ENTRY_BYTES = 2000
 """What keeping an answer takes beside its body."""

@@ -11,7 +11,7 @@ from graph.cache import Answer, Cache, Found
 from graph.idempotency import Idempotency
 from graph.metrics import ClipMetrics, Metrics
 from graph.price import DiffusionSpeed
-from graph.task import AudioPart, Clip, Event, Result, StageEnd, Task
+from graph.tasks.task import AudioPart, Clip, Event, Result, StageEnd, Task
 
 Render = Callable[[Result], Answer]
 """Turns a task's result into its answer; runs on a thread."""

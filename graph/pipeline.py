@@ -1,9 +1,8 @@
 """The order of calls behind one request, such as language model, then codec."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -40,68 +39,12 @@ from graph.calls import (
 )
 from graph.registry import ModelWithCodec, Registry
 from graph.settings import MEDIA
+from graph.tasks.task import ClipAudio, ClipRequest, DecodedPart, StageProgress, Upload
 
 PIECE_S, WINDOW_S = 30.0, 10.0
 """Seconds of audio that a codec gets at a time, and that the discriminators judge at once."""
 FIRST_CHUNK_S, CHUNK_S = 0.3, 1.0
 """Seconds of a clip that a language model makes before it passes them on: at first, and later."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An uploaded file that was probed and is still to be decoded."""
-
-    data: bytes
-    field: str
-    """The field that it came in."""
-    limits: MediaLimits
-    info: UploadInfo
-
-
-@dataclass(frozen=True)
-class ClipRequest:
-    """One clip to make, and how its codes become audio."""
-
-    params: GenerationParams
-    diffusion: DiffusionSettings | None = None
-    """By this, instead of the model's codec."""
-    include_prompt: bool = True
-    """Whether a continuation's audio begins with what it continues."""
-
-    @property
-    def skipped_frames(self) -> int:
-        """Frames of the clip that its audio leaves out."""
-        prompt = self.params.prompt
-        return prompt.frames if prompt and not self.include_prompt else 0
-
-
-@dataclass(frozen=True)
-class StageProgress:
-    """How far a clip is."""
-
-    stage: str
-    """`generate` counts frames of codes, `decode` evaluations of a diffusion model."""
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class DecodedPart:
-    """The next codes of a clip, and the samples that are known by then."""
-
-    codes: Codes
-    audio: Waveform
-    state: bytes = b""
-    """What the codec goes on with."""
-
-
-@dataclass(frozen=True)
-class ClipAudio:
-    """A finished request: audio, its codes, and where its time went, in seconds."""
-
-    audio: Waveform
-    codes: Codes
-    seconds: Mapping[str, float]
 
 
 def split_length(total: int, size: int) -> list[tuple[int, int]]:

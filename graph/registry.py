@@ -1,6 +1,7 @@
 """The models of this application: found by name or kind, with the properties they report."""
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
@@ -120,3 +121,26 @@ class Registry:
         if model.name not in self._codecs:
             self._codecs[model.name] = await call_again(self.handles[model.name].info)
         return self._codecs[model.name]
+
+
+async def check_follows_melody(
+    pair: ModelWithCodec, registry: Registry, field: str = "melody"
+) -> None:
+    """Check that a model follows melodies; the message names those that do."""
+    if not pair.language_model.melody:
+        able = ", ".join(await registry.list_melody_models()) or "none that is configured"
+        message = f"{field}: {pair.settings.name!r} follows none; models that do: {able}"
+        raise ApiError(422, "invalid_value", message, field)
+
+
+async def find_pair(
+    registry: Registry, kind: type[TokenModelSettings], name: str | None, field: str = "model"
+) -> ModelWithCodec:
+    """Return the model `name`, or the first of a kind. Raises ApiError 404."""
+    wanted = kind if name is None else TokenModelSettings
+    return await registry.get_model_with_codec(registry.find_model(wanted, name, field))
+
+
+def count_frames(seconds: float, pair: ModelWithCodec) -> int:
+    """Return the fewest frames that hold so many seconds."""
+    return max(1, math.ceil(round(seconds * pair.codec.frame_rate, 6)))

@@ -14,6 +14,7 @@ from deployments.settings import (
     TokenModelSettings,
 )
 from engine.params import MediaLimits
+from graph.errors import ApiError
 
 INGRESS, MEDIA, LEDGER = "ingress", "media", "ledger"
 OURS = (INGRESS, MEDIA, LEDGER)
@@ -63,6 +64,28 @@ class Limits(StrictModel):
     def media(self) -> MediaLimits:
         """Return what an uploaded file may be."""
         return MediaLimits(self.max_upload_bytes, self.max_upload_s, self.max_upload_channels)
+
+
+def check_text(text: str, limits: Limits, field: str) -> None:
+    """Check that a text is not too long."""
+    if len(text) > limits.max_text_chars:
+        message = f"{field}: {len(text)} characters; allowed: 1 to {limits.max_text_chars}"
+        raise ApiError(422, "invalid_value", message, field)
+
+
+def check_seconds(seconds: float, most: float, what: str, field: str, least: float = 0) -> None:
+    """Check that something lasts neither too short nor too long; `what` begins the message."""
+    if not least <= seconds <= most:
+        allowed = f"from {least:g} to {most:g} s" if least else f"up to {most:g} s"
+        message = f"{field}: {what}{seconds:g} s; allowed: {allowed}"
+        raise ApiError(422, "invalid_value", message, field)
+
+
+def check_clip_count(clips: int, limits: Limits, field: str) -> None:
+    """Check that a workflow has not too many clips."""
+    if clips > limits.max_clips:
+        message = f"{field}: {clips} parts in one request; allowed: up to {limits.max_clips}"
+        raise ApiError(422, "invalid_value", message, field)
 
 
 class FolderStore(StrictModel):

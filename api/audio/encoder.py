@@ -13,8 +13,7 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from api.audio.output import Output, SampleFormat
-from api.audio.tags import SOFTWARE, Tags
-from api.audio.wav import header
+from api.audio.tags import SOFTWARE, Tags, header
 
 Samples = NDArray[np.float32]
 LAYOUTS = {1: "mono", 2: "stereo"}

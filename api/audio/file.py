@@ -1,14 +1,85 @@
-"""A clip's file, whole or while it is made."""
+"""A clip's file, whole or while it is made: level, edges, encoding and signature."""
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from api.audio.credentials import Signer
 from api.audio.encoder import Encoder, encode
-from api.audio.finishing import fade_edges, finish_clip, normalize_level
-from api.audio.output import Output
+from api.audio.output import Normalize, Output
 from api.audio.tags import Tags
 from deployments.tracing import span
 from engine.params import Waveform
+from graph.workflows.levels import (
+    PEAK_DB,
+    Samples,
+    db_to_factor,
+    measure_loudness,
+    measure_true_peak,
+)
+
+RMS_DB, LOUDNESS_DB = -18.0, -14.0
+"""The root mean square and the loudness (LUFS) that AudioCraft's `audio_write` sets."""
+SILENCE = 10 ** (-50 / 20)
+
+
+def finish_clip(samples: Samples, rate: int, output: Output) -> Samples:
+    """Trim, fade and normalise a whole clip."""
+    if output.trim_silence:
+        samples = trim_silence(samples)
+    samples = fade_edges(samples, 0, samples.shape[1], rate, output)
+    return normalize_level(samples, rate, output.normalize)
+
+
+def trim_silence(samples: Samples) -> Samples:
+    """Leave out what is below -50 dBFS at both ends; a clip that is silent throughout stays."""
+    heard = np.flatnonzero(np.abs(samples).max(axis=0) > SILENCE)
+    return samples[:, heard[0] : heard[-1] + 1] if heard.size else samples
+
+
+def fade_edges(samples: Samples, at: int, total: int, rate: int, output: Output) -> Samples:
+    """Fade what lies from sample `at` of a clip of `total` samples, in equal steps."""
+    if not (output.fade_in or output.fade_out):
+        return samples
+    place = np.arange(at, at + samples.shape[1])
+    gain = np.ones(len(place))
+    if output.fade_in:
+        gain = np.minimum(gain, place / (output.fade_in * rate))
+    if output.fade_out:
+        gain = np.minimum(gain, (total - 1 - place) / (output.fade_out * rate))
+    made: Samples = (samples * gain).astype(np.float32)
+    return made
+
+
+def normalize_level(samples: Samples, rate: int, how: Normalize) -> Samples:
+    """Set a clip's level as AudioCraft's `normalize_audio` does, with its default headrooms.
+
+    Where loudness would take the true peak above -1 dB, it is turned down instead of clipped.
+    Silence stays, and so does what is too short to have a loudness.
+    """
+    if how == "clip":
+        return samples.clip(-db_to_factor(PEAK_DB), db_to_factor(PEAK_DB))
+    if how == "none" or not samples.any():
+        return samples
+    if how == "peak":
+        gain = db_to_factor(PEAK_DB) / np.abs(samples).max()
+    elif how == "rms":
+        gain = db_to_factor(RMS_DB) / np.sqrt((samples.mean(axis=0) ** 2).mean())
+    else:
+        gain = compute_loudness_gain(samples, rate, LOUDNESS_DB)
+    leveled: Samples = (samples * gain).astype(np.float32)
+    return leveled.clip(-1, 1)
+
+
+def compute_loudness_gain(samples: Samples, rate: int, target: float) -> float:
+    """Return the factor that gives a clip a loudness, or takes its true peak to -1 dB, if less.
+
+    1 for what has no loudness.
+    """
+    measured = measure_loudness(samples, rate)
+    if measured is None:
+        return 1.0
+    return min(db_to_factor(target - measured), db_to_factor(PEAK_DB) / measure_true_peak(samples))
 
 
 @dataclass(frozen=True)

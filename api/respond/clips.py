@@ -13,9 +13,9 @@ from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from api.respond.rendering import FileMaker, Rendering
 from engine.params import GenerationParams
 from graph.cache import Answer
-from graph.generation import Clips, GenerationTask
 from graph.registry import ModelWithCodec
-from graph.task import AudioPart, Clip, Event, Result
+from graph.tasks.generation import Clips, GenerationTask
+from graph.tasks.task import AudioPart, Clip, Event, Result
 
 
 class GeneratedClip(BaseModel):

@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from api.audio import codes_file
 from api.respond.clips import encode_base64
 from api.respond.rendering import FileAnswer, FileMaker, Rendering
-from graph.audio_tasks import (
+from graph.cache import Answer
+from graph.tasks.audio_files import (
     AnalyzedAudio,
     AnalyzeTask,
     DecodedAudio,
@@ -18,8 +19,7 @@ from graph.audio_tasks import (
     EncodedAudio,
     EncodeTask,
 )
-from graph.cache import Answer
-from graph.task import Result
+from graph.tasks.task import Result
 
 SAFETENSORS = "application/octet-stream"
 SAVE_WAV = {"content-disposition": 'attachment; filename="decoded.wav"'}

@@ -14,7 +14,7 @@ from api.audio.output import Output
 from api.audio.tags import Tags
 from engine.params import Waveform
 from graph.cache import Answer
-from graph.task import Event, Progress, Result, Task
+from graph.tasks.task import Event, Progress, Result, Task
 
 JSON = "application/json"
 

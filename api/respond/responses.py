@@ -20,7 +20,7 @@ from graph.cache import Answer, Found
 from graph.calls import merge_streams
 from graph.errors import INTERNAL_ERROR, ApiError
 from graph.jobs.jobs import build_name, hash_request
-from graph.task import AudioPart, Clip, Progress, Task
+from graph.tasks.task import AudioPart, Clip, Progress, Task
 
 EVENTS = "text/event-stream"
 KEEP_ALIVE = format_sse_event(comment="keep-alive")

@@ -9,7 +9,7 @@ from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from api.respond.clips import build_clip_tags, encode_base64
 from api.respond.rendering import FileMaker, Rendering
 from engine.params import Waveform
-from graph.task import Progress, Result
+from graph.tasks.task import Progress, Result
 from graph.workflows.levels import Samples
 from graph.workflows.mixing import resample_loop
 from graph.workflows.task import MixedAudio, Stem, WorkflowTask

@@ -11,10 +11,10 @@ from starlette.datastructures import UploadFile
 
 from api.guards import MULTIPART, TypedRoute, content_type
 from api.respond.responses import Built
-from api.routes.answers import BINARY
-from api.routes.examples import (
+from api.routes.documentation import (
     AUDIO,
     AUDIO_FILE,
+    BINARY,
     CODES_FILE,
     IDEMPOTENCY,
     JSON,

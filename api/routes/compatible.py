@@ -13,14 +13,13 @@ from api.errors import ErrorBody
 from api.guards import JsonRoute
 from api.respond.clips import ClipsRendering
 from api.respond.responses import EVENTS, Built, read_idempotency_key, respond
-from api.routes.answers import ERRORS, FILES, HEADERS, events
 from api.routes.bodies import caller_of
-from api.routes.examples import json_body
+from api.routes.documentation import ERRORS, FILES, HEADERS, events, json_body
 from api.schemas.compatible import SoundBody, SpeechBody, read_output_format
 from api.service import Served
 from api.tasks.build_generation import build_clip
 from deployments.settings import AudioGenSettings, TokenModelSettings
-from graph.task import Event, Result
+from graph.tasks.task import Event, Result
 
 
 class Delta(BaseModel):

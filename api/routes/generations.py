@@ -10,7 +10,6 @@ from api.guards import JsonRoute
 from api.respond.clips import AudioEvent, ClipsRendering, GenerationsAnswer
 from api.respond.rendering import ProgressEvent, Rendering
 from api.respond.responses import EVENTS, Built, accepts_events, refuse_key, respond
-from api.routes.answers import ERRORS, FILES, HEADERS, TIMING, UPLOAD_ERRORS, WAV, events
 from api.routes.bodies import (
     JsonOrFormRoute,
     caller_of,
@@ -18,7 +17,17 @@ from api.routes.bodies import (
     json_schema,
     read_body,
 )
-from api.routes.examples import IDEMPOTENCY, json_body
+from api.routes.documentation import (
+    ERRORS,
+    FILES,
+    HEADERS,
+    IDEMPOTENCY,
+    TIMING,
+    UPLOAD_ERRORS,
+    WAV,
+    events,
+    json_body,
+)
 from api.schemas.generation import GenerateBody, GenerationsBody
 from api.service import Served, Service
 from api.tasks.build_generation import MELODY_STEMS, build_clip

@@ -1,9 +1,15 @@
-"""GET /healthz (this process) and /readyz (everything behind it)."""
+"""GET /healthz (this process), /readyz (everything behind it) and /v1/stats (what it is doing)."""
+
+import time
+from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel
 
 from api.errors import ErrorBody
 from api.service import Served
+from graph.calls import call, gather_all
 from graph.errors import ApiError
 
 # A deployment that is being scaled serves all the while.
@@ -34,3 +40,55 @@ async def get_readiness(service: Served) -> dict[str, str | dict[str, str] | Non
     )
     config_hash = service.limits.config_hash
     return {"status": "ready", "deployments": statuses, "config_hash": config_hash}
+
+
+class Backlog(BaseModel):
+    """Of one model, over all ingresses."""
+
+    row_seconds: float
+    """Outstanding: seconds of audio, twice under guidance."""
+    requests: int
+    """Outstanding: those that run, and those that wait."""
+    row_seconds_per_second: float | None
+    """Finished in a second of work; null: it has not worked yet."""
+
+
+class StatsAnswer(BaseModel):
+    """This moment; numbers for machines are among the metrics."""
+
+    uptime_s: int
+    deployments: dict[str, str]
+    replicas: dict[str, int]
+    """That serve, of each deployment."""
+    models: dict[str, dict[str, float]]
+    """What one replica of each is doing: `running` of `slots`, `waiting`, `step_ms` and others of a
+    language model; `busy`, `items`, `batches` of those that work in batches. Nothing where no
+    replica runs."""
+    backlog: dict[str, Backlog]
+
+
+@router.get("/v1/stats", responses={401: {"model": ErrorBody}, 503: {"model": ErrorBody}})
+async def get_stats(service: Served) -> StatsAnswer:
+    """Say what is going on."""
+    handles, names = service.registry.handles, list(service.registry.models)
+    states = await service.states()
+
+    async def load(name: str) -> dict[str, Any]:
+        return asdict(await call(handles[name].load)) if states[name].running else {}
+
+    loads = await gather_all(map(load, names))
+    all_of_them = await service.ledger.snapshot()
+    return StatsAnswer(
+        uptime_s=int(time.time()) - service.started_at,
+        deployments={name: state.status for name, state in states.items()},
+        replicas={name: state.running for name, state in states.items()},
+        models=dict(zip(names, loads, strict=True)),
+        backlog={
+            name: Backlog(
+                row_seconds=all_of_them.row_seconds.get(name, 0.0),
+                requests=all_of_them.requests.get(name, 0),
+                row_seconds_per_second=all_of_them.speeds.get(name),
+            )
+            for name in sorted({*all_of_them.row_seconds, *all_of_them.speeds})
+        },
+    )

@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from api.errors import ErrorBody
 from api.respond.clips import GenerationsAnswer
+from api.respond.files import AnalyzeAnswer, CodesAnswer
 from api.respond.responses import read_idempotency_key
-from api.routes.answers import ERRORS, FILES, HEADERS, UPLOAD_ERRORS, Answers
+from api.respond.workflows import WorkflowAnswer
 from api.routes.bodies import (
     JsonOrFormRoute,
     caller_of,
@@ -22,7 +23,7 @@ from api.routes.bodies import (
     read_form,
     validate_form,
 )
-from api.routes.examples import IDEMPOTENCY
+from api.routes.documentation import ERRORS, FILES, HEADERS, IDEMPOTENCY, UPLOAD_ERRORS, Answers
 from api.schemas.jobs import (
     DEFAULT_TYPE,
     JOB_BODIES,
@@ -122,9 +123,9 @@ UNKNOWN: Answers = {
 }
 AUDIO: Answers = {
     200: {
-        "description": "As the generation answers.",
+        "description": "What the route of the task would have answered.",
         "content": dict(FILES),
-        "model": GenerationsAnswer,
+        "model": GenerationsAnswer | WorkflowAnswer | CodesAnswer | AnalyzeAnswer,
         "headers": HEADERS,
     },
     409: {"model": ErrorBody, "description": "It has not finished, or never will."},

@@ -1,12 +1,13 @@
-"""GET /v1/models, in OpenAI's shape."""
+"""GET /v1/models, in OpenAI's shape, and /v1/limits."""
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel
 
 from api.errors import ErrorBody
 from api.service import Served, Service
+from api.settings import Tiers
 from deployments.settings import AnyModelSettings, MusicGenSettings
 from graph.calls import gather_all
 from graph.errors import ApiError
@@ -89,3 +90,57 @@ async def get_model(name: Name, service: Served) -> Model:
         valid = ", ".join(service.registry.models)
         raise ApiError(404, "model_not_found", f"no model {name!r}; valid: {valid}", "model")
     return await _describe(model, service)
+
+
+class KeyLimits(BaseModel):
+    """What the requests of this key may have."""
+
+    name: str
+    weight: float
+    """Its part of a busy model, beside the weights of others."""
+    requests_per_minute: float | None
+    row_seconds: float | None
+    """Outstanding at once: seconds of audio, twice under guidance. Null: no bound of its own."""
+
+
+class LimitsAnswer(BaseModel):
+    """Every limit that applies to this key's requests."""
+
+    max_body_bytes: int
+    max_body_s: float
+    max_text_chars: int
+    max_duration_s: float
+    max_clips: int
+    max_song_s: float
+    max_upload_bytes: int
+    max_upload_s: float
+    max_upload_channels: int
+    cache_bytes: int
+    max_wait_s: float
+    max_jobs: int
+    max_jobs_per_key: int
+    keep_jobs_s: float
+    max_live: int
+    max_live_per_key: int
+    max_live_s: float
+    live_idle_s: float
+    live_ahead_s: float
+    quality: Tiers
+    local_row_seconds: float
+    key: KeyLimits
+
+
+limits = APIRouter(tags=["models"])
+
+
+@limits.get("/v1/limits", responses={401: {"model": ErrorBody}})
+async def get_limits(request: Request, service: Served) -> LimitsAnswer:
+    """Say every limit, and what this key may have."""
+    share = request.state.share
+    key = KeyLimits(
+        name=share.name,
+        weight=share.weight,
+        requests_per_minute=share.requests_per_minute,
+        row_seconds=share.row_seconds,
+    )
+    return LimitsAnswer(key=key, **service.limits.model_dump(exclude={"keys"}))

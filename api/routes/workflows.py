@@ -8,14 +8,21 @@ from api.errors import ErrorBody
 from api.guards import JsonRoute, UploadRoute
 from api.respond.responses import EVENTS, respond
 from api.respond.workflows import WorkflowAnswer, WorkflowProgress
-from api.routes.answers import ERRORS, HEADERS, UPLOAD_ERRORS, Answers, events
 from api.routes.bodies import (
     JsonOrFormRoute,
     build_from_request,
     caller_of,
     describe_form,
 )
-from api.routes.examples import AUDIO_FILE, json_body
+from api.routes.documentation import (
+    AUDIO_FILE,
+    ERRORS,
+    HEADERS,
+    UPLOAD_ERRORS,
+    Answers,
+    events,
+    json_body,
+)
 from api.schemas.workflows import AmbienceBody, SongBody
 from api.service import Served
 from api.tasks.task_table import build_task

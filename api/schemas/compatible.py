@@ -12,9 +12,8 @@ from api.schemas.base import RequestModel
 from api.schemas.generation import SHORTEST_S, SamplingBody, Text, spoken
 from engine.errors import InvalidRequest
 from engine.params import GenerationParams
-from graph.checks import check_text
 from graph.registry import ModelWithCodec
-from graph.settings import Limits
+from graph.settings import Limits, check_text
 
 SPEECH_PCM_RATE = 24000
 """OpenAI's `pcm` has no header, and this rate."""

@@ -6,16 +6,14 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas import rules
-from api.schemas.base import WHOLE
-from api.schemas.output import OutputBody
-from api.schemas.sampling import RepeatableBody
+from api.schemas.base import WHOLE, RepeatableBody
+from api.schemas.rules import OutputBody
 from api.settings import Decoder, TierName
 from engine.params import Codes, GenerationParams
-from graph.checks import check_text
 from graph.errors import ApiError
-from graph.generation import check_room
 from graph.registry import ModelWithCodec
-from graph.settings import Limits
+from graph.settings import Limits, check_text
+from graph.tasks.generation import check_room
 from graph.workflows.levels import LOUDNESS_BLOCK_S
 
 Text = Annotated[

@@ -5,15 +5,26 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from api.schemas.base import RequestModel
+from api.schemas.base import DrawingBody, RequestModel
 from api.schemas.generation import GuidanceScale, spoken
-from api.schemas.sampling import DrawingBody
 from engine.params import GenerationParams
-from graph.checks import check_text
 from graph.errors import ApiError, ErrorDetail
-from graph.live.states import prompt_of
 from graph.registry import ModelWithCodec
-from graph.settings import Limits
+from graph.settings import Limits, check_text
+
+MOODS = (
+    (0.8, "intense battle music"),
+    (0.5, "suspense music"),
+)
+"""Above so much tension; the first that holds."""
+CALM = "peaceful ambient music"
+
+
+def prompt_of(tension: float, location: str | None) -> str:
+    """Return the prompt of a state; `tension` is from 0 to 1."""
+    mood = next((mood for above, mood in MOODS if tension > above), CALM)
+    return f"{mood}, {location}" if location else mood
+
 
 LONGEST_S = 10.0
 

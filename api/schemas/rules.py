@@ -1,8 +1,12 @@
-"""What fields ask of each other, as JSON Schema: for the API's description, not for validation."""
+"""The fields of output files, and what fields ask of each other as JSON Schema."""
 
-from typing import Any
+from dataclasses import fields
+from typing import Annotated, Any
 
-from api.audio.output import FORMATS, RATES, Format
+from pydantic import Field
+
+from api.audio.output import FORMATS, RATES, Format, FormatName, Normalize, Output, SampleFormat
+from api.schemas.base import WHOLE, RequestModel
 from graph.workflows.levels import LOUDNESS_BLOCK_S
 
 Rule = dict[str, Any]
@@ -41,17 +45,17 @@ def _of_format(kind: Format) -> Rule:
 
 def _alike() -> list[Rule]:
     """Return one rule for all formats that allow the same."""
-    rules = list[Rule]()
+    found = list[Rule]()
     for name, kind in FORMATS.items():
         others = _of_format(kind)
-        for rule in rules:
+        for rule in found:
             if {**rule["properties"], "format": None} == {**others, "format": None}:
                 rule["properties"]["format"]["enum"].append(name)
                 break
         else:
             needed = {} if name == "wav" else {"required": ["format"]}
-            rules.append({"properties": {"format": {"enum": [name]}} | others} | needed)
-    return rules
+            found.append({"properties": {"format": {"enum": [name]}} | others} | needed)
+    return found
 
 
 RATE: Rule = {"minimum": RATES[0], "maximum": RATES[1]}
@@ -98,3 +102,53 @@ ONE_KIND_OF_PROMPT: Rule = {
         },
     ]
 }
+
+
+class FileBody(RequestModel):
+    """What is wanted of the files, their levels and edges aside."""
+
+    format: Annotated[
+        FormatName,
+        Field(description="`opus` and `ogg` (Vorbis) are Ogg files, `aac` has ADTS frames."),
+    ] = "wav"
+    sample_format: Annotated[
+        SampleFormat, Field(description="Of wav, pcm (both any) and flac (s16, s24).")
+    ] = "s16"
+    sample_rate: Annotated[
+        int | None,
+        Field(
+            description="By default the model's, or the next that the format has.",
+            json_schema_extra=RATE,
+        ),
+        WHOLE,
+    ] = None
+    bitrate: Annotated[
+        int | None,
+        Field(description="Of mp3, aac (128) and opus (96), in kbit/s."),
+        WHOLE,
+    ] = None
+    tag_prompt: Annotated[bool, Field(description="Whether the file tells its prompt.")] = True
+
+    def output(self) -> Output:
+        """Return what is wanted. Raises InvalidRequest where the format has no such thing."""
+        names = [field.name for field in fields(Output) if field.name in type(self).model_fields]
+        wanted = Output(**{name: getattr(self, name) for name in names})
+        wanted.check()
+        return wanted
+
+
+class OutputBody(FileBody):
+    """What is wanted of the files."""
+
+    normalize: Annotated[
+        Normalize,
+        Field(
+            description="The level, as AudioCraft's `audio_write` sets it: -1 dB of peak, "
+            "-18 dB of rms, -14 LUFS of loudness; `clip` at -1 dB."
+        ),
+    ] = "none"
+    fade_in: Annotated[float, Field(ge=0, le=60, description="Seconds.")] = 0.0
+    fade_out: Annotated[float, Field(ge=0, le=60, description="Seconds.")] = 0.0
+    trim_silence: Annotated[
+        bool, Field(description="Leave out what is below -50 dBFS at both ends.")
+    ] = False

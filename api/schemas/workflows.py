@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas import rules
-from api.schemas.base import WHOLE, RequestModel
+from api.schemas.base import WHOLE, RepeatableBody, RequestModel
 from api.schemas.generation import Text, spoken
-from api.schemas.output import FileBody
-from api.schemas.sampling import RepeatableBody
+from api.schemas.rules import FileBody
 from graph.workflows import ambience, podcast, song, style_transfer
 from graph.workflows.levels import LOUDNESS_BLOCK_S
 

@@ -16,9 +16,9 @@ from deployments.settings import (
     EnCodecSettings,
 )
 from engine.params import CodecInfo, Codes
-from graph.audio_tasks import AnalyzeTask, DecodeTask, DiffuseTask, EncodeTask
 from graph.errors import ApiError
-from graph.pipeline import Upload
+from graph.tasks.audio_files import AnalyzeTask, DecodeTask, DiffuseTask, EncodeTask
+from graph.tasks.task import Upload
 
 
 async def build_encode(service: Service, caller: Caller, body: EncodeBody, files: Files) -> Parts:

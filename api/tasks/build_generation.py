@@ -12,11 +12,10 @@ from deployments.settings import (
     TokenModelSettings,
 )
 from engine.params import Codes, GenerationParams
-from graph.checks import check_follows_melody
 from graph.errors import ApiError
-from graph.generation import AudioPrompt, GenerationTask, check_room
-from graph.pipeline import ClipRequest, Upload
-from graph.registry import ModelWithCodec
+from graph.registry import ModelWithCodec, check_follows_melody
+from graph.tasks.generation import AudioPrompt, GenerationTask, check_room
+from graph.tasks.task import ClipRequest, Upload
 
 MELODY_STEMS = "x-melody-stems"
 

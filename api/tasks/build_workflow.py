@@ -19,8 +19,8 @@ from api.tasks.caller import Caller, Files, Parts, probe_upload
 from deployments.settings import (
     MusicGenSettings,
 )
-from graph.checks import find_pair
 from graph.jobs.jobs import hash_request
+from graph.registry import find_pair
 from graph.workflows.ambience import plan_ambience
 from graph.workflows.podcast import VOICE, plan_podcast
 from graph.workflows.song import plan_song

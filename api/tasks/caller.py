@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from api.respond.rendering import Rendering
 from api.service import Service
 from deployments.accounts import Share
-from graph.pipeline import Upload
-from graph.task import Task
+from graph.tasks.task import Task, Upload
 
 AUDIO_FILE, CODES_FILE = "audio_file", "codes_file"
 Files = Mapping[str, bytes]

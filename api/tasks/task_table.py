@@ -29,7 +29,7 @@ from api.tasks.caller import AUDIO_FILE, CODES_FILE, Caller, Files, Parts
 from graph.errors import ApiError
 from graph.execution import Render
 from graph.jobs.job import Job
-from graph.task import Task
+from graph.tasks.task import Task
 from graph.workflows.podcast import VOICE
 from graph.workflows.style_transfer import CONTENT
 

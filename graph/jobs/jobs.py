@@ -9,10 +9,9 @@ from uuid import uuid4
 
 from graph.cache import Answer
 from graph.errors import ApiError
-from graph.jobs.files import Files
 from graph.jobs.job import Job
 from graph.jobs.sqlite import SqliteStore
-from graph.jobs.store import Store, Work
+from graph.jobs.store import Files, Store, Work
 from graph.settings import FolderStore, JobsSettings, Limits
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from graph.jobs.jobs import Jobs
 from graph.jobs.store import Work
 from graph.jobs.webhooks import Webhooks
 from graph.metrics import Metrics
-from graph.task import Progress, Result, Task
+from graph.tasks.task import Progress, Result, Task
 
 SWEEP_S = 10.0
 RETRY_S = 5.0

@@ -3,8 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,12 +16,13 @@ from deployments.accounts import Share
 from engine.params import Codes, GenerationParams, Waveform
 from graph.errors import ApiError
 from graph.execution import Executor
-from graph.generation import PassageTask
 from graph.live.credit import Credit
-from graph.pipeline import ClipRequest, Pipeline
+from graph.metrics import Metrics
+from graph.pipeline import Pipeline
 from graph.registry import ModelWithCodec
 from graph.settings import Limits
-from graph.task import AudioPart, Event
+from graph.tasks.generation import PassageTask
+from graph.tasks.task import AudioPart, ClipRequest, Event
 
 
 @dataclass(frozen=True)
@@ -159,3 +161,34 @@ class Session:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return not self._stopped.is_set()
+
+
+class Sessions:
+    """One ingress replica's."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.open = Counter[str]()
+        """By the name of their key."""
+
+    @contextmanager
+    def place(self, key: str, limits: Limits) -> Iterator[None]:
+        """Hold a session's place. Raises ApiError 429 where there is none."""
+        for what, have, most in (
+            ("this key has", self.open[key], limits.max_live_per_key),
+            ("there are", self.open.total(), limits.max_live),
+        ):
+            if have >= most:
+                message = f"{what} {have} live sessions, allowed are {most}; wait for one to end"
+                raise ApiError(429, "too_many_sessions", message)
+        self._count(key, 1)
+        try:
+            yield
+        finally:
+            self._count(key, -1)
+
+    def _count(self, key: str, more: int) -> None:
+        self.open[key] += more
+        if not self.open[key]:
+            del self.open[key]
+        self._metrics.set_live_sessions(self.open.total())

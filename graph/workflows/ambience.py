@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from deployments.settings import AudioGenSettings
-from graph.checks import check_seconds, check_text, count_frames, find_pair
+from graph.registry import count_frames, find_pair
+from graph.settings import check_seconds, check_text
 from graph.workflows.mixing import Placed, close_loop
 from graph.workflows.task import (
     Context,

@@ -5,16 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from deployments.settings import AudioGenSettings, MusicGenSettings
-from graph.checks import (
-    check_clip_count,
-    check_seconds,
-    check_text,
-    count_frames,
-    find_pair,
-)
-from graph.pipeline import Upload
-from graph.registry import ModelWithCodec
-from graph.settings import Limits
+from graph.registry import ModelWithCodec, count_frames, find_pair
+from graph.settings import Limits, check_clip_count, check_seconds, check_text
+from graph.tasks.task import Upload
 from graph.workflows.levels import Samples, db_to_factor
 from graph.workflows.mixing import (
     Placed,

@@ -4,16 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from deployments.settings import AudioGenSettings, MusicGenSettings
-from graph.checks import (
-    check_clip_count,
-    check_seconds,
-    check_text,
-    count_frames,
-    find_pair,
-)
 from graph.errors import ApiError
-from graph.registry import ModelWithCodec
-from graph.settings import Limits
+from graph.registry import ModelWithCodec, count_frames, find_pair
+from graph.settings import Limits, check_clip_count, check_seconds, check_text
 from graph.workflows.levels import db_to_factor, measure_loudness
 from graph.workflows.mixing import (
     Placed,

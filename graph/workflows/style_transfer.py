@@ -3,16 +3,10 @@
 from dataclasses import dataclass, replace
 
 from deployments.settings import TokenModelSettings
-from graph.checks import (
-    check_follows_melody,
-    check_seconds,
-    check_text,
-    count_frames,
-    find_pair,
-)
 from graph.errors import ApiError
-from graph.pipeline import Upload
-from graph.registry import ModelWithCodec
+from graph.registry import ModelWithCodec, check_follows_melody, count_frames, find_pair
+from graph.settings import check_seconds, check_text
+from graph.tasks.task import Upload
 from graph.workflows.levels import LOUDNESS_BLOCK_S
 from graph.workflows.mixing import Placed
 from graph.workflows.task import (

@@ -10,11 +10,21 @@ from deployments.accounts import Charge, Share
 from deployments.settings import EnCodecSettings
 from engine.params import Codes, GenerationParams, Waveform
 from graph.calls import merge_streams
-from graph.pipeline import ClipAudio, ClipRequest, Pipeline, Upload
+from graph.pipeline import Pipeline
 from graph.price import charge_audio, charge_clips
 from graph.registry import ModelWithCodec, Registry
 from graph.settings import Limits
-from graph.task import Clip, Event, Progress, Result, StageEnd, Task
+from graph.tasks.task import (
+    Clip,
+    ClipAudio,
+    ClipRequest,
+    Event,
+    Progress,
+    Result,
+    StageEnd,
+    Task,
+    Upload,
+)
 from graph.workflows.levels import (
     PEAK_DB,
     Samples,

@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 
 from api.keys import EVERYONE
-from api.routes.limits import LimitsAnswer
+from api.routes.models import LimitsAnswer
 from api.settings import KeySettings, UserConfig
 from deployments.accounts import Charge
 from engine.errors import GenerationFailed

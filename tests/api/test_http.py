@@ -251,8 +251,9 @@ async def test_models_in_openais_shape(server: Server):
     assert listing["object"] == "list"
     assert [m["id"] for m in listing["data"]] == ["music", "sound", "codec"]
     assert listing["data"][1] == {
-        "id": "sound", "object": "model", "created": server.service.started_at, "owned_by": "facebook",
-        "kind": "audiogen", "license": "x", "codec": "codec", "melody": False,
+        "id": "sound", "object": "model", "created": server.service.started_at,
+        "owned_by": "facebook", "kind": "audiogen", "license": "x", "codec": "codec",
+        "melody": False,
     }  # fmt: skip
     assert [m["owned_by"] for m in listing["data"]] == ["bundle", "facebook", "local"]
     assert (await server.http.get("/v1/models/sound")).json() == listing["data"][1]

@@ -24,7 +24,7 @@ from schemathesis.python import asgi
 
 from api.guards import MULTIPART
 from api.ingress import create_app
-from api.routes.examples import AUDIO_FILE, CODES_FILE
+from api.routes.documentation import AUDIO_FILE, CODES_FILE
 from api.service import DeploymentState
 from api.settings import KeySettings, UserConfig
 from deployments.settings import (

@@ -11,8 +11,7 @@ import soundfile
 
 from api.audio.output import FORMATS
 from api.routes.jobs import JobAnswer
-from api.routes.limits import LimitsAnswer
-from api.routes.models import Model
+from api.routes.models import LimitsAnswer, Model
 from api.schemas.generation import GenerationsBody
 from audiocraft_serve import AsyncClient, Client, answers, call, calls, errors, parameters
 from audiocraft_serve.answers import AudioPart, Done, Progress

@@ -7,8 +7,8 @@ import pytest
 
 from deployments.accounts import LEASE_S
 from deployments.in_flight import Joins
+from graph.admission import LedgerClient
 from graph.cache import Answer, Cache
-from graph.ledger_client import LedgerClient
 from tests.api.conftest import LocalLedger
 
 

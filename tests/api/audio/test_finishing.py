@@ -5,7 +5,7 @@ import pytest
 import torch
 from audiocraft.data.audio_utils import normalize_audio
 
-from api.audio.finishing import fade_edges, finish_clip, normalize_level
+from api.audio.file import fade_edges, finish_clip, normalize_level
 from api.audio.output import Output
 from graph.workflows.levels import PEAK_DB, db_to_factor, measure_true_peak
 

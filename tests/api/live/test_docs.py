@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from api.schemas.live import CALM, MOODS, prompt_of
 from api.settings import UserConfig
-from graph.live.states import CALM, MOODS, prompt_of
 from tests.api.conftest import Served
 from tests.application import ROOT
 

@@ -8,9 +8,9 @@ from deployments.accounts import Charge
 from deployments.settings import DiffusionSettings, DiscriminatorsSettings, EnCodecSettings
 from engine.analysis import Analysis
 from engine.params import CodecInfo, Codes, DiffusionParams, DiscriminatorsInfo, Waveform
-from graph.pipeline import Pipeline, Upload
+from graph.pipeline import Pipeline
 from graph.price import charge_audio
-from graph.task import Event, Progress, Result, StageEnd, Task, hash_upload
+from graph.tasks.task import Event, Progress, Result, StageEnd, Task, Upload, hash_upload
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,22 @@ from deployments.accounts import Charge
 from engine.params import Codes, Waveform
 from graph.calls import merge_streams
 from graph.errors import ApiError
-from graph.pipeline import ClipAudio, ClipRequest, Pipeline, Upload
+from graph.pipeline import Pipeline
 from graph.price import charge_audio, charge_clips
 from graph.registry import ModelWithCodec
-from graph.task import AudioPart, Clip, Event, Progress, Result, StageEnd, Task, hash_upload
+from graph.tasks.task import (
+    AudioPart,
+    Clip,
+    ClipAudio,
+    ClipRequest,
+    Event,
+    Progress,
+    Result,
+    StageEnd,
+    Task,
+    Upload,
+    hash_upload,
+)
 
 
 @dataclass(frozen=True)

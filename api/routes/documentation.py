@@ -1,4 +1,4 @@
-"""What the API's description says of answers that several routes give."""
+"""What the API's description says of bodies and answers that several routes have."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,46 @@ from pydantic import BaseModel
 
 from api.audio.output import FORMATS
 from api.errors import ErrorBody
+from api.respond.responses import MAX_KEY_CHARS
 from api.settings import BEST_FIRST
+
+JSON = "application/json"
+AUDIO = "audio/wav, audio/flac, audio/mpeg, audio/ogg, audio/mp4, audio/aiff"
+SAFETENSORS = "application/octet-stream"
+AUDIO_FILE, CODES_FILE = "music.wav", "codes.safetensors"
+"""Stand for a file in the examples, which can hold none."""
+Example = object
+
+
+def examples(**by_name: Example) -> dict[str, Any]:
+    """Return bodies to try, named by what they ask for."""
+    named = {
+        name: {"summary": name.replace("_", " ").capitalize(), "value": body}
+        for name, body in by_name.items()
+    }
+    return {"examples": named}
+
+
+def files(**types: str) -> dict[str, Any]:
+    """Return the media types of a form's files, by their fields."""
+    return {"encoding": {field: {"contentType": kinds} for field, kinds in types.items()}}
+
+
+IDEMPOTENCY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Names this request. A request with a key that came before is not run again: it "
+    "waits for the first one, or gets its answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+}
+
+
+def json_body(**by_name: Example) -> dict[str, Any]:
+    """Return what FastAPI does not know of a route that takes JSON: a header, and examples."""
+    body = {"content": {JSON: examples(**by_name)}}
+    return {"parameters": [IDEMPOTENCY], "requestBody": body}
+
 
 Answers = dict[int | str, dict[str, Any]]
 

@@ -6,7 +6,65 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from deployments.accounts import Charge, Share
-from engine.params import Codes, Waveform
+from deployments.settings import DiffusionSettings
+from engine.params import Codes, GenerationParams, MediaLimits, UploadInfo, Waveform
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An uploaded file that was probed and is still to be decoded."""
+
+    data: bytes
+    field: str
+    """The field that it came in."""
+    limits: MediaLimits
+    info: UploadInfo
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """One clip to make, and how its codes become audio."""
+
+    params: GenerationParams
+    diffusion: DiffusionSettings | None = None
+    """By this, instead of the model's codec."""
+    include_prompt: bool = True
+    """Whether a continuation's audio begins with what it continues."""
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames of the clip that its audio leaves out."""
+        prompt = self.params.prompt
+        return prompt.frames if prompt and not self.include_prompt else 0
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far a clip is."""
+
+    stage: str
+    """`generate` counts frames of codes, `decode` evaluations of a diffusion model."""
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class DecodedPart:
+    """The next codes of a clip, and the samples that are known by then."""
+
+    codes: Codes
+    audio: Waveform
+    state: bytes = b""
+    """What the codec goes on with."""
+
+
+@dataclass(frozen=True)
+class ClipAudio:
+    """A finished request: audio, its codes, and where its time went, in seconds."""
+
+    audio: Waveform
+    codes: Codes
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
