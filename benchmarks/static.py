@@ -30,11 +30,11 @@ class StaticBatches:
         return await asyncio.get_running_loop().run_in_executor(None, self._run, batch)
 
     def _run(self, batch: list[GenerationParams]) -> list[Codes]:
-        from engine.conditioning import attributes_of
+        from engine.conditioning import build_attributes
 
         with self._torch.inference_mode():
             codes = self._model.lm.generate(
-                conditions=[attributes_of(self._model.lm, one.text) for one in batch],
+                conditions=[build_attributes(self._model.lm, one.text) for one in batch],
                 max_gen_len=max(one.frames for one in batch),
                 top_k=batch[0].top_k,
                 cfg_coef=batch[0].guidance_scale,

@@ -13,7 +13,7 @@ from engine.conditioning import Conditions
 from engine.engine import Engine
 from engine.params import GenerationParams
 from engine.request import Request
-from engine.sampling import filtered
+from engine.sampling import filter_probabilities
 from engine.sequence import Sequence, Windowing
 
 TEXT_TOKENS = 26
@@ -73,7 +73,7 @@ def transformers_step(model: MusicgenForCausalLM, requests: int, position: int) 
         output = model(column, encoder_hidden_states=source, past_key_values=cache, use_cache=True)
         conditional, null = output.logits.view(2, requests, books, -1)
         for logits in null + (conditional - null) * 3.0:
-            torch.multinomial(filtered(logits, 1.0, 250, 0.0), 1)
+            torch.multinomial(filter_probabilities(logits, 1.0, 250, 0.0), 1)
 
     step()
     for layer in cache.self_attention_cache.layers:
@@ -86,7 +86,7 @@ def engine_step(engine: Engine, requests: int, position: int) -> Step:
     """Return the engine's step, for requests that have come to `position`."""
     decoder = engine.decoder
     for request in list(engine.scheduler.running.values()):
-        engine.cancel(request)
+        engine.cancel_request(request)
     decoder.cache.past.normal_()
     decoder.cache.text.normal_()
     windowing = Windowing([0, 1, 2, 3], decoder.special, 2000, 1900)
@@ -96,7 +96,7 @@ def engine_step(engine: Engine, requests: int, position: int) -> Step:
         sequence = Sequence(windowing, 1900, prompt)
         params = GenerationParams("", 1900, number)
         request = Request(params, Conditions(text, None), sequence)
-        engine.scheduler.add(request)
+        engine.scheduler.add_request(request)
         request.fed = position
 
     def step() -> None:

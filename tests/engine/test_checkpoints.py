@@ -111,7 +111,7 @@ def test_codec_in_transformers_format(tmp_path: Path):
     torch.testing.assert_close(torch.tensor(made.audio.array()), expected)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(CheckpointNotFound, match="nor as a transformers model"):
+    with pytest.raises(CheckpointNotFound, match="not a transformers model"):
         load_codec(str(tmp_path), device="cpu")
 
 
@@ -146,7 +146,7 @@ def test_stem_separation_needs_its_weights(
 
     write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
     monkeypatch.setattr(demucs.pretrained, "get_model", unreachable)
-    with pytest.raises(CheckpointNotFound, match="stem_separation: false goes without"):
+    with pytest.raises(CheckpointNotFound, match="with stem_separation: false"):
         load_language_model(str(tmp_path), device="cpu", dtype="float32", stem_separation=True)
 
 
@@ -262,8 +262,8 @@ def changed(checkpoints: Checkpoints, folder: Path, change: object) -> Path:
         (lambda p: p["best_state"].update({"emb.0.weight": torch.ones(2, 2)}), "size mismatch"),
         (lambda p: p.update(best_state=None), "does not fit"),
         (lambda p: p.update(best_state=[1]), "does not fit"),
-        (lambda p: p.update({"xp.cfg": "a: [b"}), "no configuration"),
-        (lambda p: p.update({"xp.cfg": 7}), "no configuration|another kind"),
+        (lambda p: p.update({"xp.cfg": "a: [b"}), "not a configuration"),
+        (lambda p: p.update({"xp.cfg": 7}), "not a configuration|another kind"),
         (lambda p: p.update({"xp.cfg": p["xp.cfg"].replace("dim: 64", "dim: -1")}), "not build"),
         (
             lambda p: p.update(

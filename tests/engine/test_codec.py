@@ -186,7 +186,7 @@ def test_bad_codes_fail_alone(own: Codec, codes: np.ndarray, reason: str):
         (Waveform.pack(np.zeros((1, 10)), 24000), "16000 Hz"),
         (Waveform.pack(np.zeros((2, 10)), RATE), "1 channels"),
         (Waveform.pack(np.zeros((1, 0)), RATE), "no samples"),
-        (Waveform.pack(np.full((1, 9), np.nan), RATE), "not numbers"),
+        (Waveform.pack(np.full((1, 9), np.nan), RATE), "not finite numbers"),
     ],
 )
 def test_bad_audio_fails_alone(own: Codec, wave: Waveform, reason: str):

@@ -58,13 +58,13 @@ def networks(name: str) -> tuple[nn.Module, nn.Module]:
 @torch.inference_mode()
 def in_pieces(network: nn.Module, inputs: Tensor, cuts: Sequence[int]) -> Tensor:
     """Feed what lies between the cuts, one after the other."""
-    layers = codec_stream.layers_of(getattr(network, "model", None) or network.layers)
+    layers = codec_stream.build_layers(getattr(network, "model", None) or network.layers)
     state: codec_stream.State = {}
     made = []
     for start, end in zip([0, *cuts], [*cuts, inputs.shape[-1]], strict=True):
         kept: dict[str, Tensor] = {}
         ended = end == inputs.shape[-1]
-        made.append(codec_stream.run(layers, inputs[..., start:end], state, kept, ended))
+        made.append(codec_stream.run_layers(layers, inputs[..., start:end], state, kept, ended))
         state = kept
     return torch.cat(made, -1)
 
@@ -102,13 +102,13 @@ def test_encoder(name: str, networks: tuple[nn.Module, nn.Module], parity: Parit
 def test_a_first_chunk_gives_all_but_what_it_cannot_know():
     """The lookahead follows from the layers: 3 frames of the first one, less than one of others."""
     _, decoder = NETWORKS["AudioCraft's 16 and 32 kHz"]()
-    layers = codec_stream.layers_of(decoder.model)
+    layers = codec_stream.build_layers(decoder.model)
     with torch.inference_mode():
-        made = codec_stream.run(layers, torch.randn(1, 64, 10), {}, {}, ended=False)
+        made = codec_stream.run_layers(layers, torch.randn(1, 64, 10), {}, {}, ended=False)
     assert 6 * 320 < made.shape[-1] < 7 * 320
 
 
 def test_what_depends_on_everything_is_refused():
     encoder, _ = published(norm_type="time_group_norm")
     with pytest.raises(TypeError, match="EncodecConv1d cannot be run piece by piece"):
-        codec_stream.layers_of(encoder.layers)
+        codec_stream.build_layers(encoder.layers)

@@ -5,7 +5,7 @@ import torch
 
 from engine import kernels_cpu
 from engine.checkpoints import load_language_model
-from engine.conditioning import attributes_of
+from engine.conditioning import build_attributes
 from engine.engine import Engine, EngineSettings
 from tests.conftest import Checkpoints
 from tests.engine.test_exactness import (
@@ -44,11 +44,11 @@ def test_greedy_codes_are_audiocrafts(checkpoints: Checkpoints, captured: bool, 
     lm = lively(load_language_model(str(checkpoints.music), device="cuda", dtype="float32"))
     settings = EngineSettings(max_slots=5, max_positions=200, cuda_graphs=captured)
     engine = Engine(lm, settings)
-    requests = [request_of(lm, case, attributes_of(lm, case.text)) for case in CASES]
+    requests = [request_of(lm, case, build_attributes(lm, case.text)) for case in CASES]
     for request in requests:
-        engine.scheduler.add(request)
+        engine.scheduler.add_request(request)
     for case, codes in zip(CASES, finish(engine, requests), strict=True):
-        expected = by_audiocraft(lm, case, attributes_of(lm, case.text))
+        expected = by_audiocraft(lm, case, build_attributes(lm, case.text))
         assert_same(parity, "greedy codes on a GPU", expected, codes, case)
 
 
@@ -59,9 +59,9 @@ def test_captured_logits_are_those_of_an_eager_step(checkpoints: Checkpoints, pr
     for captured in (False, True):
         settings = EngineSettings(2, max_positions=60, precision=precision, cuda_graphs=captured)
         engine = Engine(lm, settings)
-        engine.scheduler.add(request_of(lm, CASES[0], attributes_of(lm, "calm piano")))
+        engine.scheduler.add_request(request_of(lm, CASES[0], build_attributes(lm, "calm piano")))
         engine.step()
         with torch.inference_mode():
-            logits.append(engine.run(engine.scheduler.segments()))
+            logits.append(engine.run(engine.scheduler.plan_segments()))
     eager, captured_ones = logits
     assert (eager - captured_ones).abs().max() < 0.02 * eager.abs().max()

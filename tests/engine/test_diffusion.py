@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import EncodecConfig, EncodecModel
 
 from engine.codec import Codec
-from engine.diffusion import STEPS, Diffusion, Job, noise
+from engine.diffusion import STEPS, Diffusion, Job, draw_normal
 from engine.errors import Cancelled, CheckpointMismatch, GenerationFailed, InvalidRequest
 from engine.params import Codes, CodesPiece, Waveform
 from tests import checkpoints as write
@@ -55,7 +55,7 @@ def audiocrafts(diffusion: Diffusion, job: Job, samples: int) -> np.ndarray:
     def drawn() -> Iterator[Tensor]:
         for band in range(len(diffusion._bands)):
             for step in range(len(STEPS) - 1):
-                yield noise(job.seed, band, step, (1, samples))[None]
+                yield draw_normal(job.seed, band, step, (1, samples))[None]
 
     draws = drawn()
     tokens = torch.tensor(job.codes.array().astype(np.int64))[None]
@@ -101,7 +101,7 @@ def test_progress_and_cancelling_within_one_step(
 ):
     staying, leaving = Job(codes(), seed=1), Job(codes(), seed=2)
     # As on a GPU, where clips of equal shape are made together.
-    group = diffusion._together
+    group = diffusion._decode_group
     seen: list[int] = []
     model = diffusion._bands[0].model
     evaluate = model.forward

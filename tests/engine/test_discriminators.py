@@ -79,7 +79,7 @@ def test_windows_of_a_batch_do_not_mix(models: Discriminators):
         (noise(0.1), "too short"),
         (noise(1.0, channels=2), "16000 Hz with 1 channels"),
         (Waveform.pack(np.zeros((1, RATE)), 8000), "16000 Hz"),
-        (Waveform.pack(np.full((1, RATE), np.inf), RATE), "not numbers"),
+        (Waveform.pack(np.full((1, RATE), np.inf), RATE), "not finite numbers"),
     ],
 )
 def test_bad_windows_fail_alone(models: Discriminators, window: Waveform, reason: str):

@@ -12,7 +12,7 @@ from audiocraft.modules.conditioners import ConditioningAttributes, WavCondition
 
 from engine import graphs
 from engine.checkpoints import load_language_model
-from engine.conditioning import attributes_of, encode
+from engine.conditioning import build_attributes, encode_conditions
 from engine.engine import Engine, EngineSettings
 from engine.params import GenerationParams
 from engine.request import Progress, Request
@@ -84,7 +84,7 @@ def request_of(lm: LMModel, case: Case, attributes: ConditioningAttributes) -> R
         case.text, case.frames, seed=0, temperature=0.0, guidance_scale=case.guidance
     )
     sequence = Sequence(windowing, case.frames, case.prompt_codes(lm))
-    return Request(params, encode(lm, attributes), sequence)
+    return Request(params, encode_conditions(lm, attributes), sequence)
 
 
 def finish(engine: Engine, wanted: list[Request], at: Callable[[int], None] = lambda step: None):
@@ -120,7 +120,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_alone(lm: LMModel, case: Case, parity: Parity):
-    attributes = attributes_of(lm, case.text)
+    attributes = build_attributes(lm, case.text)
     engine = Engine(lm, EngineSettings(max_slots=2, max_positions=200, prefill_chunk=7))
     (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
     assert_same(
@@ -134,9 +134,9 @@ def test_alone(lm: LMModel, case: Case, parity: Parity):
 
 
 def test_the_codes_are_worth_comparing(lm: LMModel):
-    codes = by_audiocraft(lm, CASES[0], attributes_of(lm, "calm piano"))
+    codes = by_audiocraft(lm, CASES[0], build_attributes(lm, "calm piano"))
     assert len(np.unique(codes)) > 40
-    other = by_audiocraft(lm, CASES[0], attributes_of(lm, "thunder and rain"))
+    other = by_audiocraft(lm, CASES[0], build_attributes(lm, "thunder and rain"))
     assert (codes != other).mean() > 0.5
 
 
@@ -145,28 +145,28 @@ def test_among_fifteen_who_join_and_leave(lm: LMModel, parity: Parity):
     """Others arrive, end and are cancelled around the wanted ones, at random steps."""
     draw = np.random.default_rng(1)
     engine = Engine(lm, EngineSettings(max_slots=16, max_positions=200, prefill_chunk=7))
-    wanted = [request_of(lm, case, attributes_of(lm, case.text)) for case in CASES]
+    wanted = [request_of(lm, case, build_attributes(lm, case.text)) for case in CASES]
     others: list[Request] = []
 
     def join_and_leave(step: int) -> None:
         if step < len(wanted):
-            engine.scheduler.add(wanted[step])
+            engine.scheduler.add_request(wanted[step])
         while len(engine.scheduler.running) + engine.scheduler.waiting < 16 and step < 200:
             words = " ".join(draw.choice(["rain", "jazz", "slow", "brass"], draw.integers(0, 6)))
             case = Case(words, int(draw.integers(1, 60)), float(draw.choice([1.0, 3.0, 5.0])))
-            other = request_of(lm, case, attributes_of(lm, case.text))
+            other = request_of(lm, case, build_attributes(lm, case.text))
             sampled = replace(other.params, temperature=1.0, seed=int(draw.integers(99)))
             other.params = sampled
             others.append(other)
-            engine.scheduler.add(other)
+            engine.scheduler.add_request(other)
         if step % 5 == 4:
-            engine.cancel(others[int(draw.integers(len(others)))])
+            engine.cancel_request(others[int(draw.integers(len(others)))])
 
     for case, codes in zip(CASES, finish(engine, wanted, join_and_leave), strict=True):
         assert_same(
             parity,
             "greedy codes among 15 others who join and leave",
-            by_audiocraft(lm, case, attributes_of(lm, case.text)),
+            by_audiocraft(lm, case, build_attributes(lm, case.text)),
             codes,
             case,
         )
@@ -175,19 +175,19 @@ def test_among_fifteen_who_join_and_leave(lm: LMModel, parity: Parity):
 
 def test_by_captured_steps(lm: LMModel, monkeypatch: pytest.MonkeyPatch, parity: Parity):
     """Rows padded to buckets; on the CPU nothing is captured: each step is computed anew."""
-    anew = SimpleNamespace(record=lambda compute: compute)
+    anew = SimpleNamespace(capture_step=lambda compute: compute)
     monkeypatch.setattr(graphs, "Recorder", lambda: anew)
     engine = Engine(lm, EngineSettings(max_slots=5, max_positions=200, prefill_chunk=7))
     engine.graphs = graphs.Graphs(engine.decoder, 10)
     cases = [*CASES[:6], *CASES[-3:]]
-    requests = [request_of(lm, case, attributes_of(lm, case.text)) for case in cases]
+    requests = [request_of(lm, case, build_attributes(lm, case.text)) for case in cases]
     for request in requests:
-        engine.scheduler.add(request)
+        engine.scheduler.add_request(request)
     for case, codes in zip(cases, finish(engine, requests), strict=True):
         assert_same(
             parity,
             "greedy codes by padded steps",
-            by_audiocraft(lm, case, attributes_of(lm, case.text)),
+            by_audiocraft(lm, case, build_attributes(lm, case.text)),
             codes,
             case,
         )
@@ -201,11 +201,11 @@ def test_melody(checkpoints: Checkpoints, tmp_path, parity: Parity):
     engine = Engine(lm, EngineSettings(max_slots=2, max_positions=2200, prefill_chunk=50))
     melody = torch.sin(torch.arange(16000) * torch.linspace(0.1, 0.3, 16000))
     for case in (Case(), Case(text=""), Case(prompt=6), Case(guidance=1.0)):
-        attributes = attributes_of(lm, case.text)
+        attributes = build_attributes(lm, case.text)
         attributes.wav["self_wav"] = WavCondition(
             melody[None, None], torch.tensor([16000]), [16000], [None]
         )
-        assert encode(lm, attributes).prefix_length > 100
+        assert encode_conditions(lm, attributes).prefix_length > 100
         (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
         assert_same(
             parity, "greedy codes by a melody", by_audiocraft(lm, case, attributes), codes, case
@@ -223,7 +223,7 @@ def test_stereo(checkpoints: Checkpoints, tmp_path, parity: Parity):
     lm = lively(load_language_model(str(tmp_path), device="cpu", dtype="float32"))
     engine = Engine(lm, EngineSettings(max_slots=2, max_positions=100))
     for case in (Case(), Case(prompt=5), Case(frames=40, max_frames=20, stride=12)):
-        attributes = attributes_of(lm, case.text)
+        attributes = build_attributes(lm, case.text)
         (codes,) = finish(engine, [added(engine, request_of(lm, case, attributes))])
         assert_same(
             parity, "greedy codes in stereo", by_audiocraft(lm, case, attributes), codes, case
@@ -231,5 +231,5 @@ def test_stereo(checkpoints: Checkpoints, tmp_path, parity: Parity):
 
 
 def added(engine: Engine, request: Request) -> Request:
-    engine.scheduler.add(request)
+    engine.scheduler.add_request(request)
     return request

@@ -29,8 +29,8 @@ def test_each_model_is_loaded_once(
             load(model)
 
         monkeypatch.setitem(fetch.LOADERS, kind, counted)
-    fetch.fetch(models(checkpoints))
-    fetch.fetch(models(checkpoints))
+    fetch.fetch_models(models(checkpoints))
+    fetch.fetch_models(models(checkpoints))
     assert loaded == ["musicgen", "encodec"]
 
 
@@ -41,7 +41,7 @@ def test_what_is_missing_is_said_and_not_remembered(
     wanted = models(checkpoints, checkpoint=str(tmp_path / "nothing" / "here"))
     for _ in range(2):
         with pytest.raises(CheckpointError):
-            fetch.fetch(wanted)
+            fetch.fetch_models(wanted)
     monkeypatch.setattr(sys, "argv", ["fetch", wanted])
     with pytest.raises(SystemExit) as said:
         fetch.main()

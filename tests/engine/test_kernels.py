@@ -75,7 +75,7 @@ def test_each_token_attends_to_its_slots_text(kernels: ModuleType, dtype: torch.
 
 def test_int8_rows():
     rows = torch.tensor([[0.0, 1.0, -2.0, 0.5], [0.0, 0.0, 0.0, 0.0]])
-    unsigned, scales = kernels_cpu.quantise(rows)
+    unsigned, scales = kernels_cpu.quantise_rows(rows)
     restored = (unsigned.float() - 128) * scales
     assert (restored - rows).abs().max() <= 2.0 / 127 / 2 + 1e-6
     assert unsigned[0, 2] == 1
@@ -86,5 +86,5 @@ def test_int8_rows():
 def test_int8_rows_keep_what_is_no_number(wrong: float):
     rows = torch.ones(3, 8)
     rows[1, 5] = wrong
-    _, scales = kernels_cpu.quantise(rows)
+    _, scales = kernels_cpu.quantise_rows(rows)
     assert scales.isnan().flatten().tolist() == [False, True, False]

@@ -54,7 +54,7 @@ async def until_idle(model: LanguageModel) -> None:
 
 
 async def test_chunks_come_while_it_runs(model: LanguageModel):
-    request = model.request(PARAMS, model.conditions("calm piano"))
+    request = model.build_request(PARAMS, model.encode_text("calm piano"))
     sizes, running = [], []
     async for chunk in model.loop.generate(request, chunk_frames=10, first_chunk_frames=3):
         sizes.append(chunk.shape[1])
@@ -87,10 +87,10 @@ async def test_resumed_from_its_codes_it_goes_on_the_same(model: LanguageModel, 
 async def test_a_running_requests_text_can_be_replaced(model: LanguageModel):
     """What was generated stays; what follows is of the new text; neighbours notice nothing."""
     params = replace(PARAMS, frames=400)
-    texts = {text: model.conditions(text) for text in ("calm piano", "thunder and rain", "")}
+    texts = {text: model.encode_text(text) for text in ("calm piano", "thunder and rain", "")}
 
     async def changed_to(text: str) -> tuple[int, np.ndarray]:
-        request = model.request(params, texts["calm piano"])
+        request = model.build_request(params, texts["calm piano"])
         parts = []
         async for chunk in model.loop.generate(request, chunk_frames=10):
             if not parts:
@@ -106,7 +106,7 @@ async def test_a_running_requests_text_can_be_replaced(model: LanguageModel):
     np.testing.assert_array_equal(neighbour, unchanged)
     np.testing.assert_array_equal(other[:, :known], unchanged[:, :known])
     assert (other[:, known:] != unchanged[:, known:]).any()
-    request = model.request(params, texts["calm piano"])
+    request = model.build_request(params, texts["calm piano"])
     with pytest.raises(InvalidRequest, match="can become another text"):
         model.loop.replace_conditions(request, texts[""])
 
@@ -119,7 +119,7 @@ async def test_a_clip_longer_than_the_window(model: LanguageModel):
 
 async def test_leaving_frees_the_slot_within_one_step(model: LanguageModel):
     engine = model.loop.engine
-    request = model.request(replace(PARAMS, frames=1500), model.conditions("calm piano"))
+    request = model.build_request(replace(PARAMS, frames=1500), model.encode_text("calm piano"))
     async with aclosing(model.loop.generate(request, chunk_frames=1)) as chunks:
         async for _ in chunks:
             break
@@ -131,8 +131,8 @@ async def test_leaving_frees_the_slot_within_one_step(model: LanguageModel):
 
 
 async def test_leaving_before_it_begins(model: LanguageModel):
-    conditions = model.conditions("calm piano")
-    waiting = [model.request(replace(PARAMS, frames=200), conditions) for _ in range(9)]
+    conditions = model.encode_text("calm piano")
+    waiting = [model.build_request(replace(PARAMS, frames=200), conditions) for _ in range(9)]
     tasks = [asyncio.ensure_future(anext(model.loop.generate(r))) for r in waiting]
     while model.loop.engine.scheduler.waiting < 5:
         await asyncio.sleep(0.001)
@@ -145,10 +145,10 @@ async def test_leaving_before_it_begins(model: LanguageModel):
 
 @pytest.mark.parametrize("model", ["float32", BFLOAT16, "int8"], indirect=True)
 async def test_a_poisoned_request_fails_alone(model: LanguageModel):
-    conditions = model.conditions("calm piano")
+    conditions = model.encode_text("calm piano")
     poison = replace(conditions, text=torch.full_like(conditions.text, torch.nan))
     expected = await generate(model)
-    bad = model.loop.generate(model.request(PARAMS, poison))
+    bad = model.loop.generate(model.build_request(PARAMS, poison))
     good, error = await asyncio.gather(generate(model), anext(bad), return_exceptions=True)
     assert isinstance(error, GenerationFailed)
     np.testing.assert_array_equal(good, expected)
@@ -208,8 +208,8 @@ async def test_a_failing_replacement_ends_its_request_alone(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ):
     expected = await generate(model, replace(PARAMS, frames=300))
-    conditions = model.conditions("calm piano")
-    request = model.request(replace(PARAMS, frames=300), conditions)
+    conditions = model.encode_text("calm piano")
+    request = model.build_request(replace(PARAMS, frames=300), conditions)
     running = model.loop.generate(request, chunk_frames=10)
     neighbour = asyncio.ensure_future(generate(model, replace(PARAMS, frames=300)))
     await anext(running)
@@ -225,11 +225,11 @@ async def test_a_failing_replacement_ends_its_request_alone(
 
 
 async def test_priorities_and_arrival_decide_who_is_next(model: LanguageModel):
-    conditions = model.conditions("calm piano")
+    conditions = model.encode_text("calm piano")
     ended: list[int] = []
 
     async def run(number: int, priority: int) -> None:
-        request = model.request(PARAMS, conditions)
+        request = model.build_request(PARAMS, conditions)
         request.priority = priority
         async for _ in model.loop.generate(request, chunk_frames=40):
             pass
@@ -244,14 +244,14 @@ async def test_priorities_and_arrival_decide_who_is_next(model: LanguageModel):
 
 def test_a_text_that_is_too_long(model: LanguageModel):
     with pytest.raises(InvalidRequest, match="tokens long; this model takes up to 64"):
-        model.request(PARAMS, model.conditions("a very " * 100))
-    running = model.request(PARAMS, model.conditions("calm piano"))
+        model.build_request(PARAMS, model.encode_text("a very " * 100))
+    running = model.build_request(PARAMS, model.encode_text("calm piano"))
     with pytest.raises(InvalidRequest, match="tokens long; this model takes up to 64"):
-        model.loop.replace_conditions(running, model.conditions("a very " * 100))
+        model.loop.replace_conditions(running, model.encode_text("a very " * 100))
 
 
 def test_variations_share_their_conditions(model: LanguageModel):
-    assert model.conditions("calm piano") is model.conditions("calm piano")
+    assert model.encode_text("calm piano") is model.encode_text("calm piano")
 
 
 # Layers, width, and positions of a slot: the window's columns, chroma and text before them.

@@ -55,7 +55,7 @@ BAD = {
     "no samples": (lambda: by_soundfile("WAV", "PCM_16", np.zeros((1, 0))), "no samples"),
     "not numbers": (
         lambda: by_soundfile("WAV", "FLOAT", np.full((1, 500), np.nan)),
-        "not numbers",
+        "not finite numbers",
     ),
     "cut wav": (lambda: by_soundfile("WAV", "PCM_16")[:20000], "cut short"),
     "cut flac": (lambda: by_soundfile("FLAC")[:5000], "cut short|cannot be read"),

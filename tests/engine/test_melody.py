@@ -98,7 +98,7 @@ def codes(shape: tuple[int, int], value: int = 0) -> Codes:
         ({"melody": Waveform.pack(np.zeros((1, 9)), 8000)}, "melody", "16000 Hz, mono"),
         ({"melody": Waveform.pack(np.zeros((2, 9)), RATE)}, "melody", "16000 Hz, mono"),
         ({"melody": Waveform.pack(np.zeros((1, 0)), RATE)}, "melody", "empty"),
-        ({"melody": Waveform.pack(np.full((1, 9), np.nan), RATE)}, "melody", "no numbers"),
+        ({"melody": Waveform.pack(np.full((1, 9), np.nan), RATE)}, "melody", "not finite numbers"),
         ({"stride_seconds": 2.0}, "extend_stride", "below this model's window, 2 s"),
         ({"stride_seconds": 0.01}, "extend_stride", "above 0"),
         ({"prompt": codes((2, 3))}, "continue_from", "2 codebooks; this model has 4"),
@@ -120,7 +120,7 @@ def test_a_model_of_text_alone_follows_no_melody(checkpoints: Checkpoints):
         str(checkpoints.music), SETTINGS, device="cpu", frame_rate=50, stride_seconds=18
     )
     try:
-        with pytest.raises(InvalidRequest, match="follows no melody"):
+        with pytest.raises(InvalidRequest, match="cannot follow a melody"):
             model.prepare(GenerationParams("x", 30, 0, melody=MELODY))
     finally:
         model.loop.close()

@@ -61,7 +61,7 @@ def test_logits_at_the_real_shape_are_near():
         decoder = Decoder(lm, cache, precision)
         with torch.inference_mode():
             decoder.set_text(0, text)
-            inputs = decoder.embed(columns).repeat(2, 1)
+            inputs = decoder.embed_columns(columns).repeat(2, 1)
             logits[precision] = decoder.forward(inputs, [Segment(0, 2, 0, 24)])
     for precision in able:
         error = logits[precision] - logits["float32"]

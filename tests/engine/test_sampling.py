@@ -4,7 +4,14 @@ import pytest
 import torch
 from audiocraft.utils import utils
 
-from engine.sampling import Sampling, draw, exponentials, filtered, guide, sample
+from engine.sampling import (
+    Sampling,
+    apply_guidance,
+    draw_codes,
+    draw_exponentials,
+    filter_probabilities,
+    sample_codes,
+)
 from tests.parity import Parity
 
 
@@ -39,7 +46,7 @@ def test_probabilities_are_audiocrafts(
     generator = torch.Generator().manual_seed(1)
     for scale in (0.1, 1.0, 5.0):
         logits = scale * torch.randn(4, 512, generator=generator)
-        ours = filtered(logits, temperature, top_k, top_p)
+        ours = filter_probabilities(logits, temperature, top_k, top_p)
         theirs = audiocrafts(logits, temperature, top_k, top_p)
         what = "probabilities by temperature, top_k, top_p"
         assert parity("language models", what, ours, theirs) < 1e-5
@@ -47,14 +54,14 @@ def test_probabilities_are_audiocrafts(
 
 def test_top_k_keeps_ties():
     logits = torch.tensor([[2.0, 1.0, 1.0, 1.0, 0.0]])
-    kept = filtered(logits, 1.0, top_k=2, top_p=0.0)
+    kept = filter_probabilities(logits, 1.0, top_k=2, top_p=0.0)
     assert (kept > 0).tolist() == [[True, True, True, True, False]]
     torch.testing.assert_close(kept, audiocrafts(logits, 1.0, 2, 0.0))
 
 
 def race(shape: tuple[int, int] = (4, 10), **key: int) -> torch.Tensor:
     parameters = {"seed": 7, "variation": 0, "step": 5} | key
-    return torch.from_numpy(exponentials(Sampling(**parameters, **REST), shape))
+    return torch.from_numpy(draw_exponentials(Sampling(**parameters, **REST), shape))
 
 
 REST = {"temperature": 1.0, "top_k": 0, "top_p": 0.0}
@@ -63,7 +70,7 @@ REST = {"temperature": 1.0, "top_k": 0, "top_p": 0.0}
 def test_draws_follow_the_probabilities():
     """Chi-square over 40,000 draws of 10 classes; 9 degrees of freedom, 27.9 at p = 0.001."""
     probabilities = torch.tensor([[0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.04, 0.03, 0.02, 0.01]])
-    drawn = torch.stack([draw(probabilities, race(step=step)) for step in range(10_000)])
+    drawn = torch.stack([draw_codes(probabilities, race(step=step)) for step in range(10_000)])
     counts = drawn.flatten().bincount(minlength=10).numpy()
     expected = 40_000 * probabilities[0].numpy()
     assert ((counts - expected) ** 2 / expected).sum() < 27.9
@@ -71,7 +78,9 @@ def test_draws_follow_the_probabilities():
 
 def test_a_code_of_no_probability_is_never_drawn():
     probabilities = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
-    drawn = {code for step in range(500) for code in draw(probabilities, race((4, 5), step=step))}
+    drawn = {
+        code for step in range(500) for code in draw_codes(probabilities, race((4, 5), step=step))
+    }
     assert {int(code) for code in drawn} == {1, 3}
 
 
@@ -91,15 +100,17 @@ def test_slots_have_their_own_parameters():
         Sampling(3, 0, 2, 0.5, 5, 0.0),
         Sampling(3, 1, 2, 2.0, 5, 0.0),
     ]
-    together = sample(logits, parameters)
+    together = sample_codes(logits, parameters)
     assert torch.equal(together[0], logits[0].argmax(-1))
     for slot, one in enumerate(parameters):
-        assert torch.equal(together[slot], sample(logits[slot : slot + 1], [one])[0])
+        assert torch.equal(together[slot], sample_codes(logits[slot : slot + 1], [one])[0])
 
 
 def test_guidance():
     conditional, null = torch.randn(2, 1, 4, 8)
     for scale in (0.0, 1.0, 3.0):
-        guided = guide(conditional, null, torch.tensor([scale]))
+        guided = apply_guidance(conditional, null, torch.tensor([scale]))
         torch.testing.assert_close(guided, null + (conditional - null) * scale)
-    torch.testing.assert_close(guide(null, null, torch.tensor([7.0])), null, rtol=0, atol=0)
+    torch.testing.assert_close(
+        apply_guidance(null, null, torch.tensor([7.0])), null, rtol=0, atol=0
+    )
