@@ -48,7 +48,9 @@ class Outcome:
     whole: float
 
 
-async def ask(handle: DeploymentHandle, params: GenerationParams, streams: bool) -> Outcome:
+async def send_request(
+    handle: DeploymentHandle, params: GenerationParams, streams: bool
+) -> Outcome:
     """Send one request and read its codes."""
     sent, first, frames = time.perf_counter(), 0.0, 0
     if streams:
@@ -63,17 +65,17 @@ async def ask(handle: DeploymentHandle, params: GenerationParams, streams: bool)
     return Outcome(frames / FRAME_RATE, first or whole, whole)
 
 
-async def replay(
+async def replay_arrivals(
     handle: DeploymentHandle, streams: bool, arrivals: list[float], clips: list[GenerationParams]
 ) -> dict[str, float]:
     """Send each clip at its time; return the figures of all."""
     begun = time.perf_counter()
 
-    async def one(arrival: float, params: GenerationParams) -> Outcome:
+    async def send_at(arrival: float, params: GenerationParams) -> Outcome:
         await asyncio.sleep(max(0.0, begun + arrival - time.perf_counter()))
-        return await ask(handle, params, streams)
+        return await send_request(handle, params, streams)
 
-    done = await asyncio.gather(*(one(*pair) for pair in zip(arrivals, clips, strict=True)))
+    done = await asyncio.gather(*(send_at(*pair) for pair in zip(arrivals, clips, strict=True)))
     taken = time.perf_counter() - begun
     whole, first = [d.whole for d in done], [d.first for d in done]
     return {
@@ -85,7 +87,7 @@ async def replay(
     }
 
 
-def traces(requests: int, seed: int) -> tuple[list[float], list[GenerationParams]]:
+def draw_arrivals(requests: int, seed: int) -> tuple[list[float], list[GenerationParams]]:
     """Return arrivals at a rate of one a second, and the clips."""
     draw = np.random.default_rng(seed)
     arrivals = np.cumsum(draw.exponential(1.0, requests))
@@ -94,7 +96,7 @@ def traces(requests: int, seed: int) -> tuple[list[float], list[GenerationParams
     return (arrivals - arrivals[0]).tolist(), clips
 
 
-def servers(checkpoint: str, slots: int, dtype: str) -> dict[str, serve.Application]:
+def build_servers(checkpoint: str, slots: int, dtype: str) -> dict[str, serve.Application]:
     """Return the three servers, unstarted."""
     settings = MusicGenSettings.model_validate(
         {
@@ -121,19 +123,20 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[0.5, 1.0])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    arrivals, clips = traces(options.requests, options.seed)
+    arrivals, clips = draw_arrivals(options.requests, options.seed)
     mean = sum(clip.frames for clip in clips) / len(clips) / FRAME_RATE
     rows: list[dict[str, Any]] = []
     saturation = 0.0
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(options.shape, Path(folder))
-        for name, application in servers(folder, options.slots, options.dtype).items():
+        for name, application in build_servers(folder, options.slots, options.dtype).items():
             handle = serve.run(application, name=name, route_prefix=None)
-            asyncio.run(replay(handle, name == "ours", [0.0], clips[:1]))  # the first is slow
+            # The first request is slow.
+            asyncio.run(replay_arrivals(handle, name == "ours", [0.0], clips[:1]))
             for rate in (0.0, *options.rates):
                 at = [arrival / (rate * saturation) if rate else 0.0 for arrival in arrivals]
-                figures = asyncio.run(replay(handle, name == "ours", at, clips))
+                figures = asyncio.run(replay_arrivals(handle, name == "ours", at, clips))
                 row = {"server": name, "rate": rate or "all at once", **figures}
                 print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
                 rows.append(row)

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.autoscale import plots
 from benchmarks.autoscale.fleet import Fleet, Machine, Outcome, Policy
 from benchmarks.autoscale.policies import Oracle, Ours, Serves
-from benchmarks.autoscale.traces import FAMILIES, Trace, drawn
+from benchmarks.autoscale.traces import FAMILIES, Trace, draw_traces
 
 MACHINE = Machine()
 PEAKS = {"tens of GPUs": (10.0, 60.0), "hundreds of GPUs": (167.0, 167.0)}
@@ -37,21 +37,23 @@ POLICIES: dict[str, Make] = {
 }
 
 
-def begin_with(trace: Trace) -> int:
+def count_first_replicas(trace: Trace) -> int:
     """Return the replicas that the first five minutes fill to 0.8."""
     audio_s = trace.seconds[trace.at < 300].sum() / 300
     return max(1, int(0.5 + audio_s * 50 * MACHINE.full_s / MACHINE.slots / 0.8))
 
 
-def replay(traces: Sequence[Trace], policies: Mapping[str, Make]) -> dict[str, list[Outcome]]:
+def replay_traces(
+    traces: Sequence[Trace], policies: Mapping[str, Make]
+) -> dict[str, list[Outcome]]:
     """Return what came of traces, by policy."""
     return {
-        name: [Fleet(MACHINE, trace, make(trace)).run(begin_with(trace)) for trace in traces]
+        name: [Fleet(MACHINE, one, make(one)).run(count_first_replicas(one)) for one in traces]
         for name, make in policies.items()
     }
 
 
-def row(outcomes: Sequence[Outcome]) -> dict[str, float]:
+def summarise_outcomes(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Return the figures of one policy on several traces, taken together."""
     waits = np.concatenate([one.waits for one in outcomes])
     p50, p95, p99 = np.percentile(waits, [50, 95, 99])
@@ -60,7 +62,7 @@ def row(outcomes: Sequence[Outcome]) -> dict[str, float]:
     return {"p50_s": p50, "p95_s": p95, "p99_s": p99, "gpu_hours": hours, "most_replicas": most}
 
 
-def reached(rows: Mapping[str, Mapping[str, float]]) -> bool:
+def meets_targets(rows: Mapping[str, Mapping[str, float]]) -> bool:
     """Say whether ours is as good as it is to be."""
     ours, serve, oracle = rows["ours"], rows[BASELINE], rows["oracle"]
     return bool(
@@ -70,7 +72,9 @@ def reached(rows: Mapping[str, Mapping[str, float]]) -> bool:
     )
 
 
-def show(family: str, scale: str, requests: int, rows: Mapping[str, Mapping[str, float]]) -> None:
+def print_table(
+    family: str, scale: str, requests: int, rows: Mapping[str, Mapping[str, float]]
+) -> None:
     """Print the table of one family."""
     print(f"\n{family}, {scale}: {requests:,} requests")
     print("| policy | p50 s | p95 s | p99 s | GPU-hours | by the oracle's | most replicas |")
@@ -93,15 +97,15 @@ def main() -> None:
     for scale, peak in PEAKS.items():
         seeds = arguments.seeds or range(FIRST_SEED, FIRST_SEED + SEEDS[scale])
         for family in FAMILIES:
-            traces = drawn(family, seeds, peak)
-            outcomes = replay(traces, POLICIES)
-            rows = {name: row(ones) for name, ones in outcomes.items()}
-            show(family, scale, sum(len(trace.at) for trace in traces), rows)
-            gate = reached(rows) if family in GATED else None
+            traces = draw_traces(family, seeds, peak)
+            outcomes = replay_traces(traces, POLICIES)
+            rows = {name: summarise_outcomes(ones) for name, ones in outcomes.items()}
+            print_table(family, scale, sum(len(trace.at) for trace in traces), rows)
+            gate = meets_targets(rows) if family in GATED else None
             found.append({"family": family, "scale": scale, "reached": gate, "rows": rows})
             if arguments.plot:
                 first = {name: ones[0] for name, ones in outcomes.items()}
-                plots.draw(arguments.plot, f"{family}, {scale}", traces[0], first)
+                plots.draw_trace(arguments.plot, f"{family}, {scale}", traces[0], first)
     print(json.dumps({"machine": MACHINE.__dict__, "results": found}, default=float))
 
 

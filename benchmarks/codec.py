@@ -29,7 +29,7 @@ FRAME_RATE, SECONDS = 50, 10
 BATCHES, PIECES_S = (1, 4, 16), (0.5, 1.0, 2.0)
 
 
-def codec_model(shape: str) -> tuple[EncodecModel, DictConfig]:
+def build_codec(shape: str) -> tuple[EncodecModel, DictConfig]:
     """Return an untrained codec and its configuration."""
     rate, filters, width, cardinality = SHAPES[shape]
     cfg = codec_config(filters)
@@ -41,7 +41,7 @@ def codec_model(shape: str) -> tuple[EncodecModel, DictConfig]:
     return model, cfg
 
 
-def medians(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def time_in_turn(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
     """Return each way's median seconds, taken in turn."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
@@ -53,7 +53,7 @@ def medians(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}
 
 
-def in_pieces(codec: Codec, codes: Codes, frames: int) -> None:
+def decode_in_pieces(codec: Codec, codes: Codes, frames: int) -> None:
     """Decode a clip as a stream would."""
     array, state = codes.array(), b""
     for start in range(0, codes.frames, frames):
@@ -63,16 +63,16 @@ def in_pieces(codec: Codec, codes: Codes, frames: int) -> None:
         state = made.state
 
 
-def one_by_one(codec: Codec, clips: Sequence[Codes]) -> None:
+def decode_one_by_one(codec: Codec, clips: Sequence[Codes]) -> None:
     """Decode clips as a caller of AudioCraft does."""
     with torch.inference_mode():
         for clip in clips:
             codec.model.decode(torch.from_numpy(clip.array().astype(np.int64))[None], None)
 
 
-def measure(shape: str, rounds: int) -> list[dict[str, object]]:
+def measure_shape(shape: str, rounds: int) -> list[dict[str, object]]:
     """Return a row for each batch and each size of piece."""
-    codec = Codec(codec_model(shape)[0])
+    codec = Codec(build_codec(shape)[0])
     draw = np.random.default_rng(0)
     clips = [
         Codes.pack(draw.integers(0, codec.info.cardinality, (4, SECONDS * FRAME_RATE)))
@@ -84,18 +84,18 @@ def measure(shape: str, rounds: int) -> list[dict[str, object]]:
         pieces = [CodesPiece(clip) for clip in some]
         ways = {
             "ours": lambda pieces=pieces: codec.decode(pieces),
-            "audiocraft": lambda some=some: one_by_one(codec, some),
+            "audiocraft": lambda some=some: decode_one_by_one(codec, some),
         }
-        taken = medians(ways, rounds)  # type: ignore[arg-type]
+        taken = time_in_turn(ways, rounds)  # type: ignore[arg-type]
         rate = {name: round(batch * SECONDS / seconds, 1) for name, seconds in taken.items()}
         ratio = round(taken["audiocraft"] / taken["ours"], 2)
         rows.append({"shape": shape, "batch": batch, "audio_s_per_s": rate, "ratio": ratio})
     for seconds in PIECES_S:
         frames = int(seconds * FRAME_RATE)
-        taken = medians(
+        taken = time_in_turn(
             {
-                "whole": lambda: one_by_one(codec, clips[:1]),
-                "pieces": lambda frames=frames: in_pieces(codec, clips[0], frames),  # type: ignore[misc]
+                "whole": lambda: decode_one_by_one(codec, clips[:1]),
+                "pieces": lambda frames=frames: decode_in_pieces(codec, clips[0], frames),  # type: ignore[misc]
             },
             rounds,
         )
@@ -112,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for shape in options.shapes:
-        for row in measure(shape, options.rounds):
+        for row in measure_shape(shape, options.rounds):
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             rows.append(row)
     machine = {"cpu": platform.machine(), "cores": os.cpu_count()}

@@ -23,7 +23,7 @@ from engine.params import MediaLimits
 LIMITS = MediaLimits(max_bytes=2_000_000, max_seconds=20, max_channels=2)
 
 
-def damaged(whole: bytes, draw: np.random.Generator) -> bytes:
+def damage_file(whole: bytes, draw: np.random.Generator) -> bytes:
     """Return a file with bytes changed, and perhaps a part cut, repeated, or the end missing."""
     data = bytearray(whole)
     # Heads decide more than samples do.
@@ -54,7 +54,7 @@ def main() -> None:
     slowest, resident = 0.0, 0
     begun = time.perf_counter()
     for number in range(options.inputs):
-        data = damaged(files[kinds[number % len(kinds)]], draw)
+        data = damage_file(files[kinds[number % len(kinds)]], draw)
         started = time.perf_counter()
         try:
             audio = decode(data, LIMITS)

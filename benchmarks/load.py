@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.under_load import client, serving
-from benchmarks.under_load.client import Ask
-from benchmarks.under_load.plots import draw
+from benchmarks.under_load.client import TimedRequest
+from benchmarks.under_load.plots import draw_load
 
 CLIENTS, DURATIONS = 32, (1.0, 2.0, 5.0, 10.0)
 PEAK_S = 60.0
@@ -37,33 +37,33 @@ MOST_OF_ITS_PEAK = 0.7
 """Of the application that does nothing: to reach."""
 
 
-def clip(path: str, seconds: float) -> Ask:
-    """Ask for a clip; its seed is drawn, so that no two are the same."""
-    return Ask(0.0, path, {"prompt": "calm piano", "duration": seconds})
+def build_request(path: str, seconds: float) -> TimedRequest:
+    """TimedRequest for a clip; its seed is drawn, so that no two are the same."""
+    return TimedRequest(0.0, path, {"prompt": "calm piano", "duration": seconds})
 
 
-def mixed(draw: np.random.Generator) -> Ask:
-    """Ask for a clip of some length, every other one as a stream."""
-    ask = clip(serving.OURS, float(draw.choice(DURATIONS)))
-    return Ask(0.0, ask.path, ask.body | {"stream": bool(draw.integers(2))})
+def draw_request(draw: np.random.Generator) -> TimedRequest:
+    """TimedRequest for a clip of some length, every other one as a stream."""
+    request = build_request(serving.OURS, float(draw.choice(DURATIONS)))
+    return TimedRequest(0.0, request.path, request.body | {"stream": bool(draw.integers(2))})
 
 
-def pool() -> ProcessPoolExecutor:
+def start_client_process() -> ProcessPoolExecutor:
     """Return a process for the clients."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
-def peak(transport: str, rounds: int, seconds: float) -> None:
+def measure_transport(transport: str, rounds: int, seconds: float) -> None:
     """Measure both applications by turns, under one transport, in a process of its own."""
     serving.set_environment(transport)
-    config = serving.configuration(fast=True, max_wait_s=60)
+    config = serving.build_config(fast=True, max_wait_s=60)
     rates: dict[str, list[float]] = {serving.OURS: [], serving.NOOP: []}
-    with serving.serving(config) as address, pool() as clients:
+    with serving.run_serve(config) as address, start_client_process() as clients:
         for number in range(rounds + 1):
             for path in sorted(rates, reverse=bool(number % 2)):
-                given = address, [clip(path, 2.0)], CLIENTS, seconds
-                outcomes = clients.submit(client.closed_loop, *given).result()
-                row = client.figures(outcomes, seconds)
+                given = address, [build_request(path, 2.0)], CLIENTS, seconds
+                outcomes = clients.submit(client.run_closed_loop, *given).result()
+                row = client.summarise_outcomes(outcomes, seconds)
                 assert set(row["kinds"]) == {"200"}, row["kinds"]
                 if number:  # the first warms up
                     rates[path].append(row["goodput_per_s"])
@@ -75,7 +75,7 @@ def peak(transport: str, rounds: int, seconds: float) -> None:
     print(json.dumps(row))
 
 
-def peaks(transports: list[str], rounds: int, seconds: float) -> dict[str, Any]:
+def measure_peaks(transports: list[str], rounds: int, seconds: float) -> dict[str, Any]:
     """Measure each transport in a process of its own: Ray reads the environment once."""
     rows = []
     for transport in transports:
@@ -87,17 +87,17 @@ def peaks(transports: list[str], rounds: int, seconds: float) -> dict[str, Any]:
     return {"rows": rows, "to_reach": MOST_OF_ITS_PEAK}
 
 
-def minute_by_minute(outcomes: list[client.Outcome], minutes: float) -> list[dict[str, Any]]:
+def summarise_minutes(outcomes: list[client.Outcome], minutes: float) -> list[dict[str, Any]]:
     """Return the figures of each minute."""
     parts = []
     for minute in range(int(np.ceil(minutes))):
         lasted = min(60.0, 60 * (minutes - minute))
         of_it = [one for one in outcomes if 60 * minute <= one.at < 60 * (minute + 1)]
-        parts.append({"minute": minute, **client.figures(of_it, lasted)})
+        parts.append({"minute": minute, **client.summarise_outcomes(of_it, lasted)})
     return parts
 
 
-def slopes(memory: list[dict[str, float]]) -> dict[str, float]:
+def fit_slopes(memory: list[dict[str, float]]) -> dict[str, float]:
     """Return by how many MB an hour each process grows, by least squares, after the first fifth."""
     settled = [row for row in memory if row["s"] >= 0.2 * memory[-1]["s"]]
     hours = [row["s"] / 3600 for row in settled]
@@ -110,37 +110,38 @@ def slopes(memory: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, Any]:
+def hold_load(fast: bool, load: float, minutes: float, transport: str) -> dict[str, Any]:
     """Find the peak, hold a share of it, and find the peak once more: machines vary."""
     serving.set_environment(transport)
-    config = serving.configuration(fast, max_wait_s=20)
+    config = serving.build_config(fast, max_wait_s=20)
     random = np.random.default_rng(0)
-    mix = [mixed(random) for _ in range(1000)]
-    with serving.serving(config) as address, pool() as clients:
+    mix = [draw_request(random) for _ in range(1000)]
+    with serving.run_serve(config) as address, start_client_process() as clients:
 
-        def flat_out() -> float:
+        def measure_peak() -> float:
             given = address, mix, CLIENTS, PEAK_S
-            return client.steady(clients.submit(client.closed_loop, *given).result(), PEAK_S)
+            outcomes = clients.submit(client.run_closed_loop, *given).result()
+            return client.steady_rate(outcomes, PEAK_S)
 
-        rate = flat_out()
-        asks = client.arrivals(load * rate, 60 * minutes, mixed, seed=1)
+        rate = measure_peak()
+        requests = client.draw_requests(load * rate, 60 * minutes, draw_request, seed=1)
         print(f"peak {rate:.1f}/s; {load * rate:.1f}/s for {minutes:g} minutes", flush=True)
-        sending = clients.submit(client.open_loop, address, asks)
+        sending = clients.submit(client.run_open_loop, address, requests)
         memory, begun = [], time.monotonic()
         while not sending.done():
-            memory.append({"s": round(time.monotonic() - begun), **serving.megabytes()})
+            memory.append({"s": round(time.monotonic() - begun), **serving.measure_memory()})
             wait([sending], timeout=min(30.0, 10 * minutes))
         outcomes = sending.result()
-        after = flat_out()
-    by_minute = minute_by_minute(outcomes, minutes)
+        after = measure_peak()
+    by_minute = summarise_minutes(outcomes, minutes)
     for row in by_minute:
         print(row)
-    whole = client.figures(outcomes, 60 * minutes)
-    held = client.steady(outcomes, 60 * minutes)
+    whole = client.summarise_outcomes(outcomes, 60 * minutes)
+    held = client.steady_rate(outcomes, 60 * minutes)
     rates: dict[str, Any] = {"peak_per_s": rate, "peak_after_per_s": after, "steady_per_s": held}
     found = {**rates, "of_peak": round(2 * held / (rate + after), 3)}
     found |= {**whole, "by_minute": by_minute}
-    return found | {"memory_mb": memory, "memory_slopes_mb_per_hour": slopes(memory)}
+    return found | {"memory_mb": memory, "memory_slopes_mb_per_hour": fit_slopes(memory)}
 
 
 def main() -> None:
@@ -157,15 +158,15 @@ def main() -> None:
     parser.add_argument("--models", default="fast", choices=["fast", "bundle"])
     options = parser.parse_args()
     if options.of:
-        peak(options.of, options.rounds, options.seconds)
+        measure_transport(options.of, options.rounds, options.seconds)
         return
     if options.what == "peak":
-        found = peaks(options.transports, options.rounds, options.seconds)
+        found = measure_peaks(options.transports, options.rounds, options.seconds)
     else:
         fast = options.models == "fast"
-        found = hold(fast, options.load, options.minutes, options.transports[0])
+        found = hold_load(fast, options.load, options.minutes, options.transports[0])
         if options.plot:
-            draw(options.plot, f"{options.load:g} of the peak, {options.models} models", found)
+            draw_load(options.plot, f"{options.load:g} of the peak, {options.models} models", found)
     machine = {"cpu": platform.machine(), "cores": os.cpu_count()}
     print(json.dumps({"machine": machine, **vars(options), **found}, default=str))
 

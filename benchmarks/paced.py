@@ -23,30 +23,30 @@ class PacedEngine:
     async def generate(self, seconds: float) -> AsyncGenerator[float, None]:
         """Yield seconds of audio as they are made: the first of them, then all others."""
         async with self._slots:
-            self._change(1)
+            self._change_running(1)
             try:
-                begun = self._advance()
+                begun = self._advance_steps()
                 for until in (min(FIRST_S, seconds), seconds):
-                    await self._reach(begun + until * FRAME_RATE)
+                    await self._wait_for_step(begun + until * FRAME_RATE)
                     yield until
             finally:
-                self._change(-1)
+                self._change_running(-1)
 
-    def _advance(self) -> float:
+    def _advance_steps(self) -> float:
         now = time.monotonic()
         if self.running:
             self._steps += (now - self._at) / self._machine.step_s(self.running)
         self._at = now
         return self._steps
 
-    def _change(self, more: int) -> None:
-        self._advance()
+    def _change_running(self, more: int) -> None:
+        self._advance_steps()
         self.running += more
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _reach(self, steps: float) -> None:
-        while (left := steps - self._advance()) > 0:
+    async def _wait_for_step(self, steps: float) -> None:
+        while (left := steps - self._advance_steps()) > 0:
             wait = asyncio.ensure_future(self._changed.wait())
             await asyncio.wait({wait}, timeout=left * self._machine.step_s(self.running))
             wait.cancel()

@@ -68,7 +68,7 @@ class Requests:
     seconds: list[float]
 
 
-def drawn(number: int, seed: int) -> Requests:
+def draw_requests(number: int, seed: int) -> Requests:
     """Draw requests that take `LOAD` of what the replicas can do."""
     draw = np.random.default_rng(seed)
     seconds = draw.choice(SECONDS, p=SHARES, size=number)
@@ -77,11 +77,11 @@ def drawn(number: int, seed: int) -> Requests:
     return Requests(np.cumsum(gaps).tolist(), seconds.tolist())
 
 
-async def times_to_first(handle: DeploymentHandle, requests: Requests) -> list[float]:
+async def measure_first_audio(handle: DeploymentHandle, requests: Requests) -> list[float]:
     """Send each request at its time, whatever became of the others; return when each began."""
     begun = time.perf_counter()
 
-    async def one(at: float, seconds: float) -> float:
+    async def send_at(at: float, seconds: float) -> float:
         await asyncio.sleep(begun + at - time.perf_counter())
         stream = handle.options(stream=True).generate.remote(seconds)
         first = 0.0
@@ -89,20 +89,20 @@ async def times_to_first(handle: DeploymentHandle, requests: Requests) -> list[f
             first = first or time.perf_counter()
         return first - begun - at
 
-    return await asyncio.gather(*map(one, requests.at, requests.seconds))
+    return await asyncio.gather(*map(send_at, requests.at, requests.seconds))
 
 
-def started(router: str) -> DeploymentHandle:
+def start_application(router: str) -> DeploymentHandle:
     """Start an application with this router."""
     deployment: Deployment = Paced
     bound = deployment.options(ray_actor_options={"num_cpus": 0.1}, **ROUTERS[router]).bind(MACHINE)
     return serve.run(bound, name=router, route_prefix=None)
 
 
-async def measured(requests: Requests) -> list[list[float]]:
+async def measure_routers(requests: Requests) -> list[list[float]]:
     """Return the times of each router, which get the same requests at once."""
-    handles = [started(router) for router in ROUTERS]
-    return await asyncio.gather(*(times_to_first(handle, requests) for handle in handles))
+    handles = [start_application(router) for router in ROUTERS]
+    return await asyncio.gather(*(measure_first_audio(handle, requests) for handle in handles))
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     number = parser.parse_args().requests
     ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=4)
-    found = asyncio.run(measured(drawn(number, seed=0)))
+    found = asyncio.run(measure_routers(draw_requests(number, seed=0)))
     print("| router | p50 s | p95 s | p99 s |\n|---|---|---|---|")
     rows: dict[str, Any] = {}
     for router, times in zip(ROUTERS, found, strict=True):

@@ -21,7 +21,7 @@ SHAPES = {
 CARDINALITY, SAMPLE_RATE = 2048, 32000
 
 
-def config(shape: str) -> DictConfig:
+def build_config(shape: str) -> DictConfig:
     """Return the configuration of a shape, with the embedded text encoder."""
     cfg = language_model_config(30.0)
     cfg.sample_rate = SAMPLE_RATE
@@ -31,12 +31,12 @@ def config(shape: str) -> DictConfig:
     return cfg
 
 
-def language_model(
+def build_language_model(
     shape: str, seed: int = 0, *, device: str = "cpu", dtype: str = "float32"
 ) -> LMModel:
     """Build a model; its text is given as a cross-attention source [tokens, width]."""
     torch.manual_seed(seed)
-    cfg = config(shape)
+    cfg = build_config(shape)
     cfg.conditioners = None
     cfg.device, cfg.dtype = device, dtype
     return builders.get_lm_model(cfg).eval()
@@ -45,7 +45,7 @@ def language_model(
 def write_checkpoint(shape: str, folder: Path) -> None:
     """Write random weights and the text conditioner in the published layout."""
     torch.manual_seed(0)
-    cfg = config(shape)
+    cfg = build_config(shape)
     use_text_encoder(cfg, TEXT_ENCODER)
     model = builders.get_lm_model(cfg)
     cfg.conditioners.description.t5.name = TEXT_ENCODER

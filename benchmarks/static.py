@@ -18,18 +18,19 @@ class StaticBatches:
 
         self._torch = torch
         self._model = ReferenceModel.load(checkpoint, device="cpu", dtype="float32")
-        self._batch.set_max_batch_size(batch_size)
+        self._generate_batch.set_max_batch_size(batch_size)
 
     async def generate(self, params: GenerationParams) -> Codes:
         """Generate codes [codebooks, frames]."""
-        codes: Codes = await self._batch(params)
+        codes: Codes = await self._generate_batch(params)
         return codes
 
     @serve.batch(batch_wait_timeout_s=0.1)  # type: ignore[untyped-decorator]
-    async def _batch(self, batch: list[GenerationParams]) -> list[Codes]:
-        return await asyncio.get_running_loop().run_in_executor(None, self._run, batch)
+    async def _generate_batch(self, batch: list[GenerationParams]) -> list[Codes]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self._generate_together, batch)
 
-    def _run(self, batch: list[GenerationParams]) -> list[Codes]:
+    def _generate_together(self, batch: list[GenerationParams]) -> list[Codes]:
         from engine.conditioning import build_attributes
 
         with self._torch.inference_mode():

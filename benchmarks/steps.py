@@ -20,7 +20,7 @@ TEXT_TOKENS = 26
 Step = Callable[[], None]
 
 
-def audiocraft_step(lm: LMModel, requests: int, position: int) -> Step:
+def make_audiocraft_step(lm: LMModel, requests: int, position: int) -> Step:
     """Return AudioCraft's own step, with a past of `position` in its streaming state."""
     device = next(lm.parameters()).device
     text = torch.randn(requests, TEXT_TOKENS, lm.dim, device=device)
@@ -47,7 +47,7 @@ def audiocraft_step(lm: LMModel, requests: int, position: int) -> Step:
     return step
 
 
-def transformers_model(lm: LMModel) -> MusicgenForCausalLM:
+def build_transformers_model(lm: LMModel) -> MusicgenForCausalLM:
     """Build transformers' MusicGen decoder of the same shape, in float32."""
     layer = lm.transformer.layers[0]
     config = MusicgenDecoderConfig(
@@ -61,7 +61,7 @@ def transformers_model(lm: LMModel) -> MusicgenForCausalLM:
     return MusicgenForCausalLM(config).eval()
 
 
-def transformers_step(model: MusicgenForCausalLM, requests: int, position: int) -> Step:
+def make_transformers_step(model: MusicgenForCausalLM, requests: int, position: int) -> Step:
     """Return transformers' step, with the same past."""
     width, books = model.config.hidden_size, model.config.num_codebooks
     text = torch.randn(requests, TEXT_TOKENS, width)
@@ -82,7 +82,7 @@ def transformers_step(model: MusicgenForCausalLM, requests: int, position: int) 
     return step
 
 
-def engine_step(engine: Engine, requests: int, position: int) -> Step:
+def make_engine_step(engine: Engine, requests: int, position: int) -> Step:
     """Return the engine's step, for requests that have come to `position`."""
     decoder = engine.decoder
     for request in list(engine.scheduler.running.values()):

@@ -34,7 +34,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Seen:
+class FleetState:
     """What a policy may know, each second."""
 
     now: float
@@ -47,7 +47,7 @@ class Seen:
     """Of audio that a request asks for, mean of those so far."""
 
 
-Policy = Callable[[Seen], int]
+Policy = Callable[[FleetState], int]
 
 
 class Replica:
@@ -61,20 +61,20 @@ class Replica:
         """Grows with each change: what was planned before it no longer holds."""
         self.stays = True
 
-    def _advance(self, now: float) -> None:
+    def _advance_steps(self, now: float) -> None:
         if self.ends:
             self._steps += (now - self._at) / self._machine.step_s(len(self.ends))
         self._at = now
         self.version += 1
 
-    def begin(self, now: float, seconds: float) -> None:
+    def begin_request(self, now: float, seconds: float) -> None:
         """Give a request a slot."""
-        self._advance(now)
+        self._advance_steps(now)
         heapq.heappush(self.ends, self._steps + seconds * FRAME_RATE)
 
-    def end(self, now: float) -> None:
+    def end_request(self, now: float) -> None:
         """End the request that is due."""
-        self._advance(now)
+        self._advance_steps(now)
         heapq.heappop(self.ends)
 
     @property
@@ -123,7 +123,7 @@ class Fleet:
         """Begin with so many replicas; return what came of it."""
         self._target = replicas
         for _ in range(replicas):
-            self._add()
+            self._add_replica()
         history, tick, arrived = [], 0.0, 0
         at = [*self._trace.at.tolist(), math.inf]
         seconds = self._trace.seconds.tolist()
@@ -132,20 +132,20 @@ class Fleet:
             ends, starts = self._next_end(), self._starting[0] if self._starting else math.inf
             self._pass_until(min(at[arrived], ends, starts, tick))
             if self._now == ends:
-                self._end()
+                self._end_request()
             elif self._now == at[arrived]:
                 self._queue.append((self._now, seconds[arrived]))
                 arrived += 1
             elif self._now == starts:
                 self._starting.popleft()
-                self._add()
+                self._add_replica()
             else:
                 mean = float(known[arrived - 1] / arrived) if arrived else 0.0
-                self._decide(mean)
+                self._apply_policy(mean)
                 total = self._replicas
                 history.append((self._now, len(self._up), total, len(self._queue)))
                 tick += TICK_S
-            self._give()
+            self._assign_requests()
         return Outcome(np.array(self._waits), self._gpu_s / 3600, history)
 
     @property
@@ -156,13 +156,13 @@ class Fleet:
         self._gpu_s += (now - self._now) * self._replicas
         self._now = now
 
-    def _add(self) -> None:
+    def _add_replica(self) -> None:
         replica = Replica(self._machine, self._now)
         self._up.append(replica)
         self._plan_for(replica)
 
     def _next_end(self) -> float:
-        first = _first(self._plan)
+        first = _find_first_valid(self._plan)
         return first[0] if first else math.inf
 
     def _plan_for(self, replica: Replica) -> None:
@@ -173,37 +173,37 @@ class Fleet:
             room = len(replica.ends), next(self._tiebreak), replica.version, replica
             heapq.heappush(self._room, room)
 
-    def _end(self) -> None:
+    def _end_request(self) -> None:
         replica = heapq.heappop(self._plan)[3]
-        replica.end(self._now)
+        replica.end_request(self._now)
         if not replica.stays and not replica.ends:
             self._leaving.remove(replica)
         self._plan_for(replica)
 
-    def _give(self) -> None:
-        while self._queue and (emptiest := _first(self._room)):
+    def _assign_requests(self) -> None:
+        while self._queue and (emptiest := _find_first_valid(self._room)):
             if emptiest[0] == self._machine.slots:
                 return
             came, seconds = self._queue.popleft()
             replica = emptiest[3]
-            replica.begin(self._now, seconds)
+            replica.begin_request(self._now, seconds)
             self._waits.append(self._now - came)
             self._plan_for(replica)
 
-    def _decide(self, mean_seconds: float) -> None:
+    def _apply_policy(self, mean_seconds: float) -> None:
         running = [len(one.ends) for one in self._up]
-        seen = Seen(self._now, running, len(self._queue), self._target, mean_seconds)
-        wanted = self._policy(seen)
+        state = FleetState(self._now, running, len(self._queue), self._target, mean_seconds)
+        wanted = self._policy(state)
         for _ in range(wanted - self._target):
             self._starting.append(self._now + self._machine.start_s)
         for _ in range(self._target - wanted):
             if self._starting:
                 self._starting.pop()
-            elif emptiest := _first(self._room):
-                self._leave(emptiest[3])
+            elif emptiest := _find_first_valid(self._room):
+                self._retire_replica(emptiest[3])
         self._target = wanted
 
-    def _leave(self, replica: Replica) -> None:
+    def _retire_replica(self, replica: Replica) -> None:
         replica.stays = False
         heapq.heappop(self._room)
         self._up.remove(replica)
@@ -211,7 +211,7 @@ class Fleet:
             self._leaving.append(replica)
 
 
-def _first(planned: list[Planned]) -> Planned | None:
+def _find_first_valid(planned: list[Planned]) -> Planned | None:
     """Return the first that still holds."""
     while planned and planned[0][2] != planned[0][3].version:
         heapq.heappop(planned)

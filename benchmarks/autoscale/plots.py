@@ -16,7 +16,7 @@ LEFT_OUT = "Serve, 2 (its default)"
 """Its replicas are ten times as many."""
 
 
-def draw(folder: Path, title: str, trace: Trace, outcomes: Mapping[str, Outcome]) -> None:
+def draw_trace(folder: Path, title: str, trace: Trace, outcomes: Mapping[str, Outcome]) -> None:
     """Write a picture as PNG."""
     figure, (arrivals, replicas, waits) = plt.subplots(
         3, sharex=True, figsize=(12, 7), layout="constrained"
@@ -31,7 +31,7 @@ def draw(folder: Path, title: str, trace: Trace, outcomes: Mapping[str, Outcome]
         replicas.step(at / 60, total, label=f"{name}: {outcome.gpu_hours:.0f} GPU-hours", **style)
         if name != "oracle":
             p95 = np.percentile(outcome.waits, 95)
-            worst = _worst_a_minute(trace, outcome, edges)
+            worst = _longest_waits(trace, outcome, edges)
             waits.step(edges[:-1] / 60, worst, label=f"{name}: p95 {p95:.1f} s", **style)
     replicas.set_ylabel("replicas")
     waits.set_ylabel("longest time to start, s")
@@ -45,7 +45,7 @@ def draw(folder: Path, title: str, trace: Trace, outcomes: Mapping[str, Outcome]
     plt.close(figure)
 
 
-def _worst_a_minute(trace: Trace, outcome: Outcome, edges: np.ndarray) -> np.ndarray:
+def _longest_waits(trace: Trace, outcome: Outcome, edges: np.ndarray) -> np.ndarray:
     """Return the longest wait of those who came in each minute; first come, first served."""
     minutes = np.digitize(trace.at[: len(outcome.waits)], edges) - 1
     worst = np.zeros(len(edges) - 1)

@@ -24,12 +24,12 @@ class Trace:
     ends: float
 
 
-def steady(seed: int, peak: float) -> Trace:
+def draw_steady(seed: int, peak: float) -> Trace:
     """Two hours at one rate."""
-    return _drawn("steady", seed, peak, 2 * HOUR, lambda at: np.full(len(at), peak))
+    return _draw_arrivals("steady", seed, peak, 2 * HOUR, lambda at: np.full(len(at), peak))
 
 
-def burst(seed: int, peak: float) -> Trace:
+def draw_burst(seed: int, peak: float) -> Trace:
     """Two hours in which the rate rises to a multiple, again and again, for minutes."""
     draw = np.random.default_rng([seed, 1])
     low = peak / draw.uniform(1.5, 4)
@@ -42,35 +42,40 @@ def burst(seed: int, peak: float) -> Trace:
             times += [now, now + ramp_s]
             rates += [before, after]
             now += ramp_s
-    return _drawn("burst", seed, peak, 2 * HOUR, lambda at: np.interp(at, times, rates))
+    return _draw_arrivals("burst", seed, peak, 2 * HOUR, lambda at: np.interp(at, times, rates))
 
 
-def daily(seed: int, peak: float) -> Trace:
+def draw_daily(seed: int, peak: float) -> Trace:
     """A day's rise and fall, in six hours."""
     draw = np.random.default_rng([seed, 2])
     low, phase = draw.uniform(0.1, 0.5), draw.uniform(0, 2 * math.pi)
 
-    def rate(at: NDArray[np.float64]) -> NDArray[np.float64]:
+    def rate_at(at: NDArray[np.float64]) -> NDArray[np.float64]:
         wave = 0.5 - 0.5 * np.cos(2 * math.pi * at / (6 * HOUR) + phase)
         return np.asarray(peak * (low + (1 - low) * wave))
 
-    return _drawn("daily", seed, peak, 6 * HOUR, rate)
+    return _draw_arrivals("daily", seed, peak, 6 * HOUR, rate_at)
 
 
-def flash(seed: int, peak: float) -> Trace:
+def draw_flash(seed: int, peak: float) -> Trace:
     """An hour with a crowd, eight times as many as before, at once, for ten minutes."""
     start = np.random.default_rng([seed, 3]).uniform(0.3, 0.6) * HOUR
 
-    def rate(at: NDArray[np.float64]) -> NDArray[np.float64]:
+    def rate_at(at: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where((at > start) & (at < start + 600), peak, peak / 8)
 
-    return _drawn("flash crowd", seed, peak, HOUR, rate)
+    return _draw_arrivals("flash crowd", seed, peak, HOUR, rate_at)
 
 
-FAMILIES = {"steady": steady, "burst": burst, "daily": daily, "flash crowd": flash}
+FAMILIES = {
+    "steady": draw_steady,
+    "burst": draw_burst,
+    "daily": draw_daily,
+    "flash crowd": draw_flash,
+}
 
 
-def drawn(family: str, seeds: Sequence[int], peak: tuple[float, float]) -> list[Trace]:
+def draw_traces(family: str, seeds: Sequence[int], peak: tuple[float, float]) -> list[Trace]:
     """Return a trace a seed; their peaks, in requests a second, are drawn from an interval."""
     peaks = [_log_uniform(np.random.default_rng([seed, 4]), *peak) for seed in seeds]
     return [FAMILIES[family](seed, one) for seed, one in zip(seeds, peaks, strict=True)]
@@ -80,7 +85,7 @@ def _log_uniform(draw: np.random.Generator, low: float, high: float) -> float:
     return math.exp(draw.uniform(math.log(low), math.log(high)))
 
 
-def _drawn(name: str, seed: int, peak: float, ends: float, rate: Rate) -> Trace:
+def _draw_arrivals(name: str, seed: int, peak: float, ends: float, rate: Rate) -> Trace:
     """Draw a Poisson process of a varying rate, by thinning one of its peak."""
     draw = np.random.default_rng([seed, 5])
     at = np.sort(draw.uniform(0, ends, draw.poisson(peak * ends)))

@@ -23,7 +23,7 @@ Audio = NDArray[np.float32]
 Features = NDArray[np.float32]
 
 
-def timbre(audio: Audio) -> Features:
+def extract_timbre(audio: Audio) -> Features:
     """Return levels, spread and change of each mel band in decibels, whatever the loudness."""
     power = librosa.feature.melspectrogram(
         y=audio, sr=SAMPLE_RATE, n_fft=1024, hop_length=HOP, n_mels=MELS
@@ -35,7 +35,7 @@ def timbre(audio: Audio) -> Features:
     return np.concatenate(parts).astype(np.float32)
 
 
-def rhythm(audio: Audio) -> Features:
+def extract_rhythm(audio: Audio) -> Features:
     """Return the autocorrelation of the strength of onsets, by lag: a tempogram's mean."""
     onsets = librosa.onset.onset_strength(
         y=audio, sr=SAMPLE_RATE, hop_length=HOP, n_fft=1024, n_mels=MELS
@@ -59,7 +59,7 @@ class Judge:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=3000))
         return cls(features, model.fit(np.stack([features(clip) for clip in audio]), labels))
 
-    def right(self, audio: Sequence[Audio], labels: Sequence[str]) -> list[float]:
+    def find_correct(self, audio: Sequence[Audio], labels: Sequence[str]) -> list[float]:
         """Return 1 for each clip in which it hears its label, else 0."""
         heard = self.model.predict(np.stack([self.features(clip) for clip in audio]))
         return [float(one == label) for one, label in zip(heard, labels, strict=True)]

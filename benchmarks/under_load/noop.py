@@ -68,18 +68,18 @@ class Noop:
         self._telling: set[asyncio.Task[None]] = set()
 
     @http.post("/noop")
-    async def clip(self, request: Request) -> Response:
+    async def make_clip(self, request: Request) -> Response:
         """Make one."""
         body = await request.json()
         assert await self._ledger.admit.remote(bytes(LEDGER_BYTES))
         chunks = [chunk async for chunk in self._tokens.generate.remote(body["duration"])]
         samples = await self._codec.decode.remote(b"".join(chunks))
-        telling = asyncio.create_task(self._tell())
+        telling = asyncio.create_task(self._notify_ledger())
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
         return Response(bytes(44 + len(samples) // 2), media_type="audio/wav")
 
-    async def _tell(self) -> None:
+    async def _notify_ledger(self) -> None:
         await self._ledger.admit.remote(bytes(LEDGER_BYTES))
 
 

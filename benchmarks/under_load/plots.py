@@ -9,7 +9,7 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 
 
-def draw(path: Path, title: str, held: dict[str, Any]) -> None:
+def draw_load(path: Path, title: str, held: dict[str, Any]) -> None:
     """Write what `benchmarks.load hold` found as PNG."""
     figure, (rates, waits, memory) = plt.subplots(
         3, sharex=True, figsize=(12, 7), layout="constrained"

@@ -25,7 +25,7 @@ def set_environment(transport: str = "actors") -> None:
     os.environ |= {**TRANSPORTS[transport], "OMP_NUM_THREADS": "1"}
 
 
-def configuration(fast: bool, max_wait_s: float) -> dict[str, Any]:
+def build_config(fast: bool, max_wait_s: float) -> dict[str, Any]:
     """Return the shipped file's, with its music model alone, on a free port.
 
     `fast`: with models that compute nothing, and beside it the application that does nothing.
@@ -56,7 +56,7 @@ def configuration(fast: bool, max_wait_s: float) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(config: dict[str, Any]) -> Iterator[str]:
+def run_serve(config: dict[str, Any]) -> Iterator[str]:
     """Serve; yield the address."""
     import ray
 
@@ -70,7 +70,7 @@ def serving(config: dict[str, Any]) -> Iterator[str]:
         ray.shutdown()
 
 
-def megabytes() -> dict[str, float]:
+def measure_memory() -> dict[str, float]:
     """Return the memory that each of our and Serve's processes has to itself."""
     found = {}
     for process in psutil.Process().children(recursive=True):

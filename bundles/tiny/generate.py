@@ -19,7 +19,7 @@ STRIDE_SECONDS = 5.0
 SETTINGS = EngineSettings(max_slots=16, max_text_tokens=64)
 
 
-def load(kind: str, bundle: Path) -> LanguageModel:
+def load_model(kind: str, bundle: Path) -> LanguageModel:
     """Load "music", "melody" or "sound"."""
     return LanguageModel.load(
         str(bundle / kind),
@@ -31,21 +31,23 @@ def load(kind: str, bundle: Path) -> LanguageModel:
     )
 
 
-def codes(model: LanguageModel, wanted: Sequence[GenerationParams]) -> list[NDArray[np.int16]]:
+def generate_codes(
+    model: LanguageModel, wanted: Sequence[GenerationParams]
+) -> list[NDArray[np.int16]]:
     """Return each one's codes, [codebooks, frames]; they share steps."""
 
-    async def one(params: GenerationParams) -> NDArray[np.int16]:
+    async def generate_one(params: GenerationParams) -> NDArray[np.int16]:
         request = model.prepare(params)
         parts = [part async for part in model.loop.generate(request)]
         return np.concatenate(parts, axis=1)
 
-    async def all_of_them() -> list[NDArray[np.int16]]:
-        return await asyncio.gather(*map(one, wanted))
+    async def generate_all() -> list[NDArray[np.int16]]:
+        return await asyncio.gather(*map(generate_one, wanted))
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(generate_all())
 
 
-def audio(codec: Codec, of: Sequence[NDArray[np.int16]]) -> NDArray[np.float32]:
+def decode_codes(codec: Codec, of: Sequence[NDArray[np.int16]]) -> NDArray[np.float32]:
     """Decode codes of equal length; float32 [clips, samples]."""
     assert all(one.shape[0] == CODEBOOKS for one in of)
     decoded = codec.decode([CodesPiece(Codes.pack(one)) for one in of])

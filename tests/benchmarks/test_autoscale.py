@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import autoscale_sim
-from benchmarks.autoscale.fleet import Fleet, Machine, Seen
-from benchmarks.autoscale.traces import FAMILIES, Trace, drawn
+from benchmarks.autoscale.fleet import Fleet, FleetState, Machine
+from benchmarks.autoscale.traces import FAMILIES, Trace, draw_traces
 
 MACHINE = Machine(slots=2, alone_s=0.02, full_s=0.04, start_s=10.0)
 
@@ -18,8 +18,8 @@ def trace(*requests: tuple[float, float], ends: float = 60.0) -> Trace:
 def replay(requests: Trace, *plan: tuple[float, int], replicas: int = 1):
     """Replay under a plan: from when on, how many."""
 
-    def policy(seen: Seen) -> int:
-        return [number for at, number in [(0.0, replicas), *plan] if at <= seen.now][-1]
+    def policy(state: FleetState) -> int:
+        return [number for at, number in [(0.0, replicas), *plan] if at <= state.now][-1]
 
     return Fleet(MACHINE, requests, policy).run(replicas)
 
@@ -56,7 +56,7 @@ def test_a_queue_is_worked_off_after_the_end():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_traces_are_drawn_by_their_seeds(family: str):
-    first, again, other = drawn(family, [1, 1, 2], (1.0, 1.0))
+    first, again, other = draw_traces(family, [1, 1, 2], (1.0, 1.0))
     assert np.array_equal(first.at, again.at)
     assert len(first.at) != len(other.at)
     assert np.all(np.diff(first.at) >= 0)
@@ -66,8 +66,10 @@ def test_traces_are_drawn_by_their_seeds(family: str):
 @pytest.mark.parametrize("family", ["steady", "burst"])
 def test_the_policy_is_as_good_as_it_is_to_be(family: str):
     """Of a small fleet, by a seed that it was not tuned on; the benchmark has large ones."""
-    (drawn_trace,) = drawn(family, [200], (10.0, 10.0))
+    (drawn_trace,) = draw_traces(family, [200], (10.0, 10.0))
     names = ("oracle", autoscale_sim.BASELINE, "ours")
     policies = {name: autoscale_sim.POLICIES[name] for name in names}
-    outcomes = autoscale_sim.replay([drawn_trace], policies)
-    assert autoscale_sim.reached({name: autoscale_sim.row(o) for name, o in outcomes.items()})
+    outcomes = autoscale_sim.replay_traces([drawn_trace], policies)
+    assert autoscale_sim.meets_targets(
+        {name: autoscale_sim.summarise_outcomes(o) for name, o in outcomes.items()}
+    )

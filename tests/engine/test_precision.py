@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import engine.precision as precision_module
-from benchmarks.shapes import language_model
+from benchmarks.shapes import build_language_model
 from engine.cache import Cache, Segment
 from engine.decoder import Decoder
 from engine.errors import UnsupportedPrecision
@@ -51,7 +51,7 @@ def test_what_the_cpu_cannot_multiply_in_is_refused(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_logits_at_the_real_shape_are_near():
-    lm = language_model("small")
+    lm = build_language_model("small")
     text = torch.randn(20, lm.dim)
     columns = torch.randint(0, lm.card, (24, 4))
     logits = {}

@@ -45,7 +45,7 @@ class Renderer:
         synth.program_select(music.DRUM, self._font, 128, 0)
         events = [
             event
-            for note in music.compose(piece, seconds)
+            for note in music.compose_notes(piece, seconds)
             for event in ((note.start, 1, note), (note.end, 0, note))
         ]
         done, parts = 0, []

@@ -132,7 +132,7 @@ def is_held_out(piece: Piece) -> bool:
     return (where + 7 * list(TEMPI).index(piece.tempo)) % 10 == 0
 
 
-def compose(piece: Piece, seconds: float) -> list[Note]:
+def compose_notes(piece: Piece, seconds: float) -> list[Note]:
     """Write the piece's notes for at least so long."""
     draw = np.random.default_rng([11, piece.seed])
     scale, velocity = MOODS[piece.mood]
@@ -142,15 +142,15 @@ def compose(piece: Piece, seconds: float) -> list[Note]:
     motif, rests = draw.integers(-2, 5, 16), draw.random(16) < 0.2
     notes: list[Note] = []
 
-    def add(channel: int, at: float, length: float, pitch: int, loud: float = 1.0) -> None:
+    def add_note(channel: int, at: float, length: float, pitch: int, loud: float = 1.0) -> None:
         pressed = min(round(velocity * loud), 127)
         start = at * sixteenth
         notes.append(Note(start, start + 0.95 * length * sixteenth, channel, pitch, pressed))
 
-    def degree(step: int) -> int:
+    def scale_pitch(step: int) -> int:
         return root + 12 * (step // 7) + scale[step % 7]
 
-    def chord(at: int) -> int:
+    def chord_root(at: int) -> int:
         return progression[at // CHORD[piece.tempo] % 4]
 
     pace = 2 if piece.dense else 4
@@ -158,25 +158,25 @@ def compose(piece: Piece, seconds: float) -> list[Note]:
     for bar in range(0, 16 * int(np.ceil(seconds / (16 * sixteenth))), 16):
         for at in (bar + time for time in times):
             for step in TRIAD:
-                add(LEAD, at, length, degree(chord(at) + step), 0.8)
+                add_note(LEAD, at, length, scale_pitch(chord_root(at) + step), 0.8)
         if piece.genre == "ambient":
             for at in range(bar, bar + 16, CHORD[piece.tempo]):
                 for step in TRIAD:
-                    add(LEAD, at, CHORD[piece.tempo], degree(chord(at) + step), 0.8)
+                    add_note(LEAD, at, CHORD[piece.tempo], scale_pitch(chord_root(at) + step), 0.8)
         for count, time in enumerate(range(0, 16, pace)):
             at = bar + time
             if piece.genre in ("classical", "ambient"):
                 step = TRIAD[(0, 2, 1, 2)[count % 4]]
-                add(LEAD, at, pace, degree(chord(at) + step), 0.8)
+                add_note(LEAD, at, pace, scale_pitch(chord_root(at) + step), 0.8)
             if not rests[time]:
-                add(MELODY, at, pace, degree(chord(at) + 7 + int(motif[time])), 1.05)
+                add_note(MELODY, at, pace, scale_pitch(chord_root(at) + 7 + int(motif[time])), 1.05)
         if piece.bass:
             walks = piece.genre in ("jazz", "blues")
             for count, time in enumerate(BEATS if walks else (0, 6, 8, 14)):
-                step = chord(bar + time) + (TRIAD[count % 3] if walks else 0)
-                add(BASS, bar + time, 3, degree(step) - 24 - 12 * (piece.octave - 4), 0.9)
+                step = chord_root(bar + time) + (TRIAD[count % 3] if walks else 0)
+                add_note(BASS, bar + time, 3, scale_pitch(step) - 24 - 12 * (piece.octave - 4), 0.9)
         if piece.drums:
             for drum, hits in DRUMS[piece.genre].items():
                 for time in hits:
-                    add(DRUM, bar + time, 1, drum, 1.15)
+                    add_note(DRUM, bar + time, 1, drum, 1.15)
     return notes

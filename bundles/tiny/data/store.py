@@ -43,7 +43,7 @@ class Clips:
         return torch.from_numpy(np.stack(crops).astype(np.float32) / 32768)[:, None]
 
 
-def numbers(kind: str, held_out: bool) -> Iterator[int]:
+def list_numbers(kind: str, held_out: bool) -> Iterator[int]:
     """Yield the numbers of pieces or effects that are, or are not, kept from training."""
     for number in count():
         if kind == "music":
@@ -55,7 +55,7 @@ def numbers(kind: str, held_out: bool) -> Iterator[int]:
 
 
 @cache
-def _renderer() -> "Renderer":
+def _get_renderer() -> "Renderer":
     # Only rendering needs fluidsynth; reading rendered clips does not.
     from bundles.tiny.data.fluid import Renderer
 
@@ -65,7 +65,7 @@ def _renderer() -> "Renderer":
 
 def render_music(number: int) -> NDArray[np.float32]:
     """Render a piece by its number."""
-    return _renderer().render(music.draw_piece(number), SECONDS)
+    return _get_renderer().render(music.draw_piece(number), SECONDS)
 
 
 def render_effect(number: int) -> NDArray[np.float32]:
@@ -90,7 +90,7 @@ def clips(work: Path, kind: str, how_many: int, *, held_out: bool = False, after
     path = folder / f"{kind}-{'held-out' if held_out else 'train'}-{which}.npy"
     index = path.with_suffix(".json")
     if not index.exists():
-        wanted = list(islice(numbers(kind, held_out), after, after + how_many))
+        wanted = list(islice(list_numbers(kind, held_out), after, after + how_many))
         audio = np.lib.format.open_memmap(path, "w+", np.int16, (how_many, SAMPLES))
         with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
             for at, clip in enumerate(pool.imap(RENDERERS[kind], wanted, chunksize=8)):

@@ -74,7 +74,7 @@ def adversaries_config() -> DictConfig:
     )  # fmt: skip
 
 
-def trained_decoder(stage: str, work: Path, bundle: Path) -> EncodecModel:
+def load_trained_decoder(stage: str, work: Path, bundle: Path) -> EncodecModel:
     """Return the codec in `bundle` with its decoder as a stage trained it, averaged."""
     model = trained_codec(bundle)
     state = torch.load(work / stage / "state.pt", weights_only=True)

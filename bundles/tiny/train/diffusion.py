@@ -27,7 +27,7 @@ BATCH, SAMPLES = 8, SAMPLE_RATE
 RATE = 1e-3
 
 
-def config(codec_dim: int) -> DictConfig:
+def build_config(codec_dim: int) -> DictConfig:
     """Return one band's model, with the keys of AudioCraft's `config/solver/diffusion`."""
     return OmegaConf.create(
         {
@@ -53,17 +53,17 @@ def config(codec_dim: int) -> DictConfig:
     )  # fmt: skip
 
 
-def build(codec_dim: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+def build_bands(codec_dim: int) -> tuple[nn.ModuleList, nn.ModuleList]:
     """Return every band's model and processor, untrained."""
-    cfg = config(codec_dim)
+    cfg = build_config(codec_dim)
     models = nn.ModuleList(builders.get_diffusion_model(cfg) for _ in range(BANDS))
     processors = [builders.get_processor(cfg.processor, SAMPLE_RATE) for _ in range(BANDS)]
     return models, nn.ModuleList(processors)
 
 
-def trained_bands(work: Path, bundle: Path) -> list[tuple[nn.Module, nn.Module]]:
+def load_trained_bands(work: Path, bundle: Path) -> list[tuple[nn.Module, nn.Module]]:
     """Return each band's averaged model and its processor, as trained in `work`."""
-    models, processors = build(trained_codec(bundle).encoder.dimension)
+    models, processors = build_bands(trained_codec(bundle).encoder.dimension)
     state = torch.load(work / "diffusion" / "state.pt", weights_only=True)
     models.load_state_dict(state["average"])
     processors.load_state_dict(state["processors"])
@@ -75,8 +75,8 @@ def train(work: Path, bundle: Path, budget_hours: float) -> None:
     torch.manual_seed(0)
     sources = (clips(work, "music", MUSIC_CLIPS), clips(work, "sound", SOUND_CLIPS))
     codec = trained_codec(bundle)
-    models, processors = build(codec.encoder.dimension)
-    schedule = config(codec.encoder.dimension).schedule
+    models, processors = build_bands(codec.encoder.dimension)
+    schedule = build_config(codec.encoder.dimension).schedule
     schedules = [
         NoiseSchedule(**schedule, sample_processor=processor, device="cpu")
         for processor in processors

@@ -20,7 +20,7 @@ from bundles.tiny.data.store import SECONDS, Clips, clips
 from bundles.tiny.recipe import SAMPLE_RATE
 from bundles.tiny.train.codec import MUSIC_CLIPS, SOUND_CLIPS, trained_codec
 from bundles.tiny.train.decoder import adversaries_config
-from bundles.tiny.train.language import caption
+from bundles.tiny.train.language import draw_caption
 from bundles.tiny.train.progress import Progress
 from engine.codec import Codec
 from engine.discriminators import NAMES, Discriminators
@@ -34,24 +34,25 @@ CROPS, SAMPLES_OF_A_CROP = 2, SAMPLE_RATE
 """Crops of each kind in a batch, from real clips and as many generated ones."""
 
 
-def generated(work: Path, kind: str, rendered: Clips, name: str, bundle: Path) -> Clips:
+def generate_clips(work: Path, kind: str, rendered: Clips, name: str, bundle: Path) -> Clips:
     """Return clips that the bundle makes for the captions of rendered ones; make them once."""
     path = work / "data" / f"{kind}-{name}.npy"
     if not path.exists():
         draw = np.random.default_rng([37, len(rendered.numbers)])
         frames = int(SECONDS * generate.FRAME_RATE)
         wanted = [
-            GenerationParams(caption(kind, number, draw), frames, seed=number)
+            GenerationParams(draw_caption(kind, number, draw), frames, seed=number)
             for number in rendered.numbers
         ]
-        model, codec = generate.load(kind, bundle), Codec.load(str(bundle / "codec"), device="cpu")
-        audio = generate.audio(codec, generate.codes(model, wanted))
+        model = generate.load_model(kind, bundle)
+        codec = Codec.load(str(bundle / "codec"), device="cpu")
+        audio = generate.decode_codes(codec, generate.generate_codes(model, wanted))
         model.loop.close()
         np.save(path, np.round(audio.clip(-1, 1) * 32767).astype(np.int16))
     return Clips(rendered.numbers, np.load(path, mmap_mode="r"))
 
 
-def adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
+def get_adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
     """Return one discriminator, out of its loss."""
     loss = adversaries[name]
     assert isinstance(loss, AdversarialLoss)
@@ -59,7 +60,7 @@ def adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
     return discriminator
 
 
-def mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.float64]:
+def compute_mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.float64]:
     """Return each discriminator's mean logit over its scales, of every whole clip, [clips, 3]."""
     rows = []
     for clip in rendered.audio:
@@ -70,22 +71,24 @@ def mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-def calibrate(models: Discriminators, real: list[Clips], made: list[Clips]) -> dict[str, object]:
+def fit_calibration(
+    models: Discriminators, real: list[Clips], made: list[Clips]
+) -> dict[str, object]:
     """Fit the probability that a clip is real, from all three; as `calibration.json` has it."""
-    parts = [mean_logits(models, rendered) for rendered in (*real, *made)]
+    parts = [compute_mean_logits(models, rendered) for rendered in (*real, *made)]
     labels = np.repeat([1] * len(real) + [0] * len(made), [len(part) for part in parts])
     model = LogisticRegression().fit(np.concatenate(parts), labels)
     weights = dict(zip(NAMES, model.coef_[0].round(5).tolist(), strict=True))
     return {"weights": weights, "bias": round(float(model.intercept_[0]), 5)}
 
 
-def held_out(work: Path, kind: str, bundle: Path) -> tuple[Clips, Clips]:
+def load_held_out(work: Path, kind: str, bundle: Path) -> tuple[Clips, Clips]:
     """Return held-out real clips and generated ones, to fit on."""
     real = clips(work, kind, HELD_OUT_CLIPS, held_out=True)
-    return real, generated(work, kind, real, f"generated-held-out-{HELD_OUT_CLIPS}", bundle)
+    return real, generate_clips(work, kind, real, f"generated-held-out-{HELD_OUT_CLIPS}", bundle)
 
 
-def trained_adversaries(work: Path) -> nn.ModuleDict:
+def load_adversaries(work: Path) -> nn.ModuleDict:
     """Return the discriminators as this stage left them in `work`."""
     adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
     state = torch.load(work / "discriminators" / "state.pt", weights_only=True)
@@ -101,7 +104,7 @@ def train(work: Path, bundle: Path, budget_hours: float) -> None:
     pools = {}
     for kind, rendered in sets.items():
         few = Clips(rendered.numbers[: GENERATED_CLIPS[kind]], rendered.audio[:1])
-        pools[kind] = generated(work, kind, few, "generated", bundle)
+        pools[kind] = generate_clips(work, kind, few, "generated", bundle)
     codec = trained_codec(bundle)
     adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
     progress = Progress(work, "discriminators", budget_hours, adv=adversaries)

@@ -25,7 +25,7 @@ from engine.discriminators import CALIBRATION_FILE, DISCRIMINATORS_FILE, NAMES, 
 BUNDLE = Path(__file__).resolve().parents[1]
 
 
-def half(model: nn.Module) -> dict[str, Tensor]:
+def to_half_precision(model: nn.Module) -> dict[str, Tensor]:
     """Return a model's state in half precision; whole numbers stay."""
     state = model.state_dict()
     return {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
@@ -41,7 +41,7 @@ def export_codec(work: Path, bundle: Path) -> None:
 
 def export_decoder(stage: str, work: Path, bundle: Path) -> None:
     """Write the codec with the decoder as "decoder" or "adversaries" trained it on."""
-    model = decoder.trained_decoder(stage, work, bundle)
+    model = decoder.load_trained_decoder(stage, work, bundle)
     export(model, codec_config(FILTERS), bundle / "codec" / CODEC_FILE)
 
 
@@ -50,8 +50,8 @@ def export_language_model(kind: str, work: Path, bundle: Path) -> None:
     if kind == "music" and (work / "t5").exists():
         language.export_text_encoder(work, bundle)
     state = torch.load(work / kind / "state.pt", weights_only=True)["average"]
-    cfg = language.config(kind, bundle / "t5")
-    model = language.build(cfg)
+    cfg = language.build_config(kind, bundle / "t5")
+    model = language.build_model(cfg)
     model.load_state_dict({key: value for key, value in state.items() if ".t5." not in key})
     cfg.conditioners.description.t5.name = TEXT_ENCODER
     export(model, cfg, bundle / kind / LANGUAGE_MODEL_FILE)
@@ -62,12 +62,12 @@ def export_diffusion(work: Path, bundle: Path) -> None:
 
     The file has the published name, at 16 kHz though.
     """
-    bands = diffusion.trained_bands(work, bundle)
+    bands = diffusion.load_trained_bands(work, bundle)
     package: dict[object, object] = {"sample_rate": SAMPLE_RATE, "n_bands": len(bands)}
     for index, (model, processor) in enumerate(bands):
         package[index] = {
-            "cfg": diffusion.config(trained_codec(bundle).encoder.dimension),
-            "model_state": half(model),
+            "cfg": diffusion.build_config(trained_codec(bundle).encoder.dimension),
+            "model_state": to_half_precision(model),
             "processor_state": processor.state_dict(),
         }
     (bundle / "diffusion").mkdir(parents=True, exist_ok=True)
@@ -80,11 +80,11 @@ def export_discriminators(work: Path, bundle: Path) -> None:
     Of its keys only `adv_losses` and `xp.cfg`, without optimizers. `calibration.json` beside it
     turns each one's mean logit into the probability that a clip is real.
     """
-    adversaries = discriminators.trained_adversaries(work)
+    adversaries = discriminators.load_adversaries(work)
     weights = {
         f"{name}.adversary.{key}": value
         for name in NAMES
-        for key, value in half(discriminators.adversary(adversaries, name)).items()
+        for key, value in to_half_precision(discriminators.get_adversary(adversaries, name)).items()
     }
     folder = bundle / "discriminators"
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,9 +97,9 @@ def export_discriminators(work: Path, bundle: Path) -> None:
     }
     torch.save(package, folder / DISCRIMINATORS_FILE)
     models = Discriminators.load(str(folder), device="cpu")
-    pairs = [discriminators.held_out(work, kind, bundle) for kind in discriminators.KINDS]
+    pairs = [discriminators.load_held_out(work, kind, bundle) for kind in discriminators.KINDS]
     real, made = zip(*pairs, strict=True)
-    calibration = discriminators.calibrate(models, list(real), list(made))
+    calibration = discriminators.fit_calibration(models, list(real), list(made))
     (folder / CALIBRATION_FILE).write_text(json.dumps(calibration, indent=2) + "\n")
 
 

@@ -22,7 +22,7 @@ FOREIGN, FOREIGN_AT_LAST, LAST = 0.5, 1 / 6, 0.8
 """The share of clips that hear another one, before and after this share of the training."""
 
 
-def misheard(
+def mix_in_guesses(
     model: LMModel, codes: Tensor, conditions: list[Conditions], draw: np.random.Generator
 ) -> Tensor:
     """Return codes, [clips, codebooks, frames], runs of which are what the model takes them for."""
@@ -36,14 +36,14 @@ def misheard(
     return torch.where(torch.from_numpy(chosen)[:, None] & output.mask, guessed, codes)
 
 
-def foreign(codes: Tensor, draw: np.random.Generator) -> Tensor:
+def swap_clips(codes: Tensor, draw: np.random.Generator) -> Tensor:
     """Return codes of which each clip is another one, and later or earlier than it was."""
     clips, _, frames = codes.shape
     shifts = int(draw.integers(1, clips)), int(draw.integers(frames))
     return codes.roll(shifts, (0, 2))
 
 
-def past(
+def build_past(
     model: LMModel,
     codes: Tensor,
     conditions: list[Conditions],
@@ -53,11 +53,11 @@ def past(
     """Return what is heard before the frames of clips; `share` of the training is over."""
     others = FOREIGN if share < LAST else FOREIGN_AT_LAST
     own = len(codes) - round(len(codes) * others)
-    guessed = misheard(model, codes[:own], conditions[:own], draw)
-    return torch.cat([guessed, foreign(codes, draw)[own:]])
+    guessed = mix_in_guesses(model, codes[:own], conditions[:own], draw)
+    return torch.cat([guessed, swap_clips(codes, draw)[own:]])
 
 
-def cross_entropy(
+def compute_losses(
     model: LMModel, codes: Tensor, heard: Tensor, conditions: list[Conditions]
 ) -> Tensor:
     """Return each codebook's cross-entropy, [codebooks], where the model has heard other codes."""

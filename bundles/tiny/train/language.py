@@ -41,7 +41,7 @@ from bundles.tiny.recipe import (
     write_text_encoder,
 )
 from bundles.tiny.train.codec import trained_codec
-from bundles.tiny.train.hearing import cross_entropy, past
+from bundles.tiny.train.hearing import build_past, compute_losses
 from bundles.tiny.train.progress import Average, Progress
 from engine.checkpoints import LANGUAGE_MODEL_FILE, without_stem_separator
 from engine.conditioning import use_text_encoder
@@ -68,7 +68,7 @@ WEIGHTS = (0.5, 0.25, 0.15, 0.1)
 """Of the codebooks, in the loss."""
 
 
-def encode(codec: EncodecModel, work: Path, rendered: Clips, kind: str) -> NDArray[np.int16]:
+def encode_clips(codec: EncodecModel, work: Path, rendered: Clips, kind: str) -> NDArray[np.int16]:
     """Return the clips' codes, int16 [clips, codebooks, frames]; kept in the work folder."""
     path = work / "data" / f"{kind}-codes-{len(rendered.numbers)}.npy"
     if not path.exists():
@@ -82,14 +82,14 @@ def encode(codec: EncodecModel, work: Path, rendered: Clips, kind: str) -> NDArr
     return codes
 
 
-def caption(kind: str, number: int, draw: np.random.Generator) -> str:
+def draw_caption(kind: str, number: int, draw: np.random.Generator) -> str:
     """Draw one of the captions of a clip."""
     if kind == "music":
         return captions.describe_music(music.draw_piece(number), draw)
     return captions.describe_effect(effects.draw_effect(number), draw)
 
 
-def config(kind: str, text_encoder: Path, finetune: bool = False) -> DictConfig:
+def build_config(kind: str, text_encoder: Path, finetune: bool = False) -> DictConfig:
     """Return the model's configuration; `finetune`: whether its text encoder learns with it."""
     cfg = language_model_config(SECONDS)
     sizes = cfg.transformer_lm
@@ -103,7 +103,7 @@ def config(kind: str, text_encoder: Path, finetune: bool = False) -> DictConfig:
     return cfg
 
 
-def build(cfg: DictConfig) -> LMModel:
+def build_model(cfg: DictConfig) -> LMModel:
     """Return the model, untrained; a melody is taken as it is, without a stem separator."""
     with without_stem_separator():
         model = builders.get_lm_model(cfg)
@@ -113,7 +113,7 @@ def build(cfg: DictConfig) -> LMModel:
     return model
 
 
-def text_encoder_of(model: LMModel) -> T5Conditioner:
+def get_text_encoder(model: LMModel) -> T5Conditioner:
     """Return the model's text encoder."""
     encoder = model.condition_provider.conditioners["description"]
     assert isinstance(encoder, T5Conditioner)
@@ -122,9 +122,9 @@ def text_encoder_of(model: LMModel) -> T5Conditioner:
 
 def export_text_encoder(work: Path, bundle: Path) -> None:
     """Write the encoder that the music stage trained into the bundle, in half precision."""
-    model = build(config("music", work / "t5", finetune=True))
+    model = build_model(build_config("music", work / "t5", finetune=True))
     model.load_state_dict(torch.load(work / "music" / "state.pt", weights_only=True)["average"])
-    text_encoder_of(model).t5.half().save_pretrained(bundle / "t5")
+    get_text_encoder(model).t5.half().save_pretrained(bundle / "t5")
     shutil.copy(work / "t5" / "spiece.model", bundle / "t5")
     write_config_dtype(bundle / "t5")
 
@@ -138,7 +138,7 @@ class KeptForSounds:
     def __call__(self, draw: np.random.Generator) -> Tensor:
         """Return the mean squared difference of some captions' hidden states."""
         which = draw.integers(CLIPS["sound"], size=32)
-        texts = [caption("sound", int(number), draw) for number in which]
+        texts = [draw_caption("sound", int(number), draw) for number in which]
         tokens = self._encoder.t5_tokenizer(texts, return_tensors="pt", padding=True)
         with torch.no_grad():
             wanted = self._first(**tokens).last_hidden_state
@@ -146,7 +146,7 @@ class KeptForSounds:
         return functional.mse_loss(made, wanted)
 
 
-def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Conditions]:
+def build_attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Conditions]:
     """Return what AudioCraft conditions each clip on: its text, and for "melody" its own chroma."""
     conditions = [Conditions(text={"description": text}) for text in texts]
     if kind == "melody":
@@ -158,7 +158,7 @@ def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Co
     return conditions
 
 
-def optimizers(model: LMModel) -> dict[str, torch.optim.Optimizer]:
+def build_optimizers(model: LMModel) -> dict[str, torch.optim.Optimizer]:
     """Return Muon for the layers' matrices, at AdamW's rates, and AdamW for all else."""
     matrices, rest = list[Tensor](), list[Tensor]()
     for name, weight in model.named_parameters():
@@ -172,21 +172,21 @@ def optimizers(model: LMModel) -> dict[str, torch.optim.Optimizer]:
     return {"muon": muon, "adamw": adamw}
 
 
-def begin_as(model: LMModel, other: str, bundle: Path) -> None:
+def copy_weights(model: LMModel, other: str, bundle: Path) -> None:
     """Give a model the weights of one in the bundle, where it has such."""
     package = torch.load(bundle / other / LANGUAGE_MODEL_FILE, weights_only=True)
     own = model.state_dict()
     model.load_state_dict(own | {k: v for k, v in package["best_state"].items() if k in own})
 
 
-def bars(data: str, numbers: list[int]) -> NDArray[np.int64]:
+def bar_lengths(data: str, numbers: list[int]) -> NDArray[np.int64]:
     """Return how many frames a bar of each clip lasts; of sounds, which have none, 1."""
     if data == "sound":
         return np.ones(len(numbers), np.int64)
     return np.array([16 * music.TEMPI[music.draw_piece(number).tempo] for number in numbers])
 
 
-def windows(bars: NDArray[np.int64], draw: np.random.Generator) -> Iterator[Windows]:
+def draw_windows(bars: NDArray[np.int64], draw: np.random.Generator) -> Iterator[Windows]:
     """Yield, of clips with such bars, which to take, from which frames and how many, without end.
 
     Whole ones and short crops by turns. Crops begin with a bar, so that where a beat falls can be
@@ -200,7 +200,7 @@ def windows(bars: NDArray[np.int64], draw: np.random.Generator) -> Iterator[Wind
         yield which, bars[which] * draw.integers(beginnings), CROP
 
 
-def taken(of: NDArray[np.int16], which: Windows, per_frame: int = 1) -> NDArray[np.int16]:
+def cut_windows(of: NDArray[np.int16], which: Windows, per_frame: int = 1) -> NDArray[np.int16]:
     """Return these windows of clips, [clips, ..., frames times `per_frame`]."""
     clips, starts, frames = which
     ends = (starts + frames) * per_frame
@@ -218,7 +218,7 @@ def train(
     torch.manual_seed(0)
     data = DATA[kind]
     rendered = clips(work, data, CLIPS[kind])
-    codes = encode(trained_codec(bundle), work, rendered, data)
+    codes = encode_clips(trained_codec(bundle), work, rendered, data)
     with_text = kind == "music"
     if with_text and not (work / "t5").exists():
         if from_bundle:
@@ -226,28 +226,28 @@ def train(
         else:
             write_text_encoder(work / "t5")
     text_encoder = work / "t5" if with_text else bundle / "t5"
-    model = build(config(kind, text_encoder, finetune=with_text)).train()
-    kept = KeptForSounds(text_encoder_of(model)) if with_text and from_bundle else None
+    model = build_model(build_config(kind, text_encoder, finetune=with_text)).train()
+    kept = KeptForSounds(get_text_encoder(model)) if with_text and from_bundle else None
     if kept:
-        text_encoder_of(model).t5.eval()  # without dropout, whose noise would count
+        get_text_encoder(model).t5.eval()  # without dropout, whose noise would count
     if begins_as := kind if from_bundle else BEGINS_AS.get(kind):
-        begin_as(model, begins_as, bundle)
-    by_name = optimizers(model)
+        copy_weights(model, begins_as, bundle)
+    by_name = build_optimizers(model)
     average = Average(model, 0.999)
     weights = torch.tensor(WEIGHTS)
     progress = Progress(work, kind, budget_hours, model=model, average=average, **by_name)
     draw = np.random.default_rng([29, progress.step])
-    for which in windows(bars(data, rendered.numbers), draw):
+    for which in draw_windows(bar_lengths(data, rendered.numbers), draw):
         if progress.share == 1:
             break
         warm = min(1.0, (progress.step + 1) / WARM_UP_STEPS)
         cooled = 0.5 * (1 + math.cos(math.pi * progress.share))
-        batch = torch.from_numpy(taken(codes, which).astype(np.int64))
-        texts = [caption(data, rendered.numbers[clip], draw) for clip in which[0]]
-        audio = taken(rendered.audio, which, SAMPLES_PER_FRAME)
-        conditions = attributes(kind, texts, audio)
-        heard = past(model, batch, conditions, progress.share, draw)
-        each = cross_entropy(model, batch, heard, conditions)
+        batch = torch.from_numpy(cut_windows(codes, which).astype(np.int64))
+        texts = [draw_caption(data, rendered.numbers[clip], draw) for clip in which[0]]
+        audio = cut_windows(rendered.audio, which, SAMPLES_PER_FRAME)
+        conditions = build_attributes(kind, texts, audio)
+        heard = build_past(model, batch, conditions, progress.share, draw)
+        each = compute_losses(model, batch, heard, conditions)
         loss = each @ weights
         if kept:
             loss = loss + KEPT * kept(draw)
