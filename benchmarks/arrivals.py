@@ -1,10 +1,11 @@
-"""Requests that arrive at random, at three servers of the same weights.
+"""Measures three servers with the same weights under randomly arriving requests.
 
-`python -m benchmarks.arrivals` deploys, one after the other on Ray Serve: this project's MusicGen
-deployment; AudioCraft's generation in static batches under `@serve.batch`; the same, one request
-at a time. Each gets the same traces: all requests at once, which gives its saturated throughput,
-then Poisson arrivals at fractions of the rate at which static batches saturate. Clips are 1 to 10
-seconds long, uniformly. It prints a table, then one line of JSON.
+`python -m benchmarks.arrivals` deploys on Ray Serve, one after the other: this project's MusicGen
+deployment, AudioCraft's generation in static batches under `@serve.batch`, and AudioCraft's
+generation for one request at a time. Each gets the same traces: first all requests at once, which
+gives its saturated throughput, then Poisson arrivals at fractions of the rate at which static
+batches saturate. Clips are 1 to 10 seconds long, uniformly. It prints a table, then one line of
+JSON.
 """
 
 import argparse
@@ -41,17 +42,20 @@ CPUS = {"num_cpus": os.cpu_count() or 1}
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: seconds of audio, and from its arrival to its first codes and its last."""
+    """The measured times of one request, in seconds."""
 
     seconds: float
+    """Duration of the clip."""
     first: float
+    """Time from sending the request to its first codes."""
     whole: float
+    """Time from sending the request to its last codes."""
 
 
 async def send_request(
     handle: DeploymentHandle, params: GenerationParams, streams: bool
 ) -> Outcome:
-    """Send one request and read its codes."""
+    """Send one request, read its codes, and measure the times."""
     sent, first, frames = time.perf_counter(), 0.0, 0
     if streams:
         sizes = (CHUNK_FRAMES, FIRST_CHUNK_FRAMES)
@@ -68,7 +72,7 @@ async def send_request(
 async def replay_arrivals(
     handle: DeploymentHandle, streams: bool, arrivals: list[float], clips: list[GenerationParams]
 ) -> dict[str, float]:
-    """Send each clip at its time; return the figures of all."""
+    """Send each clip at its arrival time; return the figures over all clips."""
     begun = time.perf_counter()
 
     async def send_at(arrival: float, params: GenerationParams) -> Outcome:
@@ -88,7 +92,7 @@ async def replay_arrivals(
 
 
 def draw_arrivals(requests: int, seed: int) -> tuple[list[float], list[GenerationParams]]:
-    """Return arrivals at a rate of one a second, and the clips."""
+    """Draw arrival times at one request per second, and the clips."""
     draw = np.random.default_rng(seed)
     arrivals = np.cumsum(draw.exponential(1.0, requests))
     frames = (draw.uniform(1, 10, requests) * FRAME_RATE).astype(int)
@@ -97,7 +101,7 @@ def draw_arrivals(requests: int, seed: int) -> tuple[list[float], list[Generatio
 
 
 def build_servers(checkpoint: str, slots: int, dtype: str) -> dict[str, serve.Application]:
-    """Return the three servers, unstarted."""
+    """Build the applications of the three servers."""
     settings = MusicGenSettings.model_validate(
         {
             "kind": "musicgen", "name": "ours", "checkpoint": checkpoint, "codec": "none",
@@ -114,7 +118,7 @@ def build_servers(checkpoint: str, slots: int, dtype: str) -> dict[str, serve.Ap
 
 
 def main() -> None:
-    """Measure the three servers in turn."""
+    """Measure the three servers one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="mini")
     parser.add_argument("--requests", type=int, default=48)

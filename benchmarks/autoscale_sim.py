@@ -1,4 +1,4 @@
-"""Replays arrivals through the autoscaling policy, Serve's own and an oracle. No Ray, no model.
+"""Compares our autoscaling policy with Serve's and an oracle in a simulation without Ray.
 
     python -m benchmarks.autoscale_sim [--seeds 100 101 ...] [--plot FOLDER]
 
@@ -20,12 +20,12 @@ from benchmarks.autoscale.traces import FAMILIES, Trace, draw_traces
 
 MACHINE = Machine()
 PEAKS = {"tens of GPUs": (10.0, 60.0), "hundreds of GPUs": (167.0, 167.0)}
-"""Requests a second; 167 are 10,000 a minute."""
+"""Range of peak rates in requests per second; 167 per second are 10,000 per minute."""
 SEEDS = {"tens of GPUs": 6, "hundreds of GPUs": 1}
 FIRST_SEED = 100
 GATED = ("steady", "burst", "daily")
 WAITS, HOURS, ORACLE = 0.5, 1.15, 1.3
-"""To reach: p95 and GPU-hours by those of Serve's default, GPU-hours by the oracle's."""
+"""Targets: p95 wait and GPU-hours relative to the baseline, GPU-hours relative to the oracle."""
 BASELINE = "Serve, 0.8 of the slots"
 Make = Callable[[Trace], Policy]
 POLICIES: dict[str, Make] = {
@@ -38,7 +38,7 @@ POLICIES: dict[str, Make] = {
 
 
 def count_first_replicas(trace: Trace) -> int:
-    """Return the replicas that the first five minutes fill to 0.8."""
+    """Return the number of replicas that the first five minutes load to 80 %."""
     audio_s = trace.seconds[trace.at < 300].sum() / 300
     return max(1, int(0.5 + audio_s * 50 * MACHINE.full_s / MACHINE.slots / 0.8))
 
@@ -46,7 +46,7 @@ def count_first_replicas(trace: Trace) -> int:
 def replay_traces(
     traces: Sequence[Trace], policies: Mapping[str, Make]
 ) -> dict[str, list[Outcome]]:
-    """Return what came of traces, by policy."""
+    """Replay all traces under each policy; return the outcomes by policy."""
     return {
         name: [Fleet(MACHINE, one, make(one)).run(count_first_replicas(one)) for one in traces]
         for name, make in policies.items()
@@ -54,7 +54,7 @@ def replay_traces(
 
 
 def summarise_outcomes(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """Return the figures of one policy on several traces, taken together."""
+    """Return the figures of one policy over several traces."""
     waits = np.concatenate([one.waits for one in outcomes])
     p50, p95, p99 = np.percentile(waits, [50, 95, 99])
     hours = sum(one.gpu_hours for one in outcomes)
@@ -63,7 +63,7 @@ def summarise_outcomes(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def meets_targets(rows: Mapping[str, Mapping[str, float]]) -> bool:
-    """Say whether ours is as good as it is to be."""
+    """Return whether our policy meets the targets."""
     ours, serve, oracle = rows["ours"], rows[BASELINE], rows["oracle"]
     return bool(
         ours["p95_s"] <= WAITS * serve["p95_s"]
@@ -75,7 +75,7 @@ def meets_targets(rows: Mapping[str, Mapping[str, float]]) -> bool:
 def print_table(
     family: str, scale: str, requests: int, rows: Mapping[str, Mapping[str, float]]
 ) -> None:
-    """Print the table of one family."""
+    """Print the table of one family of traces."""
     print(f"\n{family}, {scale}: {requests:,} requests")
     print("| policy | p50 s | p95 s | p99 s | GPU-hours | by the oracle's | most replicas |")
     print("|---|---|---|---|---|---|---|")
@@ -88,7 +88,7 @@ def print_table(
 
 
 def main() -> None:
-    """Replay all families; the last line is JSON."""
+    """Replay all families and print tables; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="*", help="instead of those from 100 on")
     parser.add_argument("--plot", type=Path, help="a folder for one picture a family")

@@ -1,9 +1,9 @@
-"""EnCodec's decoder: batches against AudioCraft one by one, and pieces against whole clips.
+"""Times EnCodec's decoder: batches against AudioCraft, and pieces against whole clips.
 
 `python -m benchmarks.codec` decodes clips of 10 s by an untrained codec of a published shape. Both
-sides of each ratio are timed in turn, in one process, and the median over rounds is taken. On a CPU
-this project decodes a batch's clips one after the other, as AudioCraft is called here. It prints a
-table, then one line of JSON.
+sides of each ratio are timed in turn, in one process, and the median over rounds is reported. On a
+CPU this project decodes the clips of a batch one after the other, and so does the comparison with
+AudioCraft. It prints a table, then one line of JSON.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from engine.codec import Codec
 from engine.params import AudioPiece, Codes, CodesPiece
 
 SHAPES = {"bundle": (16000, 12, 64, 512), "encodec_32khz": (32000, 64, 128, 2048)}
-"""Sample rate, filters, latent width, codes a codebook."""
+"""Sample rate in Hz, filters, latent width and codes per codebook."""
 FRAME_RATE, SECONDS = 50, 10
 BATCHES, PIECES_S = (1, 4, 16), (0.5, 1.0, 2.0)
 
 
 def build_codec(shape: str) -> tuple[EncodecModel, DictConfig]:
-    """Return an untrained codec and its configuration."""
+    """Build an untrained codec; return it with its configuration."""
     rate, filters, width, cardinality = SHAPES[shape]
     cfg = codec_config(filters)
     cfg.sample_rate, cfg.seanet.dimension, cfg.rvq.bins = rate, width, cardinality
@@ -42,19 +42,19 @@ def build_codec(shape: str) -> tuple[EncodecModel, DictConfig]:
 
 
 def time_in_turn(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Return each way's median seconds, taken in turn."""
+    """Run the functions in turn, `rounds` times; return the median seconds of each."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, way in ways.items():
             begun = time.perf_counter()
             way()
-            if number:  # the first is slow
+            if number:  # the first round is slow
                 taken[name].append(time.perf_counter() - begun)
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}
 
 
 def decode_in_pieces(codec: Codec, codes: Codes, frames: int) -> None:
-    """Decode a clip as a stream would."""
+    """Decode a clip in pieces of so many frames, as for a stream."""
     array, state = codes.array(), b""
     for start in range(0, codes.frames, frames):
         part = Codes.pack(array[:, start : start + frames])
@@ -64,14 +64,14 @@ def decode_in_pieces(codec: Codec, codes: Codes, frames: int) -> None:
 
 
 def decode_one_by_one(codec: Codec, clips: Sequence[Codes]) -> None:
-    """Decode clips as a caller of AudioCraft does."""
+    """Decode clips one by one with AudioCraft."""
     with torch.inference_mode():
         for clip in clips:
             codec.model.decode(torch.from_numpy(clip.array().astype(np.int64))[None], None)
 
 
 def measure_shape(shape: str, rounds: int) -> list[dict[str, object]]:
-    """Return a row for each batch and each size of piece."""
+    """Return a row for each batch size and each size of pieces."""
     codec = Codec(build_codec(shape)[0])
     draw = np.random.default_rng(0)
     clips = [
@@ -105,7 +105,7 @@ def measure_shape(shape: str, rounds: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Measure each shape."""
+    """Measure each shape and print its rows; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=5)

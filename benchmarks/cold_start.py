@@ -1,8 +1,8 @@
-"""How long the first request waits for a model that sleeps: no replica runs until it comes.
+"""Measures how long the first request waits for a model that was scaled to zero replicas.
 
 `python -m benchmarks.cold_start [--rounds 5]` serves the embedded music model with `min_replicas`
-0, asks for a second of audio once it sleeps, and once more while it is awake. Prints a row a round,
-then one line of JSON.
+0, requests a second of audio when no replica runs, and again when one does. It prints a row per
+round, then one line of JSON.
 """
 
 import argparse
@@ -21,7 +21,7 @@ SLEEP_S = 120.0
 
 
 def count_replicas() -> int:
-    """Return the music model's replicas."""
+    """Return the number of running replicas of the music model."""
     from ray import serve
 
     music = serve.status().applications["audiocraft"].deployments["music"]
@@ -29,7 +29,7 @@ def count_replicas() -> int:
 
 
 def wait_until_asleep() -> None:
-    """Wait until no replica runs. Raises TimeoutError."""
+    """Wait until no replica runs; raise TimeoutError after SLEEP_S seconds."""
     end = time.monotonic() + SLEEP_S
     while count_replicas():
         if time.monotonic() > end:
@@ -38,14 +38,14 @@ def wait_until_asleep() -> None:
 
 
 def time_clip(http: httpx.Client) -> float:
-    """Return how long one clip takes."""
+    """Return the seconds that one clip takes."""
     begun = time.perf_counter()
     http.post(serving.OURS, json=BODY).raise_for_status()
     return round(time.perf_counter() - begun, 2)
 
 
 def main() -> None:
-    """Measure; the last line is JSON."""
+    """Measure each round; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

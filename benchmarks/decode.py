@@ -1,4 +1,4 @@
-"""One decode step of a published MusicGen shape: AudioCraft, transformers and this engine.
+"""Times a decode step of MusicGen's shapes in AudioCraft, transformers and this engine.
 
 `python -m benchmarks.decode` prints a table, then one line of JSON. The systems take turns within
 each round, so that a noisy machine slows them alike; figures are medians over rounds, at three
@@ -38,7 +38,7 @@ FRAME_RATE = 50
 
 
 def time_steps(steps: dict[str, Step], rounds: int, device: str) -> dict[str, float]:
-    """Time the systems in turn; return each one's median."""
+    """Run the steps in turn; return the median milliseconds of each."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
@@ -52,7 +52,7 @@ def time_steps(steps: dict[str, Step], rounds: int, device: str) -> dict[str, fl
 
 
 def measure_bandwidth(device: str) -> float:
-    """Return the bytes a second that this process reads from memory."""
+    """Return the memory bandwidth of this process in bytes per second."""
     block = torch.ones(250_000_000, device=device)
 
     def read_block() -> None:
@@ -64,7 +64,7 @@ def measure_bandwidth(device: str) -> float:
 def measure_precision(
     precision: str, options: argparse.Namespace, speed: float
 ) -> list[dict[str, Any]]:
-    """Return a row for each number of requests, in one precision of the engine's."""
+    """Return a row for each number of requests, for one precision of the engine."""
     on_cpu, last = options.device == "cpu", int(options.seconds * FRAME_RATE)
     lm_dtype = "float32" if on_cpu else "float16"
     lm = build_language_model(options.shape, device=options.device, dtype=lm_dtype)
@@ -106,7 +106,7 @@ def measure_precision(
 
 
 def measure_memory(precision: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return `benchmarks.memory`'s figures for the same shape."""
+    """Run `benchmarks.memory` for the same shape; return its figures."""
     command = [sys.executable, "-m", "benchmarks.memory", "--shape", options.shape]
     command += ["--precision", precision, "--requests", str(max(options.requests))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -116,7 +116,7 @@ def measure_memory(precision: str, options: argparse.Namespace) -> dict[str, Any
 
 
 def main() -> None:
-    """Measure each precision in turn."""
+    """Measure each precision; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="small", choices=["small", "medium", "large"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

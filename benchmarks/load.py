@@ -1,14 +1,13 @@
-"""How much the graph carries, and for how long.
+"""Measures the highest request rate of the graph, and whether it holds a load for long.
 
     python -m benchmarks.load peak [--transports actors grpc haproxy]
     python -m benchmarks.load hold --load 0.7 --minutes 20 [--models bundle] [--plot FILE]
 
-`peak`, under each of Serve's transports: requests a second of closed-loop clients, at our
-application with models that compute nothing, and by turns at one of the same hops and payloads
-that does nothing. `hold`: requests that come at random at a share of what closed-loop clients get
-of the same requests, before and after, from a process of their own; every minute what became of
-them, and the memory of each process, with its slope once a fifth of the time has passed. Both end
-with a line of JSON.
+`peak` measures, for each of Serve's transports, the requests per second of closed-loop clients: in
+turn for our application with models that compute nothing, and for an application with the same hops
+and payloads that does nothing. `hold` sends requests at random times, at a share of the closed-loop
+rate, from its own process; it reports the outcomes per minute, and the memory of each process with
+its growth after the first fifth of the time. Both end with a line of JSON.
 """
 
 import argparse
@@ -32,29 +31,29 @@ from benchmarks.under_load.plots import draw_load
 
 CLIENTS, DURATIONS = 32, (1.0, 2.0, 5.0, 10.0)
 PEAK_S = 60.0
-"""For how long `hold` looks for the peak."""
+"""Seconds for which `hold` measures the peak rate."""
 MOST_OF_ITS_PEAK = 0.7
-"""Of the application that does nothing: to reach."""
+"""Target: our peak rate relative to the application that does nothing."""
 
 
 def build_request(path: str, seconds: float) -> TimedRequest:
-    """TimedRequest for a clip; its seed is drawn, so that no two are the same."""
+    """Build a request for a clip; without a seed, every clip is different."""
     return TimedRequest(0.0, path, {"prompt": "calm piano", "duration": seconds})
 
 
 def draw_request(draw: np.random.Generator) -> TimedRequest:
-    """TimedRequest for a clip of some length, every other one as a stream."""
+    """Draw a request for a clip of random length, half of them as a stream."""
     request = build_request(serving.OURS, float(draw.choice(DURATIONS)))
     return TimedRequest(0.0, request.path, request.body | {"stream": bool(draw.integers(2))})
 
 
 def start_client_process() -> ProcessPoolExecutor:
-    """Return a process for the clients."""
+    """Start a process for the clients."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
 def measure_transport(transport: str, rounds: int, seconds: float) -> None:
-    """Measure both applications by turns, under one transport, in a process of its own."""
+    """Measure both applications in turn under one transport; print the row as JSON."""
     serving.set_environment(transport)
     config = serving.build_config(fast=True, max_wait_s=60)
     rates: dict[str, list[float]] = {serving.OURS: [], serving.NOOP: []}
@@ -76,7 +75,7 @@ def measure_transport(transport: str, rounds: int, seconds: float) -> None:
 
 
 def measure_peaks(transports: list[str], rounds: int, seconds: float) -> dict[str, Any]:
-    """Measure each transport in a process of its own: Ray reads the environment once."""
+    """Measure each transport in its own process, since Ray reads the environment only once."""
     rows = []
     for transport in transports:
         command = [sys.executable, "-m", "benchmarks.load", "peak", "--of", transport]
@@ -98,7 +97,7 @@ def summarise_minutes(outcomes: list[client.Outcome], minutes: float) -> list[di
 
 
 def fit_slopes(memory: list[dict[str, float]]) -> dict[str, float]:
-    """Return by how many MB an hour each process grows, by least squares, after the first fifth."""
+    """Fit the memory growth of each process in MB per hour, after the first fifth of the time."""
     settled = [row for row in memory if row["s"] >= 0.2 * memory[-1]["s"]]
     hours = [row["s"] / 3600 for row in settled]
     names = set.intersection(*(set(row) for row in settled)) - {"s"}
@@ -111,7 +110,7 @@ def fit_slopes(memory: list[dict[str, float]]) -> dict[str, float]:
 
 
 def hold_load(fast: bool, load: float, minutes: float, transport: str) -> dict[str, Any]:
-    """Find the peak, hold a share of it, and find the peak once more: machines vary."""
+    """Measure the peak rate, hold a share of it, and measure the peak again for comparison."""
     serving.set_environment(transport)
     config = serving.build_config(fast, max_wait_s=20)
     random = np.random.default_rng(0)
@@ -145,7 +144,7 @@ def hold_load(fast: bool, load: float, minutes: float, transport: str) -> dict[s
 
 
 def main() -> None:
-    """Measure; the last line is JSON."""
+    """Run the chosen measurement; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["peak", "hold"])
     parser.add_argument("--transports", nargs="+", default=[*serving.TRANSPORTS])

@@ -1,4 +1,4 @@
-"""Audio files of every kind that is taken, made in memory."""
+"""Makes audio files of every accepted format in memory."""
 
 import io
 from collections.abc import Callable
@@ -13,7 +13,7 @@ RATE = 24000
 
 
 def make_tone(seconds: float = 1.0, channels: int = 1) -> NDArray[np.float64]:
-    """Return sines of 440 Hz, 880 Hz and so on, [channels, samples]."""
+    """Make sines [channels, samples], at 440 Hz in the first channel, 880 Hz in the second."""
     time = np.arange(int(seconds * RATE)) / RATE
     pitches = [440 * (1 + channel) for channel in range(channels)]
     return np.stack([0.5 * np.sin(2 * np.pi * pitch * time) for pitch in pitches])
@@ -22,7 +22,7 @@ def make_tone(seconds: float = 1.0, channels: int = 1) -> NDArray[np.float64]:
 def encode_with_soundfile(
     kind: str, subtype: str | None = None, audio: NDArray[np.float64] | None = None
 ) -> bytes:
-    """Encode a tone, or other audio, by libsndfile."""
+    """Encode a tone, or other audio [channels, samples], with libsndfile."""
     file = io.BytesIO()
     soundfile.write(file, (make_tone() if audio is None else audio).T, RATE, subtype, format=kind)
     return file.getvalue()
@@ -31,7 +31,7 @@ def encode_with_soundfile(
 def encode_with_ffmpeg(
     container: str, codec: str, seconds: float = 1.0, video: str | None = None
 ) -> bytes:
-    """Encode a tone; with `video`, black pictures beside it."""
+    """Encode a tone with FFmpeg; `video` names a codec for black pictures beside it."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         moving: Any = output.add_stream(video, rate=5) if video else None

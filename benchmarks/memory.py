@@ -1,8 +1,8 @@
-"""Memory of an engine at a published shape, in a process of its own.
+"""Measures the memory of an engine at a published shape.
 
-`python -m benchmarks.memory` builds random weights, hands them to an engine, decodes, and prints
-one line of JSON: what the process took more than before the model was built (resident, megabytes),
-at its peak while loading and while decoding, beside the weights and the stated slot bytes.
+`python -m benchmarks.memory` builds random weights, gives them to an engine, decodes, and prints
+one line of JSON: the growth of resident memory in MB since before the model was built, at the peak
+while loading and while decoding, with the sizes of the weights and of the slots.
 """
 
 import argparse
@@ -19,19 +19,19 @@ from engine.engine import Engine, EngineSettings
 
 
 def read_memory(key: str) -> int:
-    """Return a figure of this process: VmRSS, or VmHWM, its peak; in bytes."""
+    """Return the resident memory of this process in bytes: now (VmRSS) or at its peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith(key)]
     return int(line.split()[1]) * 1024
 
 
 def reset_peak() -> None:
-    """Let VmHWM begin anew (proc(5), clear_refs)."""
+    """Reset the peak, VmHWM (proc(5), clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def measure_engine(shape: str, precision: str, requests: int, positions: int) -> dict[str, object]:
-    """Load, decode a full batch over whole slots, and return the figures."""
+    """Load the engine and decode a full batch; return the figures."""
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)
     before = read_memory("VmRSS")
     lm = build_language_model(shape)
@@ -68,7 +68,7 @@ def measure_engine(shape: str, precision: str, requests: int, positions: int) ->
 
 
 def main() -> None:
-    """Measure one engine."""
+    """Measure one engine and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="small")
     parser.add_argument("--precision", default="float32")

@@ -1,9 +1,9 @@
-"""The server that one writes first beside ours: same weights, same requests at the same moments.
+"""Compares a simple first server with ours: same weights, same requests at the same times.
 
     python -m benchmarks.naive [--minutes 2] [--loads 0.5 1 2]
 
-A load of 1 is what the first server can do, by its time for clips one after another. Each server
-runs alone. Prints a row a server and load, then one line of JSON.
+A load of 1 is the rate at which the first server serves clips one after another. Each server runs
+alone. It prints a row for each server and load, then one line of JSON.
 """
 
 import argparse
@@ -30,7 +30,7 @@ START_S = 120.0
 
 
 def draw_request(draw: np.random.Generator) -> TimedRequest:
-    """TimedRequest both servers for the same."""
+    """Draw a request that both servers understand."""
     seconds, seed = float(draw.choice(DURATIONS)), int(draw.integers(2**31))
     body = {"text": "calm piano", "duration": seconds, "seed": seed}
     return TimedRequest(0.0, "/generate/music", body)
@@ -38,7 +38,7 @@ def draw_request(draw: np.random.Generator) -> TimedRequest:
 
 @contextmanager
 def run_first_server() -> Iterator[str]:
-    """Run `benchmarks.under_load.naive`; yield its address."""
+    """Run `benchmarks.under_load.naive` in a process; yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "benchmarks.under_load.naive", str(port)]
@@ -57,14 +57,14 @@ def run_first_server() -> Iterator[str]:
 
 
 def replay_load(address: str, rates: list[float], seconds: float) -> list[dict[str, Any]]:
-    """Return a row for each rate, all requests drawn by the same seed."""
+    """Send requests at each rate, all drawn from the same seed; return a row for each rate."""
     rows = []
     with start_client_process() as clients:
         for rate in rates:
             requests = client.draw_requests(rate, seconds, draw_request, seed=1)
             begun = time.monotonic()
             outcomes = clients.submit(client.run_open_loop, address, requests).result()
-            # What is answered late counts for the time that it took.
+            # Late answers extend the measured time.
             lasted = max(seconds, time.monotonic() - begun)
             rows.append(
                 {"rate_per_s": round(rate, 3), **client.summarise_outcomes(outcomes, lasted)}
@@ -74,7 +74,7 @@ def replay_load(address: str, rates: list[float], seconds: float) -> list[dict[s
 
 
 def measure_capacity(address: str) -> float:
-    """Return the clips a second that one client after another is given."""
+    """Return the clips per second when each request waits for the previous one."""
     draw = np.random.default_rng(0)
     with start_client_process() as clients:
         requests = [
@@ -87,7 +87,7 @@ def measure_capacity(address: str) -> float:
 
 
 def main() -> None:
-    """Measure; the last line is JSON."""
+    """Measure both servers; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=2)
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1.0, 2.0])

@@ -1,4 +1,4 @@
-"""What serving costs: a clip over HTTP, and the same by engine and codec alone.
+"""Measures the overhead of serving: a clip over HTTP against the engine and codec alone.
 
 `python -m benchmarks.overhead` starts the system on a free port, as `make serve` does, and beside
 it a process without Ray that has the same weights and as many threads. They make the same clips by
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
 
 TEXT, FRAME_RATE = "calm piano over soft strings", 50
 loaded: tuple["LanguageModel", "Codec"]
-"""In the process without Ray."""
+"""The models in the process without Ray."""
 
 
 @dataclass(frozen=True)
 class TimedClip:
-    """A clip or its beginning."""
+    """A generated clip or its beginning, with the time it took."""
 
     seconds: float
-    """That it took."""
+    """Seconds from the request to the audio."""
     samples: NDArray[np.floating]
-    """[channels, samples]"""
+    """The audio [channels, samples]."""
     stages: str = ""
-    """Where the server says the time went: `server-timing`."""
+    """The `server-timing` header of the answer."""
 
 
 def load_models(music: dict[str, Any], codec: dict[str, Any]) -> None:
-    """Load what the deployments load."""
+    """Load the language model and the codec as the deployments do."""
     global loaded
     from deployments.settings import MusicGenSettings
     from engine.codec import Codec
@@ -73,7 +73,7 @@ def load_models(music: dict[str, Any], codec: dict[str, Any]) -> None:
 
 
 def generate_alone(seed: int, frames: int, sizes: tuple[int, int], first: bool) -> TimedClip:
-    """Make a clip, or only what is heard of it first, without Ray."""
+    """Generate a clip, or only its first chunk, without Ray."""
     from engine.params import AudioPiece, Codes, CodesPiece, GenerationParams
 
     model, codec = loaded
@@ -96,7 +96,7 @@ def generate_alone(seed: int, frames: int, sizes: tuple[int, int], first: bool) 
 
 
 def parse_wav(file: bytes) -> NDArray[np.floating]:
-    """Return the samples of a mono WAV file of 16 bits that may still grow (RIFF's chunks)."""
+    """Return the samples of a mono 16-bit WAV file, which may be incomplete."""
     at = 12
     while file[at : at + 4] not in (b"data", b""):
         at += 8 + int.from_bytes(file[at + 4 : at + 8], "little")
@@ -104,7 +104,7 @@ def parse_wav(file: bytes) -> NDArray[np.floating]:
 
 
 def generate_over_http(http: httpx.Client, seed: int, frames: int, first: bool) -> TimedClip:
-    """Ask for a clip, or hear only its beginning."""
+    """Generate a clip over HTTP; with `first`, stop at the first audio."""
     body = {"prompt": TEXT, "duration": frames / FRAME_RATE, "seed": seed, "stream": first}
     body["cache"] = False
     begun, file = time.perf_counter(), b""
@@ -119,7 +119,7 @@ def generate_over_http(http: httpx.Client, seed: int, frames: int, first: bool) 
 
 
 def write_models(shape: str, dtype: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a language model and its codec; write what is not a bundle's."""
+    """Return the settings of a language model and its codec; write their files if needed."""
     music = {"name": "music", "kind": "musicgen", "codec": "codec", "dtype": dtype, "num_cpus": 1}
     codec = {"name": "codec", "kind": "encodec", "num_cpus": 0.25}
     if shape == "bundle":
@@ -138,7 +138,7 @@ def write_models(shape: str, dtype: str, folder: Path) -> tuple[dict[str, Any], 
 
 @contextmanager
 def serve_models(music: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
-    """Serve these two models as `make serve` would; yield the address."""
+    """Serve these two models as `make serve` does; yield the address."""
     import ray
 
     from launch.config_file import read_config_file
@@ -164,7 +164,7 @@ def serve_models(music: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
 def measure_pair(
     pool: ProcessPoolExecutor, http: httpx.Client, seed: int, frames: int, first: bool
 ) -> tuple[TimedClip, TimedClip]:
-    """Let both make a clip, each first by turns; return what came over HTTP and alone."""
+    """Generate one clip both ways, in alternating order; return the HTTP clip, then the other."""
     from graph.pipeline import CHUNK_S, FIRST_CHUNK_S
 
     sizes = int(CHUNK_S * FRAME_RATE), int((FIRST_CHUNK_S if first else CHUNK_S) * FRAME_RATE)
@@ -182,7 +182,7 @@ def measure_pair(
 
 
 def median_stages(served: list[TimedClip]) -> Iterator[tuple[str, float]]:
-    """Yield the stages that the server tells of, and their median seconds."""
+    """Yield each stage in `server-timing` with its median seconds."""
     told = [dict(re.findall(r"(\w+);dur=([\d.]+)", one.stages)) for one in served]
     for name in told[0]:
         yield name, round(statistics.median(float(one[name]) for one in told) / 1000, 3)
@@ -191,7 +191,7 @@ def median_stages(served: list[TimedClip]) -> Iterator[tuple[str, float]]:
 def compare_pairs(
     pool: ProcessPoolExecutor, http: httpx.Client, pairs: int, frames: int, what: str
 ) -> dict[str, Any]:
-    """Return the figures of several pairs, after one that warms up."""
+    """Measure several pairs, after one to warm up; return their figures."""
     first = what == "first"
     taken = [measure_pair(pool, http, seed, frames, first) for seed in range(pairs + 1)][1:]
     ratios = sorted(served.seconds / alone.seconds for served, alone in taken)
@@ -209,7 +209,7 @@ def compare_pairs(
 
 
 def main() -> None:
-    """Measure one shape."""
+    """Measure one shape; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="bundle", choices=["bundle", "small"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "int8"])

@@ -1,4 +1,4 @@
-"""An engine that takes the time of a model and computes nothing: for what is around it."""
+"""Simulates the timing of an engine without computing, to measure the code around it."""
 
 import asyncio
 import time
@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from benchmarks.autoscale.fleet import FRAME_RATE, Machine
 
 FIRST_S = 0.3
-"""Of audio, that a request's first part is."""
+"""Seconds of audio in the first part of an answer."""
 
 
 class PacedEngine:
-    """Requests that have a slot share its steps, which take longer the more they are."""
+    """A simulated engine; running requests share steps, and more requests make steps slower."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -21,7 +21,7 @@ class PacedEngine:
         self._changed = asyncio.Event()
 
     async def generate(self, seconds: float) -> AsyncGenerator[float, None]:
-        """Yield seconds of audio as they are made: the first of them, then all others."""
+        """Yield the seconds of audio that are done: after the first part, then at the end."""
         async with self._slots:
             self._change_running(1)
             try:

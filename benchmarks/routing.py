@@ -1,4 +1,4 @@
-"""Time to first audio under Serve's own router and under ours, on four replicas of a paced engine.
+"""Measures the time to first audio with Serve's router and with ours, on simulated engines.
 
     python -m benchmarks.routing [--requests 2000]
 
@@ -27,7 +27,7 @@ from benchmarks.paced import PacedEngine
 
 REPLICAS, LOAD = 4, 0.8
 FASTER = 60.0
-"""Than the machine that is paced."""
+"""Speed-up of the simulated machine."""
 MACHINE = Machine(slots=4, alone_s=0.045 / FASTER, full_s=0.085 / FASTER)
 TO_REACH = 0.7
 ROUTERS: dict[str, dict[str, Any]] = {
@@ -43,18 +43,18 @@ ROUTERS: dict[str, dict[str, Any]] = {
 
 @serve.deployment(num_replicas=REPLICAS, max_ongoing_requests=256)
 class Paced:
-    """A language model's replica, but for the model."""
+    """A replica of a language model with a simulated engine."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._engine: PacedEngine | None = None
 
     async def record_routing_stats(self) -> dict[str, int]:
-        """Return what `deployments.scaling.router` goes by."""
+        """Return the number of slots for `deployments.scaling.router`."""
         return {"slots": self._machine.slots}
 
     async def generate(self, seconds: float) -> AsyncGenerator[float, None]:
-        """Yield seconds of audio as they are made."""
+        """Yield the seconds of audio that are done."""
         self._engine = self._engine or PacedEngine(self._machine)
         async for made in self._engine.generate(seconds):
             yield made
@@ -62,14 +62,14 @@ class Paced:
 
 @dataclass(frozen=True)
 class Requests:
-    """When they come, and how much audio they ask for."""
+    """The arrival times of requests, and the seconds of audio that each asks for."""
 
     at: list[float]
     seconds: list[float]
 
 
 def draw_requests(number: int, seed: int) -> Requests:
-    """Draw requests that take `LOAD` of what the replicas can do."""
+    """Draw requests at the share `LOAD` of the replicas' capacity."""
     draw = np.random.default_rng(seed)
     seconds = draw.choice(SECONDS, p=SHARES, size=number)
     full = REPLICAS * MACHINE.slots / (MACHINE.full_s * FRAME_RATE)
@@ -78,7 +78,7 @@ def draw_requests(number: int, seed: int) -> Requests:
 
 
 async def measure_first_audio(handle: DeploymentHandle, requests: Requests) -> list[float]:
-    """Send each request at its time, whatever became of the others; return when each began."""
+    """Send each request at its time; return the seconds to the first audio of each."""
     begun = time.perf_counter()
 
     async def send_at(at: float, seconds: float) -> float:
@@ -93,20 +93,20 @@ async def measure_first_audio(handle: DeploymentHandle, requests: Requests) -> l
 
 
 def start_application(router: str) -> DeploymentHandle:
-    """Start an application with this router."""
+    """Start an application that uses this router."""
     deployment: Deployment = Paced
     bound = deployment.options(ray_actor_options={"num_cpus": 0.1}, **ROUTERS[router]).bind(MACHINE)
     return serve.run(bound, name=router, route_prefix=None)
 
 
 async def measure_routers(requests: Requests) -> list[list[float]]:
-    """Return the times of each router, which get the same requests at once."""
+    """Send the same requests to each router at the same time; return the times of each."""
     handles = [start_application(router) for router in ROUTERS]
     return await asyncio.gather(*(measure_first_audio(handle, requests) for handle in handles))
 
 
 def main() -> None:
-    """Measure both; the last line is JSON."""
+    """Measure both routers; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000)
     number = parser.parse_args().requests

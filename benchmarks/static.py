@@ -1,4 +1,4 @@
-"""The baseline server: AudioCraft's own generation behind `@serve.batch`."""
+"""Serves AudioCraft's own generation behind `@serve.batch`, as a baseline."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from engine.params import Codes, GenerationParams
 
 @serve.deployment(max_ongoing_requests=1000)
 class StaticBatches:
-    """Requests wait for a batch, and a batch runs to the end of its longest clip."""
+    """A deployment with static batches: each batch runs to the end of its longest clip."""
 
     def __init__(self, checkpoint: str, batch_size: int) -> None:
         import torch
@@ -21,7 +21,7 @@ class StaticBatches:
         self._generate_batch.set_max_batch_size(batch_size)
 
     async def generate(self, params: GenerationParams) -> Codes:
-        """Generate codes [codebooks, frames]."""
+        """Generate the codes of a clip, [codebooks, frames]."""
         codes: Codes = await self._generate_batch(params)
         return codes
 

@@ -1,4 +1,4 @@
-"""One decode step of each system, at a given position, with all that a step does."""
+"""Builds a complete decode step of each compared system, at a given position."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ Step = Callable[[], None]
 
 
 def make_audiocraft_step(lm: LMModel, requests: int, position: int) -> Step:
-    """Return AudioCraft's own step, with a past of `position` in its streaming state."""
+    """Return AudioCraft's step, with a past of `position` steps in its streaming state."""
     device = next(lm.parameters()).device
     text = torch.randn(requests, TEXT_TOKENS, lm.dim, device=device)
     mask = torch.ones(2 * requests, TEXT_TOKENS, device=device)
@@ -62,7 +62,7 @@ def build_transformers_model(lm: LMModel) -> MusicgenForCausalLM:
 
 
 def make_transformers_step(model: MusicgenForCausalLM, requests: int, position: int) -> Step:
-    """Return transformers' step, with the same past."""
+    """Return transformers' step, with a past of `position` steps in its cache."""
     width, books = model.config.hidden_size, model.config.num_codebooks
     text = torch.randn(requests, TEXT_TOKENS, width)
     source = torch.cat([text, torch.zeros_like(text)])
@@ -83,7 +83,7 @@ def make_transformers_step(model: MusicgenForCausalLM, requests: int, position: 
 
 
 def make_engine_step(engine: Engine, requests: int, position: int) -> Step:
-    """Return the engine's step, for requests that have come to `position`."""
+    """Return the engine's step, for requests that have reached `position`."""
     decoder = engine.decoder
     for request in list(engine.scheduler.running.values()):
         engine.cancel_request(request)

@@ -1,4 +1,4 @@
-"""Replicas that take time without computing: requests share steps as they do in the engine."""
+"""Simulates a fleet of replicas without models; requests share decode steps as in the engine."""
 
 import heapq
 import math
@@ -18,47 +18,47 @@ TICK_S = 1.0
 
 @dataclass(frozen=True)
 class Machine:
-    """A replica's size and speed."""
+    """The size and speed of a replica."""
 
     slots: int = 32
     alone_s: float = 0.02
-    """Of a step with one request."""
+    """Seconds per step with one request."""
     full_s: float = 0.04
-    """Of a step with all slots taken; between the two it grows evenly."""
+    """Seconds per step with all slots in use; in between, the time grows linearly."""
     start_s: float = 20.0
-    """From the decision to the first step: a process, its imports, weights."""
+    """Seconds from the decision to start a replica until it takes requests."""
 
     def step_s(self, running: int) -> float:
-        """Return the time of a step."""
+        """Return the seconds per step with so many running requests."""
         return self.alone_s + (self.full_s - self.alone_s) * (running - 1) / (self.slots - 1)
 
 
 @dataclass(frozen=True)
 class FleetState:
-    """What a policy may know, each second."""
+    """The state of the fleet that a policy decides by, once per second."""
 
     now: float
     running: Sequence[int]
-    """Requests of each replica that is up and stays."""
+    """Running requests of each active replica."""
     waiting: int
     target: int
-    """Replicas that are up or start."""
+    """The number of replicas that are up or starting."""
     seconds: float
-    """Of audio that a request asks for, mean of those so far."""
+    """Mean duration of the clips requested so far, in seconds."""
 
 
 Policy = Callable[[FleetState], int]
 
 
 class Replica:
-    """Its requests end at numbers of steps; how long steps take depends on how many there are."""
+    """A replica whose requests end after a number of steps; steps slow down with more requests."""
 
     def __init__(self, machine: Machine, now: float) -> None:
         self._machine = machine
         self._steps, self._at = 0.0, now
         self.ends: list[float] = []
         self.version = 0
-        """Grows with each change: what was planned before it no longer holds."""
+        """Increases with each change, which makes earlier heap entries invalid."""
         self.stays = True
 
     def _advance_steps(self, now: float) -> None:
@@ -68,41 +68,41 @@ class Replica:
         self.version += 1
 
     def begin_request(self, now: float, seconds: float) -> None:
-        """Give a request a slot."""
+        """Start a request for so many seconds of audio."""
         self._advance_steps(now)
         heapq.heappush(self.ends, self._steps + seconds * FRAME_RATE)
 
     def end_request(self, now: float) -> None:
-        """End the request that is due."""
+        """End the request that is due next."""
         self._advance_steps(now)
         heapq.heappop(self.ends)
 
     @property
     def due(self) -> float:
-        """When the next request ends."""
+        """The time at which the next request ends."""
         if not self.ends:
             return math.inf
         return self._at + (self.ends[0] - self._steps) * self._machine.step_s(len(self.ends))
 
 
 Planned = tuple[float, int, int, Replica]
-"""A number to order by, a tiebreak, the replica's version, and the replica: void after a change."""
+"""A heap entry: sort key, tiebreak, version, replica; invalid once the version has changed."""
 
 
 @dataclass
 class Outcome:
-    """What came of a trace."""
+    """The result of replaying a trace."""
 
     waits: NDArray[np.float64]
-    """Seconds from arrival to a slot, of each request."""
+    """Seconds from arrival to a slot, for each request."""
     gpu_hours: float
-    """Of all replicas, from the decision to start one until its last request has ended."""
+    """Hours summed over replicas, from the decision to start until the last request ended."""
     history: list[tuple[float, int, int, int]] = field(default_factory=list)
-    """Each second: when, replicas up, replicas in all, requests waiting."""
+    """Per second: time, replicas up, all replicas, waiting requests."""
 
 
 class Fleet:
-    """Replays a trace under a policy. Requests wait in one queue and go to the emptiest replica."""
+    """Replays a trace under a policy; one queue feeds the replica with the fewest requests."""
 
     def __init__(self, machine: Machine, trace: Trace, policy: Policy) -> None:
         self._machine, self._trace, self._policy = machine, trace, policy
@@ -112,15 +112,15 @@ class Fleet:
         self._starting: deque[float] = deque()
         self._queue: deque[tuple[float, float]] = deque()
         self._plan: list[Planned] = []
-        """When replicas end a request."""
+        """A heap of replicas by the time at which their next request ends."""
         self._room: list[Planned] = []
-        """How many requests replicas have that are up and stay."""
+        """A heap of active replicas by their number of requests."""
         self._tiebreak = count()
         self._waits: list[float] = []
         self._gpu_s = 0.0
 
     def run(self, replicas: int) -> Outcome:
-        """Begin with so many replicas; return what came of it."""
+        """Replay the trace, beginning with so many replicas."""
         self._target = replicas
         for _ in range(replicas):
             self._add_replica()
@@ -212,7 +212,7 @@ class Fleet:
 
 
 def _find_first_valid(planned: list[Planned]) -> Planned | None:
-    """Return the first that still holds."""
+    """Remove invalid entries from a heap; return its first valid entry, or None."""
     while planned and planned[0][2] != planned[0][3].version:
         heapq.heappop(planned)
     return planned[0] if planned else None

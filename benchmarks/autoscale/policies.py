@@ -1,4 +1,4 @@
-"""The policies that are compared: ours and Serve's as Serve would call them, and one that knows."""
+"""Wraps the compared autoscaling policies: ours and Serve's, called as by Serve, and an oracle."""
 
 import math
 from collections import deque
@@ -23,7 +23,7 @@ MOST = 10_000
 def context(
     config: AutoscalingConfig, running: int, target: int, **more: Any
 ) -> AutoscalingContext:
-    """Return what Serve tells a policy of a deployment with so many replicas."""
+    """Return the context that Serve gives a policy for a deployment with so many replicas."""
     given = {
         "deployment_id": None,
         "deployment_name": "music",
@@ -47,7 +47,7 @@ def context(
 
 
 class LookBackMean:
-    """The mean over a look-back, as of the last time that it was sent."""
+    """The mean over a look-back period, as last sent to Serve's controller."""
 
     def __init__(self, look_back_s: float, sent_every_s: float) -> None:
         self._look_back_s, self._every_s = look_back_s, sent_every_s
@@ -55,7 +55,7 @@ class LookBackMean:
         self._sent_at, self._sent = -math.inf, 0.0
 
     def add_value(self, now: float, value: float) -> float:
-        """Take in a value; return what Serve's controller knows."""
+        """Add a value; return the mean that Serve's controller knows now."""
         self._values.append((now, value))
         while self._values[0][0] <= now - self._look_back_s:
             self._values.popleft()
@@ -66,7 +66,7 @@ class LookBackMean:
 
 
 class Ours:
-    """`deployments.scaling.policy`, with the settings that a deployment gets."""
+    """The policy in `deployments.scaling.policy`, with a deployment's settings."""
 
     def __init__(self, machine: Machine) -> None:
         settings = Autoscaling(max_replicas=MOST).options()
@@ -77,7 +77,7 @@ class Ours:
         self._waiting, self._occupied = LookBackMean(3, 1), LookBackMean(3, 1)
 
     def __call__(self, fleet: FleetState) -> int:
-        """Decide as Serve does with a policy of one's own."""
+        """Return the number of replicas, as Serve decides with a custom policy."""
         self._now, slots = fleet.now, self._machine.slots
         number, running = len(fleet.running), sum(fleet.running)
         occupied = self._occupied.add_value(fleet.now, running / slots) / max(number, 1)
@@ -97,7 +97,7 @@ class Ours:
 
 
 class Serves:
-    """Serve's own policy and delays; `target` requests are to be at each replica."""
+    """Serve's default policy and delays, with `target` requests per replica."""
 
     def __init__(self, target: float) -> None:
         self._config = AutoscalingConfig(
@@ -110,7 +110,7 @@ class Serves:
         self._state: dict[str, Any] = {}
 
     def __call__(self, fleet: FleetState) -> int:
-        """Decide as Serve does by default."""
+        """Return the number of replicas, as Serve decides by default."""
         ongoing = self._ongoing.add_value(fleet.now, sum(fleet.running) + fleet.waiting)
         ctx = context(
             self._config,
@@ -125,7 +125,7 @@ class Serves:
 
 
 class Oracle:
-    """Knows what comes: as few replicas as have a slot for all at once, each started in time."""
+    """A policy that knows all arrivals, and starts the fewest replicas that serve them at once."""
 
     def __init__(self, machine: Machine, trace: Trace) -> None:
         self._machine = machine
@@ -135,7 +135,7 @@ class Oracle:
         self._running = came - np.searchsorted(np.sort(ends), seconds, side="right")
 
     def __call__(self, fleet: FleetState) -> int:
-        """Return what is needed from now until what is started now is up."""
+        """Return the most replicas needed until a replica started now is up."""
         until = int(fleet.now + self._machine.start_s) + 2
         most = self._running[int(fleet.now) : until].max(initial=1)
         return int(max(math.ceil(most / self._machine.slots), 1))

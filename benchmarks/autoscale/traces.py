@@ -1,4 +1,4 @@
-"""Arrivals to replay, drawn by a seed: each family's parameters differ from trace to trace."""
+"""Draws traces of arrivals from a seed; each trace of a family has other parameters."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 HOUR = 3600.0
 SECONDS, SHARES = (2.0, 5.0, 10.0, 15.0, 30.0), (0.15, 0.3, 0.3, 0.15, 0.1)
-"""Of audio that requests ask for, and how many of them do."""
+"""Clip durations in seconds, and the share of requests with each."""
 Rate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Requests a second, at times."""
+"""A function from times to requests per second."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Requests, by when they come and how much audio they ask for."""
+    """The arrival times of requests, and the seconds of audio that each asks for."""
 
     name: str
     at: NDArray[np.float64]
@@ -25,12 +25,12 @@ class Trace:
 
 
 def draw_steady(seed: int, peak: float) -> Trace:
-    """Two hours at one rate."""
+    """Draw two hours at a constant rate."""
     return _draw_arrivals("steady", seed, peak, 2 * HOUR, lambda at: np.full(len(at), peak))
 
 
 def draw_burst(seed: int, peak: float) -> Trace:
-    """Two hours in which the rate rises to a multiple, again and again, for minutes."""
+    """Draw two hours in which the rate rises to a multiple for some minutes, repeatedly."""
     draw = np.random.default_rng([seed, 1])
     low = peak / draw.uniform(1.5, 4)
     on_s, off_s = _log_uniform(draw, 120, 1200), _log_uniform(draw, 300, 2400)
@@ -46,7 +46,7 @@ def draw_burst(seed: int, peak: float) -> Trace:
 
 
 def draw_daily(seed: int, peak: float) -> Trace:
-    """A day's rise and fall, in six hours."""
+    """Draw the rise and fall of a day, compressed to six hours."""
     draw = np.random.default_rng([seed, 2])
     low, phase = draw.uniform(0.1, 0.5), draw.uniform(0, 2 * math.pi)
 
@@ -58,7 +58,7 @@ def draw_daily(seed: int, peak: float) -> Trace:
 
 
 def draw_flash(seed: int, peak: float) -> Trace:
-    """An hour with a crowd, eight times as many as before, at once, for ten minutes."""
+    """Draw an hour with eight times the rate for ten minutes, without a ramp."""
     start = np.random.default_rng([seed, 3]).uniform(0.3, 0.6) * HOUR
 
     def rate_at(at: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,7 +76,7 @@ FAMILIES = {
 
 
 def draw_traces(family: str, seeds: Sequence[int], peak: tuple[float, float]) -> list[Trace]:
-    """Return a trace a seed; their peaks, in requests a second, are drawn from an interval."""
+    """Draw a trace for each seed; `peak` is the range of peak rates, in requests per second."""
     peaks = [_log_uniform(np.random.default_rng([seed, 4]), *peak) for seed in seeds]
     return [FAMILIES[family](seed, one) for seed, one in zip(seeds, peaks, strict=True)]
 
@@ -86,7 +86,7 @@ def _log_uniform(draw: np.random.Generator, low: float, high: float) -> float:
 
 
 def _draw_arrivals(name: str, seed: int, peak: float, ends: float, rate: Rate) -> Trace:
-    """Draw a Poisson process of a varying rate, by thinning one of its peak."""
+    """Draw a Poisson process with a varying rate, by thinning a process with the peak rate."""
     draw = np.random.default_rng([seed, 5])
     at = np.sort(draw.uniform(0, ends, draw.poisson(peak * ends)))
     at = at[draw.uniform(size=len(at)) * peak < rate(at)]

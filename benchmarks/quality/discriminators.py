@@ -1,8 +1,8 @@
-"""How well the discriminators tell held-out clips from generated ones, and how honestly.
+"""Measures how well the discriminators separate held-out clips from generated ones.
 
 The combined score is the calibrated probability. The area under the curve is the share of pairs of
 a real and a generated clip in which the real one scores higher. The calibration error is the mean
-distance, over ten bins of probability, between what they say and how many are real.
+distance, over ten bins of probability, between the mean probability and the share of real clips.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ BINS = 10
 
 
 def area_under_curve(real: NDArray[np.float64], made: NDArray[np.float64]) -> float:
-    """Return the area under the receiver operating characteristic."""
+    """Return the area under the ROC curve."""
     return float(mannwhitneyu(real, made).statistic / (len(real) * len(made)))
 
 

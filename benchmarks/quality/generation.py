@@ -1,4 +1,4 @@
-"""Whether what a prompt asks for is heard, under guidance and without, and whether levels are sane.
+"""Measures how often generated clips match their prompts, and whether their levels are sane.
 
 Prompts are captions of held-out clips. A clip is silent below -50 dBFS, clipped where more than one
 sample in a thousand is at full scale, and runs away where its last second is at -12 dBFS or above
@@ -25,7 +25,7 @@ SECOND = 16000
 
 
 def label_clips(kind: str, rendered: Clips) -> dict[str, list[str]]:
-    """Return what is in each clip, by what is judged."""
+    """Return the true labels of each clip, by property."""
     if kind == "sound":
         return {"effect": [effects.draw_effect(number).kind for number in rendered.numbers]}
     pieces = [music.draw_piece(number) for number in rendered.numbers]
@@ -36,17 +36,17 @@ FEATURES = {"instrument": extract_timbre, "tempo": extract_rhythm, "effect": ext
 
 
 def to_floats(rendered: Clips) -> list[Audio]:
-    """Return clips as float32, full scale ±1."""
+    """Convert clips to float32, full scale ±1."""
     return [clip.astype(np.float32) / 32768 for clip in rendered.audio]
 
 
 def copy_clips(codec: Codec, audio: list[Audio]) -> list[Audio]:
-    """Return clips after the codec."""
+    """Return each clip encoded and decoded by the codec."""
     return [generate.copied(codec, clip) for clip in audio]
 
 
 def fit_judges(kind: str, work: Path, codec: Codec) -> dict[str, Judge]:
-    """Fit the judges of a kind, on renders of their own: half as they are, half as copied."""
+    """Fit the judges of a kind on separate renders, half of them after the codec."""
     rendered = clips(work, kind, JUDGE_CLIPS, after=CLIPS[kind])
     audio = to_floats(rendered)
     audio[::2] = copy_clips(codec, audio[::2])
@@ -55,7 +55,7 @@ def fit_judges(kind: str, work: Path, codec: Codec) -> dict[str, Judge]:
 
 
 def draw_prompt(kind: str, number: int) -> str:
-    """Return a caption of a clip that names all that is judged."""
+    """Draw a caption that names every judged property of a clip."""
     draw = np.random.default_rng([43, number])
     if kind == "sound":
         return captions.describe_effect(effects.draw_effect(number), draw)
@@ -70,7 +70,7 @@ def draw_prompt(kind: str, number: int) -> str:
 def generate_clips(
     kind: str, bundle: Path, codec: Codec, rendered: Clips, scale: float
 ) -> NDArray[np.float32]:
-    """Return a clip for the prompt of each rendered one, [clips, samples]."""
+    """Generate a clip from the prompt of each rendered clip; return [clips, samples]."""
     frames = int(SECONDS * generate.FRAME_RATE)
     wanted = [
         GenerationParams(draw_prompt(kind, number), frames, seed=number, guidance_scale=scale)
@@ -83,7 +83,7 @@ def generate_clips(
 
 
 def find_faults(audio: Audio) -> dict[str, float]:
-    """Return 1 for each fault of level that a clip has, else 0."""
+    """Return 1 for each level fault that a clip has, and 0 for the others."""
     seconds = np.sqrt((audio[: len(audio) // SECOND * SECOND].reshape(-1, SECOND) ** 2).mean(1))
     loud = seconds[-1] > 0.25 and seconds[-1] > 4 * np.median(seconds)
     return {
@@ -94,7 +94,7 @@ def find_faults(audio: Audio) -> dict[str, float]:
 
 
 def measure(kind: str, work: Path, bundle: Path, rendered: Clips) -> list[Row]:
-    """Return the shares of renders, and of generated clips, in which the right is heard."""
+    """Return the share of renders, and of generated clips, in which the judges hear the label."""
     codec = Codec.load(str(bundle / "codec"), device="cpu")
     fitted, known, rows = fit_judges(kind, work, codec), label_clips(kind, rendered), []
     real = to_floats(rendered)

@@ -1,7 +1,7 @@
-"""Whether the melody model follows the melody that it is given.
+"""Measures whether the melody model follows the given melody.
 
-For held-out pieces: the share of moments at which the strongest pitch class of what was made is
-that of the melody, beside the same with the melody of another piece, which is what chance gives.
+The figure is the share of moments of held-out pieces at which the strongest pitch class of the
+generated clip is that of the melody. The share for the melody of another piece shows chance level.
 """
 
 from pathlib import Path
@@ -20,13 +20,13 @@ from engine.params import GenerationParams, Waveform
 
 
 def find_pitch_classes(audio: Audio) -> NDArray[np.intp]:
-    """Return the strongest pitch class of each moment, 0 to 11."""
+    """Return the strongest pitch class, 0 to 11, of each moment."""
     chroma = librosa.feature.chroma_stft(y=audio, sr=SAMPLE_RATE, n_fft=8192, hop_length=2048)
     return np.asarray(chroma.argmax(axis=0))
 
 
 def measure(bundle: Path, rendered: Clips) -> list[Row]:
-    """Return the shares for the copied melodies themselves, and for what follows them."""
+    """Return the shares for the melodies after the codec, and for the generated clips."""
     codec = Codec.load(str(bundle / "codec"), device="cpu")
     melodies = to_floats(rendered)
     wanted = [

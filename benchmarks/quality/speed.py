@@ -1,4 +1,4 @@
-"""How fast one listener gets a clip, with the machine to itself."""
+"""Measures how fast one clip is generated while nothing else runs."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ SECONDS, FIRST_FRAMES, RUNS = 10, 50, 5
 
 
 def measure(kind: str, bundle: Path) -> list[Row]:
-    """Return seconds of computing for a second of audio, and until the first second is there."""
+    """Return the median time per second of audio, and the median time to the first second."""
     model = generate.load_model(kind, bundle)
     codec = Codec.load(str(bundle / "codec"), device="cpu")
     prompts = [f"slow piano number {number}" for number in range(RUNS + 1)]

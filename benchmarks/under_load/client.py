@@ -1,4 +1,4 @@
-"""Clients in a process of their own: as many at once as are told, or when they are told."""
+"""Sends HTTP requests at given times, or from a fixed number of clients."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ TIMEOUT_S = 300.0
 
 @dataclass(frozen=True)
 class TimedRequest:
-    """A request, and when it comes, in seconds since the first may."""
+    """A request with the time at which it is sent, in seconds after the start."""
 
     at: float
     path: str
@@ -25,17 +25,19 @@ class TimedRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request; times are from when it was to come."""
+    """The outcome of a request; times are measured from its scheduled time."""
 
     at: float
     kind: str
-    """A status, or what an exception is called."""
+    """The HTTP status, or the name of the exception."""
     first_s: float
-    """To the first byte of its body."""
+    """Seconds to the first byte of the body."""
     whole_s: float
+    """Seconds to the end of the body."""
     audio_s: float
+    """Seconds of audio in the answer."""
     timing: str = ""
-    """`server-timing`."""
+    """The `server-timing` header."""
 
 
 async def _send_request(
@@ -61,7 +63,7 @@ def _open_session(url: str) -> aiohttp.ClientSession:
 
 
 def run_open_loop(url: str, requests: Sequence[TimedRequest]) -> list[Outcome]:
-    """Send each at its time, whatever became of the others."""
+    """Send each request at its time, independent of the other answers."""
 
     async def run_all() -> list[Outcome]:
         async with _open_session(url) as http:
@@ -79,7 +81,7 @@ def run_open_loop(url: str, requests: Sequence[TimedRequest]) -> list[Outcome]:
 def run_closed_loop(
     url: str, requests: Sequence[TimedRequest], at_once: int, seconds: float
 ) -> list[Outcome]:
-    """Let so many clients ask these in turn, again and again, for so long."""
+    """Let `at_once` clients send the requests in turn, repeatedly, for so many seconds."""
 
     async def run_all() -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -101,7 +103,7 @@ def run_closed_loop(
 def draw_requests(
     rate: float, seconds: float, make: Callable[[np.random.Generator], TimedRequest], seed: int
 ) -> list[TimedRequest]:
-    """Draw requests that come at random, so many a second on average."""
+    """Draw requests with Poisson arrivals at `rate` per second."""
     draw = np.random.default_rng(seed)
     at = np.cumsum(draw.exponential(1 / rate, int(2 * rate * seconds) + 10))
     drawn = (make(draw) for _ in range(len(at)))
@@ -113,16 +115,16 @@ def draw_requests(
 
 
 def steady_rate(outcomes: Sequence[Outcome], seconds: float) -> float:
-    """Return how many a second ended well, once a third of the time had passed and until its end.
+    """Return the successful requests per second in the last two thirds of the time.
 
-    What ends later began in that time as what ended early in it began before.
+    Requests still running at the end balance those that were running at the beginning.
     """
     ends = (one.at + one.whole_s for one in outcomes if one.kind == "200")
     return round(sum(seconds / 3 <= end < seconds for end in ends) / (seconds * 2 / 3), 2)
 
 
 def summarise_outcomes(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
-    """Return what a table has of them: of those that were answered with 200, and all by kind."""
+    """Return the figures of all requests with status 200, and the number of each kind."""
     good = [one for one in outcomes if one.kind == "200"]
     row: dict[str, Any] = {
         "requests": len(outcomes),

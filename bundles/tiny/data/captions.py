@@ -1,4 +1,4 @@
-"""Captions in varied words for what a clip is: synonyms, word order, attributes left out."""
+"""Writes captions of clips with varied synonyms, word order and attributes."""
 
 import numpy as np
 
@@ -71,12 +71,12 @@ FAR_WORDS = ("in the distance", "far away", "distant", "muffled, from afar")
 
 
 def pick_words(draw: Draw, words: tuple[str, ...]) -> str:
-    """Draw one of some words; the first, plainest, more often."""
+    """Draw one of some synonyms; the first, plainest one is drawn more often."""
     return words[0] if draw.random() < 0.3 else str(draw.choice(words))
 
 
 def describe_music(piece: Piece, draw: Draw) -> str:
-    """Caption a piece; its instrument is nearly always named, the rest often."""
+    """Write a caption of a piece, nearly always with its instrument, and often with the rest."""
     parts = [pick_words(draw, INSTRUMENTS[piece.family])] if draw.random() < 0.95 else []
     for words, share in (
         (TEMPO_WORDS[piece.tempo], 0.9),
@@ -98,7 +98,7 @@ def describe_music(piece: Piece, draw: Draw) -> str:
 
 
 def describe_effect(effect: Effect, draw: Draw) -> str:
-    """Caption a sound effect; what it is is always named."""
+    """Write a caption of a sound effect, always with its kind."""
     caption = pick_words(draw, SOUNDS[effect.kind])
     if draw.random() < 0.6:
         pace = pick_words(draw, PACE_WORDS[effect.pace])

@@ -14,13 +14,13 @@ Draw = np.random.Generator
 
 @dataclass(frozen=True)
 class Effect:
-    """What a sound effect is, in the words that captions use."""
+    """The properties of a sound effect, in the words of the captions."""
 
     kind: str
     pace: str
-    """How fast or strong it is: "light", "steady" or "heavy"."""
+    """The speed or strength: "light", "steady" or "heavy"."""
     far: bool
-    """Muffled and soft, as from a distance."""
+    """Whether it sounds muffled and soft, as from a distance."""
     seed: int
 
 
@@ -28,25 +28,25 @@ PACES = {"light": 0.6, "steady": 1.0, "heavy": 1.6}
 
 
 def filter_band(noise: Audio, low: float, high: float) -> Audio:
-    """Keep what lies between two frequencies, in hertz."""
+    """Filter a signal to the band between two frequencies in Hz."""
     edges = [max(low, 20.0), min(high, 7800.0)]
     return np.asarray(sosfilt(butter(2, edges, "band", fs=SAMPLE_RATE, output="sos"), noise))
 
 
 def draw_curve(draw: Draw, length: int, hertz: float) -> Audio:
-    """Return a smooth random curve between 0 and 1 that changes about so often."""
+    """Draw a smooth random curve between 0 and 1 with about `hertz` changes per second."""
     points = max(int(length / SAMPLE_RATE * hertz) + 3, 4)
     at = np.linspace(0, points - 1, length)
     return np.asarray(np.interp(at, np.arange(points), draw.uniform(0, 1, points)))
 
 
 def decay_curve(length: int, half_life: float) -> Audio:
-    """Return an exponential decay; half-life in seconds."""
+    """Return an exponential decay with a half-life in seconds."""
     return np.asarray(0.5 ** (np.arange(length) / SAMPLE_RATE / half_life))
 
 
 def add_sound(target: Audio, sound: Audio, at: float) -> None:
-    """Add a sound at a time in seconds."""
+    """Add a sound to `target` in place, at a time in seconds."""
     start = max(int(at * SAMPLE_RATE), 0)
     end = min(start + len(sound), len(target))
     if start < end:
@@ -54,13 +54,13 @@ def add_sound(target: Audio, sound: Audio, at: float) -> None:
 
 
 def draw_times(draw: Draw, seconds: float, interval: float, jitter: float) -> list[float]:
-    """Return times about an interval apart, each off by up to `jitter` of it."""
+    """Draw times at an interval in seconds, each moved by up to `jitter` of the interval."""
     times = np.arange(draw.uniform(0, interval), seconds, interval)
     return [float(t + interval * jitter * draw.uniform(-1, 1)) for t in times]
 
 
 def sum_phase(frequency: Audio) -> Audio:
-    """Return the running phase of a frequency curve in hertz."""
+    """Return the phase of a frequency curve in Hz, by summing over time."""
     return np.asarray(2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE)
 
 
@@ -196,7 +196,7 @@ KINDS: dict[str, Callable[[Draw, int, float], Audio]] = {
 
 
 def draw_effect(number: int) -> Effect:
-    """Return the effect of that number."""
+    """Draw the properties of the effect with this number."""
     draw = np.random.default_rng([17, number])
     return Effect(
         kind=str(draw.choice(list(KINDS))),
@@ -207,7 +207,7 @@ def draw_effect(number: int) -> Effect:
 
 
 def is_held_out(effect: Effect) -> bool:
-    """Whether it is kept from training: one in ten."""
+    """Return whether an effect is held out from training; one in ten is."""
     return effect.seed % 10 == 9
 
 

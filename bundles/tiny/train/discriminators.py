@@ -1,8 +1,8 @@
-"""Trains the three discriminators: real clips against what the bundle makes.
+"""Trains the three discriminators to separate real clips from clips that the bundle makes.
 
-They learn, by AudioCraft's hinge loss, to tell clips from the finished codec's copies of them and
-from clips of the finished language models. Then a logistic regression, fitted on held-out clips,
-turns their logits into a probability.
+With AudioCraft's hinge loss they learn to tell real clips from their copies by the finished codec,
+and from clips of the finished language models. Then a logistic regression, fitted on held-out
+clips, turns their logits into a probability.
 """
 
 from pathlib import Path
@@ -29,13 +29,13 @@ from engine.params import GenerationParams, Waveform, WindowScores
 KINDS = ("music", "sound")
 GENERATED_CLIPS = {"music": 320, "sound": 160}
 HELD_OUT_CLIPS = 100
-"""Of each kind, real and generated, to fit the probability on."""
+"""Clips of each kind, real and generated, for the fit of the probability."""
 CROPS, SAMPLES_OF_A_CROP = 2, SAMPLE_RATE
-"""Crops of each kind in a batch, from real clips and as many generated ones."""
+"""Crops of each kind per batch, from real clips and as many from generated ones."""
 
 
 def generate_clips(work: Path, kind: str, rendered: Clips, name: str, bundle: Path) -> Clips:
-    """Return clips that the bundle makes for the captions of rendered ones; make them once."""
+    """Generate clips for the captions of rendered ones, and store them for the next call."""
     path = work / "data" / f"{kind}-{name}.npy"
     if not path.exists():
         draw = np.random.default_rng([37, len(rendered.numbers)])
@@ -53,7 +53,7 @@ def generate_clips(work: Path, kind: str, rendered: Clips, name: str, bundle: Pa
 
 
 def get_adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
-    """Return one discriminator, out of its loss."""
+    """Return the discriminator inside one of the losses."""
     loss = adversaries[name]
     assert isinstance(loss, AdversarialLoss)
     discriminator: nn.Module = loss.adversary
@@ -61,7 +61,7 @@ def get_adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
 
 
 def compute_mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.float64]:
-    """Return each discriminator's mean logit over its scales, of every whole clip, [clips, 3]."""
+    """Return the mean logit over the scales of each discriminator for each clip, [clips, 3]."""
     rows = []
     for clip in rendered.audio:
         wave = Waveform.pack(clip[None] / 32768, SAMPLE_RATE)
@@ -74,7 +74,7 @@ def compute_mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.f
 def fit_calibration(
     models: Discriminators, real: list[Clips], made: list[Clips]
 ) -> dict[str, object]:
-    """Fit the probability that a clip is real, from all three; as `calibration.json` has it."""
+    """Fit the probability that a clip is real; return the contents of `calibration.json`."""
     parts = [compute_mean_logits(models, rendered) for rendered in (*real, *made)]
     labels = np.repeat([1] * len(real) + [0] * len(made), [len(part) for part in parts])
     model = LogisticRegression().fit(np.concatenate(parts), labels)
@@ -83,13 +83,13 @@ def fit_calibration(
 
 
 def load_held_out(work: Path, kind: str, bundle: Path) -> tuple[Clips, Clips]:
-    """Return held-out real clips and generated ones, to fit on."""
+    """Return held-out real clips, and clips generated for their captions."""
     real = clips(work, kind, HELD_OUT_CLIPS, held_out=True)
     return real, generate_clips(work, kind, real, f"generated-held-out-{HELD_OUT_CLIPS}", bundle)
 
 
 def load_adversaries(work: Path) -> nn.ModuleDict:
-    """Return the discriminators as this stage left them in `work`."""
+    """Load the trained discriminators from `work`."""
     adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
     state = torch.load(work / "discriminators" / "state.pt", weights_only=True)
     adversaries.load_state_dict(state["adv"])
@@ -98,7 +98,7 @@ def load_adversaries(work: Path) -> nn.ModuleDict:
 
 
 def train(work: Path, bundle: Path, budget_hours: float) -> None:
-    """Train until the budget is spent, against the models in `bundle`."""
+    """Train against the models in `bundle` until the budget is spent."""
     torch.manual_seed(0)
     sets = {"music": clips(work, "music", MUSIC_CLIPS), "sound": clips(work, "sound", SOUND_CLIPS)}
     pools = {}

@@ -1,4 +1,4 @@
-"""Writes what was trained into the bundle, in AudioCraft's published layouts and half precision.
+"""Writes trained models into the bundle, in AudioCraft's published layouts and half precision.
 
 `python -m bundles.tiny.train.export STAGE` writes one stage's models.
 """
@@ -26,13 +26,13 @@ BUNDLE = Path(__file__).resolve().parents[1]
 
 
 def to_half_precision(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's state in half precision; whole numbers stay."""
+    """Return a model's state in half precision; integer tensors are not changed."""
     state = model.state_dict()
     return {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def export_codec(work: Path, bundle: Path) -> None:
-    """Write the codec as its first stage left it."""
+    """Write the codec that the stage "codec" has trained."""
     model = builders.get_compression_model(codec_config(FILTERS))
     state = torch.load(work / "codec" / "state.pt", weights_only=True)
     model.load_state_dict(state["average"])
@@ -40,13 +40,13 @@ def export_codec(work: Path, bundle: Path) -> None:
 
 
 def export_decoder(stage: str, work: Path, bundle: Path) -> None:
-    """Write the codec with the decoder as "decoder" or "adversaries" trained it on."""
+    """Write the codec with the decoder that "decoder" or "adversaries" has trained."""
     model = decoder.load_trained_decoder(stage, work, bundle)
     export(model, codec_config(FILTERS), bundle / "codec" / CODEC_FILE)
 
 
 def export_language_model(kind: str, work: Path, bundle: Path) -> None:
-    """Write "music", and with it a text encoder that it trained, or "melody" or "sound"."""
+    """Write "music", "melody" or "sound"; with "music", also the text encoder that it trained."""
     if kind == "music" and (work / "t5").exists():
         language.export_text_encoder(work, bundle)
     state = torch.load(work / kind / "state.pt", weights_only=True)["average"]
@@ -58,9 +58,9 @@ def export_language_model(kind: str, work: Path, bundle: Path) -> None:
 
 
 def export_diffusion(work: Path, bundle: Path) -> None:
-    """Write multi-band diffusion as `mbd_musicgen_32khz.th` has it: a model and its levels a band.
+    """Write multi-band diffusion in the layout of `mbd_musicgen_32khz.th`.
 
-    The file has the published name, at 16 kHz though.
+    The file has the published name, although it is for 16 kHz.
     """
     bands = diffusion.load_trained_bands(work, bundle)
     package: dict[object, object] = {"sample_rate": SAMPLE_RATE, "n_bands": len(bands)}
@@ -75,10 +75,10 @@ def export_diffusion(work: Path, bundle: Path) -> None:
 
 
 def export_discriminators(work: Path, bundle: Path) -> None:
-    """Write the discriminators as a compression training's `checkpoint.th` has them.
+    """Write the discriminators in the layout of a codec training's `checkpoint.th`.
 
-    Of its keys only `adv_losses` and `xp.cfg`, without optimizers. `calibration.json` beside it
-    turns each one's mean logit into the probability that a clip is real.
+    It has only the keys `adv_losses` and `xp.cfg`, without optimizers. `calibration.json` beside it
+    turns the mean logits into the probability that a clip is real.
     """
     adversaries = discriminators.load_adversaries(work)
     weights = {
