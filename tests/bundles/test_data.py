@@ -1,4 +1,4 @@
-"""The recipe's data: the same number gives the same clip, and captions say what is in it."""
+"""Tests that a number always gives the same clip, and that captions describe it."""
 
 from itertools import islice
 from types import ModuleType

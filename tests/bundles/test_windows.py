@@ -1,4 +1,4 @@
-"""Which windows of clips the language models learn from, and what they hear of them."""
+"""Tests the windows that language models are trained on, and their past codes."""
 
 from itertools import islice
 from typing import cast
@@ -26,7 +26,7 @@ def test_short_crops_begin_with_a_bar():
 
 
 class CertainModel:
-    """Takes every code for the next one; knows nothing of the last frame."""
+    """A model that predicts code + 1 for every code, and nothing for the last frame."""
 
     def compute_predictions(self, codes: Tensor, conditions: list[ConditioningAttributes]):
         logits = 100.0 * functional.one_hot(codes + 1, 512)

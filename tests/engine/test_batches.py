@@ -1,4 +1,4 @@
-"""Grouping by shape: order, errors and company."""
+"""Tests the grouping of requests by shape: order, errors and shared passes."""
 
 from collections.abc import Sequence
 

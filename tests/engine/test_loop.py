@@ -1,4 +1,4 @@
-"""The engine's thread: streams, cancellation, failures, seeds, resuming, limits."""
+"""Tests the engine's thread: streams, cancellation, failures, seeds, resuming and limits."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -46,8 +46,8 @@ async def generate(model: LanguageModel, params: GenerationParams = PARAMS):
         return np.concatenate([chunk async for chunk in chunks], axis=1)
 
 
-async def until_idle(model: LanguageModel) -> None:
-    """Wait, by a request that is served last, until what came before it has ended."""
+async def wait_until_idle(model: LanguageModel) -> None:
+    """Wait until no request is running or waiting, and check that all slots are free."""
     while model.loop.engine.busy:
         await asyncio.sleep(0.005)
     model.loop.engine.check_idle()
@@ -63,7 +63,7 @@ async def test_chunks_come_while_it_runs(model: LanguageModel):
     assert all(size >= 10 for size in sizes[1:-1])
     assert sum(sizes) == 40
     assert running[0]
-    await until_idle(model)
+    await wait_until_idle(model)
 
 
 async def test_same_seed_same_codes_whoever_shares_the_batch(model: LanguageModel):
@@ -85,11 +85,11 @@ async def test_resumed_from_its_codes_it_goes_on_the_same(model: LanguageModel, 
 
 
 async def test_a_running_requests_text_can_be_replaced(model: LanguageModel):
-    """What was generated stays; what follows is of the new text; neighbours notice nothing."""
+    """Past codes stay, the next ones follow the new text, and other requests are not affected."""
     params = replace(PARAMS, frames=400)
     texts = {text: model.encode_text(text) for text in ("calm piano", "thunder and rain", "")}
 
-    async def changed_to(text: str) -> tuple[int, np.ndarray]:
+    async def generate_with_change(text: str) -> tuple[int, np.ndarray]:
         request = model.build_request(params, texts["calm piano"])
         parts = []
         async for chunk in model.loop.generate(request, chunk_frames=10):
@@ -100,7 +100,9 @@ async def test_a_running_requests_text_can_be_replaced(model: LanguageModel):
 
     unchanged = await generate(model, params)
     (_, same), (known, other), neighbour = await asyncio.gather(
-        changed_to("calm piano"), changed_to("thunder and rain"), generate(model, params)
+        generate_with_change("calm piano"),
+        generate_with_change("thunder and rain"),
+        generate(model, params),
     )
     np.testing.assert_array_equal(same, unchanged)
     np.testing.assert_array_equal(neighbour, unchanged)
@@ -123,7 +125,7 @@ async def test_leaving_frees_the_slot_within_one_step(model: LanguageModel):
     async with aclosing(model.loop.generate(request, chunk_frames=1)) as chunks:
         async for _ in chunks:
             break
-    await until_idle(model)
+    await wait_until_idle(model)
     stopped = engine.statistics.steps
     assert stopped < 1500
     await generate(model)
@@ -139,7 +141,7 @@ async def test_leaving_before_it_begins(model: LanguageModel):
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await until_idle(model)
+    await wait_until_idle(model)
     assert (await generate(model)).shape == (4, 40)
 
 
@@ -169,7 +171,7 @@ async def test_a_failing_step_ends_its_requests_and_nothing_else(
     monkeypatch.setattr(model.loop.engine.decoder, "forward", fail_once)
     with pytest.raises(GenerationFailed, match="MemoryError: no memory left"):
         await generate(model)
-    await until_idle(model)
+    await wait_until_idle(model)
     np.testing.assert_array_equal(await generate(model), expected)
 
 
@@ -180,12 +182,12 @@ async def test_memory_that_runs_out_ends_who_came_last_and_shrinks(
     slots, forward = engine.scheduler.slots.number, engine.decoder.forward
     expected = await generate(model, LONGER)
 
-    def of_two(inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+    def run_two_at_most(inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
         if len(segments) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(inputs, segments)
 
-    monkeypatch.setattr(engine.decoder, "forward", of_two)
+    monkeypatch.setattr(engine.decoder, "forward", run_two_at_most)
     first, second = (asyncio.ensure_future(generate(model, LONGER)) for _ in range(2))
     while len(engine.scheduler.running) < 2:
         await asyncio.sleep(0.001)
@@ -194,7 +196,7 @@ async def test_memory_that_runs_out_ends_who_came_last_and_shrinks(
     for made in await asyncio.gather(first, second):
         np.testing.assert_array_equal(made, expected)
     assert engine.scheduler.slots.number == slots - 1
-    await until_idle(model)
+    await wait_until_idle(model)
     while engine.scheduler.slots.number > 2:
         await asyncio.gather(
             *(generate(model, LONGER) for _ in range(slots)), return_exceptions=True
@@ -264,7 +266,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_gpu_configuration_has_room_for_slots(name: str):
-    """Four slots at least, in the caches that the shipped file gives the published models."""
+    """The caches in the shipped file hold at least four slots of each published model."""
     config = yaml.safe_load((ROOT / "serve_config.gpu.yaml").read_text())
     models = {m["name"]: m for m in config["applications"][0]["args"]["models"]}
     layers, width, positions = PUBLISHED[name]

@@ -1,4 +1,4 @@
-"""Uploaded files: what is audio is decoded, what is not is a typed error, and nothing crashes."""
+"""Tests that audio files are decoded, and that all other uploads give InvalidAudio."""
 
 import tracemalloc
 
@@ -35,13 +35,13 @@ def test_lossless_is_lossless():
     np.testing.assert_array_equal(audio.array(), make_tone(channels=2).astype(np.float32))
 
 
-def bomb() -> bytes:
-    """Hours of silence in some kilobytes."""
+def make_bomb() -> bytes:
+    """Make a file with hours of silence in a few kilobytes."""
     return encode_with_soundfile("FLAC", audio=np.zeros((1, 3600 * RATE)))
 
 
-def unsized(data: bytes) -> bytes:
-    """The wav of a pipe: its sizes were not known when its head was written."""
+def remove_sizes(data: bytes) -> bytes:
+    """Set the sizes in a WAV header to "unknown", as a program that writes to a pipe does."""
     return data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:]
 
 
@@ -63,7 +63,7 @@ BAD = {
     "only a head": (lambda: encode_with_soundfile("WAV", "PCM_16")[:44], "no samples|cut short"),
     "too many bytes": (lambda: bytes(LIMITS.max_bytes + 1), "allowed: 2000000"),
     "too long": (lambda: encode_with_soundfile("WAV", "PCM_U8", make_tone(21)), "longer than 20 s"),
-    "a bomb": (bomb, "longer than 20 s"),
+    "a bomb": (make_bomb, "longer than 20 s"),
     "too many channels": (
         lambda: encode_with_soundfile("WAV", "PCM_16", np.zeros((6, 500))),
         "6 channels; allowed: 1 to 2",
@@ -80,13 +80,13 @@ def test_what_is_not_audio_or_too_much_is_refused(kind: str):
 
 
 def test_a_wav_from_a_pipe_is_read_to_its_end():
-    audio = decode(unsized(encode_with_soundfile("WAV", "PCM_16")), LIMITS)
+    audio = decode(remove_sizes(encode_with_soundfile("WAV", "PCM_16")), LIMITS)
     assert audio.samples == RATE
 
 
 def test_a_bomb_is_stopped_while_it_unfolds():
-    """Where no length is stated, memory stays near what is allowed."""
-    data = unsized(encode_with_soundfile("WAV", "PCM_U8", np.zeros((1, 1_900_000))))
+    """Without a stated length, memory stays near the limit for the allowed length."""
+    data = remove_sizes(encode_with_soundfile("WAV", "PCM_U8", np.zeros((1, 1_900_000))))
     tracemalloc.start()
     with pytest.raises(InvalidAudio, match="longer than 20 s"):
         decode(data, LIMITS)
@@ -97,12 +97,12 @@ def test_a_bomb_is_stopped_while_it_unfolds():
 
 @pytest.mark.parametrize("source", FILES)
 def test_damaged_files_end_cleanly(source: str):
-    """Bytes changed, cut and repeated, anywhere in a real file."""
+    """Files with changed bytes and a missing end are decoded or give InvalidAudio."""
     whole = FILES[source]()
 
     @settings(max_examples=25, deadline=None)
     @given(st.data())
-    def damaged(data: st.DataObject) -> None:
+    def decode_damaged(data: st.DataObject) -> None:
         broken = bytearray(whole)
         for _ in range(data.draw(st.integers(1, 20))):
             at = data.draw(st.integers(0, len(broken) - 1))
@@ -115,7 +115,7 @@ def test_damaged_files_end_cleanly(source: str):
         assert np.isfinite(audio.array()).all()
         assert audio.samples <= LIMITS.max_seconds * audio.sample_rate
 
-    damaged()
+    decode_damaged()
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (16000, 1), (32000, 2), (48000, 1)])

@@ -1,4 +1,4 @@
-"""The matrix products: a row's bits are its own, and how far each precision is from float32."""
+"""Tests that a row's product is independent of other rows, and near float32 in each precision."""
 
 import pytest
 import torch

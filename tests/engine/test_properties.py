@@ -1,4 +1,4 @@
-"""Random arrivals, lengths, parameters and cancellations: everyone ends once, nothing is lost."""
+"""Tests with random schedules that every request ends exactly once and no slot is lost."""
 
 from dataclasses import dataclass
 
@@ -63,7 +63,7 @@ def conditions(checkpoints: Checkpoints) -> dict[str, Conditions]:
     return {text: encode_conditions(lm, build_attributes(lm, text)) for text in texts}
 
 
-def made(plan: Plan, conditions: dict[str, Conditions]) -> Request:
+def build_request(plan: Plan, conditions: dict[str, Conditions]) -> Request:
     windowing = Windowing([0, 1, 2, 3], 512, MAX_FRAMES, STRIDE)
     prompt = np.zeros((4, min(plan.prompt, plan.frames - 1)), int)
     params = GenerationParams(
@@ -79,7 +79,7 @@ def made(plan: Plan, conditions: dict[str, Conditions]) -> Request:
 def test_everyone_ends_once(
     engine: Engine, conditions: dict[str, Conditions], schedule: list[Plan]
 ):
-    requests = [(plan, made(plan, conditions)) for plan in schedule]
+    requests = [(plan, build_request(plan, conditions)) for plan in schedule]
     frames = {id(request): 0 for _, request in requests}
     ended: list[int] = []
     left: list[int] = []

@@ -1,4 +1,4 @@
-"""What is drawn from, against AudioCraft's; and that the draws follow it."""
+"""Tests that probabilities equal AudioCraft's, and that draws follow them."""
 
 import pytest
 import torch
@@ -15,8 +15,10 @@ from engine.sampling import (
 from tests.parity import Parity
 
 
-def audiocrafts(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
-    """`LMModel._sample_next_token`'s branches; the last step, drawing, gives up its input."""
+def get_audiocraft_probabilities(
+    logits: torch.Tensor, temperature: float, top_k: int, top_p: float
+) -> torch.Tensor:
+    """Return the probabilities that AudioCraft draws from, by intercepting its `multinomial`."""
     taken: list[torch.Tensor] = []
 
     def take(probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
@@ -47,7 +49,7 @@ def test_probabilities_are_audiocrafts(
     for scale in (0.1, 1.0, 5.0):
         logits = scale * torch.randn(4, 512, generator=generator)
         ours = filter_probabilities(logits, temperature, top_k, top_p)
-        theirs = audiocrafts(logits, temperature, top_k, top_p)
+        theirs = get_audiocraft_probabilities(logits, temperature, top_k, top_p)
         what = "probabilities by temperature, top_k, top_p"
         assert parity("language models", what, ours, theirs) < 1e-5
 
@@ -56,10 +58,10 @@ def test_top_k_keeps_ties():
     logits = torch.tensor([[2.0, 1.0, 1.0, 1.0, 0.0]])
     kept = filter_probabilities(logits, 1.0, top_k=2, top_p=0.0)
     assert (kept > 0).tolist() == [[True, True, True, True, False]]
-    torch.testing.assert_close(kept, audiocrafts(logits, 1.0, 2, 0.0))
+    torch.testing.assert_close(kept, get_audiocraft_probabilities(logits, 1.0, 2, 0.0))
 
 
-def race(shape: tuple[int, int] = (4, 10), **key: int) -> torch.Tensor:
+def draw_race(shape: tuple[int, int] = (4, 10), **key: int) -> torch.Tensor:
     parameters = {"seed": 7, "variation": 0, "step": 5} | key
     return torch.from_numpy(draw_exponentials(Sampling(**parameters, **REST), shape))
 
@@ -68,9 +70,9 @@ REST = {"temperature": 1.0, "top_k": 0, "top_p": 0.0}
 
 
 def test_draws_follow_the_probabilities():
-    """Chi-square over 40,000 draws of 10 classes; 9 degrees of freedom, 27.9 at p = 0.001."""
+    """Chi-square of 40,000 draws of 10 classes is below 27.9 (9 degrees of freedom, p = 0.001)."""
     probabilities = torch.tensor([[0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.04, 0.03, 0.02, 0.01]])
-    drawn = torch.stack([draw_codes(probabilities, race(step=step)) for step in range(10_000)])
+    drawn = torch.stack([draw_codes(probabilities, draw_race(step=step)) for step in range(10_000)])
     counts = drawn.flatten().bincount(minlength=10).numpy()
     expected = 40_000 * probabilities[0].numpy()
     assert ((counts - expected) ** 2 / expected).sum() < 27.9
@@ -79,16 +81,18 @@ def test_draws_follow_the_probabilities():
 def test_a_code_of_no_probability_is_never_drawn():
     probabilities = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]])
     drawn = {
-        code for step in range(500) for code in draw_codes(probabilities, race((4, 5), step=step))
+        code
+        for step in range(500)
+        for code in draw_codes(probabilities, draw_race((4, 5), step=step))
     }
     assert {int(code) for code in drawn} == {1, 3}
 
 
 def test_a_draw_depends_on_its_key_alone():
-    assert torch.equal(race(), race())
-    assert len(race().unique()) == 40
+    assert torch.equal(draw_race(), draw_race())
+    assert len(draw_race().unique()) == 40
     for key in ({"seed": 2}, {"variation": 1}, {"step": 6}, {"seed": 2**63 - 1}):
-        assert (race(**key) != race()).all()
+        assert (draw_race(**key) != draw_race()).all()
 
 
 def test_slots_have_their_own_parameters():
