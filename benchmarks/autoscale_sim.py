@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.autoscale import plots
 from benchmarks.autoscale.fleet import Fleet, Machine, Outcome, Policy
-from benchmarks.autoscale.policies import Oracle, Ours, Serves
+from benchmarks.autoscale.policies import OraclePolicy, OurPolicy, ServePolicy
 from benchmarks.autoscale.traces import FAMILIES, Trace, draw_traces
 
 MACHINE = Machine()
@@ -29,11 +29,11 @@ WAITS, HOURS, ORACLE = 0.5, 1.15, 1.3
 BASELINE = "Serve, 0.8 of the slots"
 Make = Callable[[Trace], Policy]
 POLICIES: dict[str, Make] = {
-    "oracle": lambda trace: Oracle(MACHINE, trace),
-    BASELINE: lambda _: Serves(0.8 * MACHINE.slots),
-    "Serve, all slots": lambda _: Serves(MACHINE.slots),
-    "Serve, 2 (its default)": lambda _: Serves(2),
-    "ours": lambda _: Ours(MACHINE),
+    "oracle": lambda trace: OraclePolicy(MACHINE, trace),
+    BASELINE: lambda _: ServePolicy(0.8 * MACHINE.slots),
+    "Serve, all slots": lambda _: ServePolicy(MACHINE.slots),
+    "Serve, 2 (its default)": lambda _: ServePolicy(2),
+    "ours": lambda _: OurPolicy(MACHINE),
 }
 
 

@@ -159,7 +159,7 @@ def load_language_model(
             f"{path}: {reason}; with stem_separation: false they are not needed"
         ) from error
     except BUILD_ERRORS as error:
-        raise CheckpointMismatch(f"{path}: 'xp.cfg' does not build a model: {error}") from error
+        raise CheckpointMismatch(f"{path}: cannot build a model from 'xp.cfg': {error}") from error
     load_strictly(model, get_entry(package, "best_state", path), path)
     model.cfg = cfg
     if "self_wav" in model.condition_provider.conditioners:
@@ -216,7 +216,7 @@ def load_codec(source: str, *, device: str, follow: bool = True) -> CompressionM
     try:
         model = builders.get_compression_model(cfg)
     except BUILD_ERRORS as error:
-        raise CheckpointMismatch(f"{path}: 'xp.cfg' does not build a codec: {error}") from error
+        raise CheckpointMismatch(f"{path}: cannot build a codec from 'xp.cfg': {error}") from error
     load_strictly(model, get_entry(package, "best_state", path), path)
     return model.eval()
 

@@ -65,7 +65,7 @@ class LookBackMean:
         return self._sent
 
 
-class Ours:
+class OurPolicy:
     """The policy in `deployments.scaling.policy`, with a deployment's settings."""
 
     def __init__(self, machine: Machine) -> None:
@@ -96,7 +96,7 @@ class Ours:
         return int(max(serves._apply_autoscaling_config(self._policy)(ctx)[0], 1))
 
 
-class Serves:
+class ServePolicy:
     """Serve's default policy and delays, with `target` requests per replica."""
 
     def __init__(self, target: float) -> None:
@@ -124,7 +124,7 @@ class Serves:
         return int(max(math.ceil(wanted), 1))
 
 
-class Oracle:
+class OraclePolicy:
     """A policy that knows all arrivals, and starts the fewest replicas that serve them at once."""
 
     def __init__(self, machine: Machine, trace: Trace) -> None:

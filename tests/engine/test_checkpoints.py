@@ -275,7 +275,10 @@ def write_changed(checkpoints: Checkpoints, folder: Path, change: object) -> Pat
             ),
             "not build",
         ),
-        (lambda p: p.update({"xp.cfg": "lm_model: none\ntransformer_lm: {}"}), "does not build"),
+        (
+            lambda p: p.update({"xp.cfg": "lm_model: none\ntransformer_lm: {}"}),
+            "cannot build a model",
+        ),
     ],
 )
 def test_mismatched_file(checkpoints: Checkpoints, tmp_path: Path, change: object, message: str):
