@@ -1,10 +1,11 @@
-"""Requests that arrive at random, at three servers of the same weights.
+"""Measures three servers with the same weights under randomly arriving requests.
 
-`python -m benchmarks.arrivals` deploys, one after the other on Ray Serve: this project's MusicGen
-deployment; AudioCraft's generation in static batches under `@serve.batch`; the same, one request
-at a time. Each gets the same traces: all requests at once, which gives its saturated throughput,
-then Poisson arrivals at fractions of the rate at which static batches saturate. Clips are 1 to 10
-seconds long, uniformly. It prints a table, then one line of JSON.
+`python -m benchmarks.arrivals` deploys on Ray Serve, one after the other: this project's MusicGen
+deployment, AudioCraft's generation in static batches under `@serve.batch`, and AudioCraft's
+generation for one request at a time. Each gets the same traces: first all requests at once, which
+gives its saturated throughput, then Poisson arrivals at fractions of the rate at which static
+batches saturate. Clips are 1 to 10 seconds long, uniformly. It prints a table, then one line of
+JSON.
 """
 
 import argparse
@@ -41,15 +42,20 @@ CPUS = {"num_cpus": os.cpu_count() or 1}
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request: seconds of audio, and from its arrival to its first codes and its last."""
+    """The measured times of one request, in seconds."""
 
     seconds: float
+    """Duration of the clip."""
     first: float
+    """Time from sending the request to its first codes."""
     whole: float
+    """Time from sending the request to its last codes."""
 
 
-async def ask(handle: DeploymentHandle, params: GenerationParams, streams: bool) -> Outcome:
-    """Send one request and read its codes."""
+async def send_request(
+    handle: DeploymentHandle, params: GenerationParams, streams: bool
+) -> Outcome:
+    """Send one request, read its codes, and measure the times."""
     sent, first, frames = time.perf_counter(), 0.0, 0
     if streams:
         sizes = (CHUNK_FRAMES, FIRST_CHUNK_FRAMES)
@@ -63,17 +69,17 @@ async def ask(handle: DeploymentHandle, params: GenerationParams, streams: bool)
     return Outcome(frames / FRAME_RATE, first or whole, whole)
 
 
-async def replay(
+async def replay_arrivals(
     handle: DeploymentHandle, streams: bool, arrivals: list[float], clips: list[GenerationParams]
 ) -> dict[str, float]:
-    """Send each clip at its time; return the figures of all."""
+    """Send each clip at its arrival time; return the figures over all clips."""
     begun = time.perf_counter()
 
-    async def one(arrival: float, params: GenerationParams) -> Outcome:
+    async def send_at(arrival: float, params: GenerationParams) -> Outcome:
         await asyncio.sleep(max(0.0, begun + arrival - time.perf_counter()))
-        return await ask(handle, params, streams)
+        return await send_request(handle, params, streams)
 
-    done = await asyncio.gather(*(one(*pair) for pair in zip(arrivals, clips, strict=True)))
+    done = await asyncio.gather(*(send_at(*pair) for pair in zip(arrivals, clips, strict=True)))
     taken = time.perf_counter() - begun
     whole, first = [d.whole for d in done], [d.first for d in done]
     return {
@@ -85,8 +91,8 @@ async def replay(
     }
 
 
-def traces(requests: int, seed: int) -> tuple[list[float], list[GenerationParams]]:
-    """Return arrivals at a rate of one a second, and the clips."""
+def draw_arrivals(requests: int, seed: int) -> tuple[list[float], list[GenerationParams]]:
+    """Draw arrival times at one request per second, and the clips."""
     draw = np.random.default_rng(seed)
     arrivals = np.cumsum(draw.exponential(1.0, requests))
     frames = (draw.uniform(1, 10, requests) * FRAME_RATE).astype(int)
@@ -94,8 +100,8 @@ def traces(requests: int, seed: int) -> tuple[list[float], list[GenerationParams
     return (arrivals - arrivals[0]).tolist(), clips
 
 
-def servers(checkpoint: str, slots: int, dtype: str) -> dict[str, serve.Application]:
-    """Return the three servers, unstarted."""
+def build_servers(checkpoint: str, slots: int, dtype: str) -> dict[str, serve.Application]:
+    """Build the applications of the three servers."""
     settings = MusicGenSettings.model_validate(
         {
             "kind": "musicgen", "name": "ours", "checkpoint": checkpoint, "codec": "none",
@@ -112,7 +118,7 @@ def servers(checkpoint: str, slots: int, dtype: str) -> dict[str, serve.Applicat
 
 
 def main() -> None:
-    """Measure the three servers in turn."""
+    """Measure the three servers one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="mini")
     parser.add_argument("--requests", type=int, default=48)
@@ -121,19 +127,20 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=[0.5, 1.0])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    arrivals, clips = traces(options.requests, options.seed)
+    arrivals, clips = draw_arrivals(options.requests, options.seed)
     mean = sum(clip.frames for clip in clips) / len(clips) / FRAME_RATE
     rows: list[dict[str, Any]] = []
     saturation = 0.0
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(options.shape, Path(folder))
-        for name, application in servers(folder, options.slots, options.dtype).items():
+        for name, application in build_servers(folder, options.slots, options.dtype).items():
             handle = serve.run(application, name=name, route_prefix=None)
-            asyncio.run(replay(handle, name == "ours", [0.0], clips[:1]))  # the first is slow
+            # The first request is slow.
+            asyncio.run(replay_arrivals(handle, name == "ours", [0.0], clips[:1]))
             for rate in (0.0, *options.rates):
                 at = [arrival / (rate * saturation) if rate else 0.0 for arrival in arrivals]
-                figures = asyncio.run(replay(handle, name == "ours", at, clips))
+                figures = asyncio.run(replay_arrivals(handle, name == "ours", at, clips))
                 row = {"server": name, "rate": rate or "all at once", **figures}
                 print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
                 rows.append(row)

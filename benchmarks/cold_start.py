@@ -1,8 +1,8 @@
-"""How long the first request waits for a model that sleeps: no replica runs until it comes.
+"""Measures how long the first request waits for a model that was scaled to zero replicas.
 
 `python -m benchmarks.cold_start [--rounds 5]` serves the embedded music model with `min_replicas`
-0, asks for a second of audio once it sleeps, and once more while it is awake. Prints a row a round,
-then one line of JSON.
+0, requests a second of audio when no replica runs, and again when one does. It prints a row per
+round, then one line of JSON.
 """
 
 import argparse
@@ -20,46 +20,46 @@ BODY = {"prompt": "calm piano", "duration": 1.0, "seed": 1}
 SLEEP_S = 120.0
 
 
-def running() -> int:
-    """Return the music model's replicas."""
+def count_replicas() -> int:
+    """Return the number of running replicas of the music model."""
     from ray import serve
 
     music = serve.status().applications["audiocraft"].deployments["music"]
     return int(music.replica_states.get("RUNNING", 0))
 
 
-def until_it_sleeps() -> None:
-    """Wait until no replica runs. Raises TimeoutError."""
+def wait_until_asleep() -> None:
+    """Wait until no replica runs; raise TimeoutError after SLEEP_S seconds."""
     end = time.monotonic() + SLEEP_S
-    while running():
+    while count_replicas():
         if time.monotonic() > end:
             raise TimeoutError(f"the model still runs after {SLEEP_S:g} s")
         time.sleep(0.5)
 
 
-def seconds(http: httpx.Client) -> float:
-    """Return how long one clip takes."""
+def time_clip(http: httpx.Client) -> float:
+    """Return the seconds that one clip takes."""
     begun = time.perf_counter()
     http.post(serving.OURS, json=BODY).raise_for_status()
     return round(time.perf_counter() - begun, 2)
 
 
 def main() -> None:
-    """Measure; the last line is JSON."""
+    """Measure each round; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     serving.set_environment()
-    config = serving.configuration(fast=False, max_wait_s=60)
+    config = serving.build_config(fast=False, max_wait_s=60)
     (music,) = (
         one for one in config["applications"][0]["args"]["models"] if one["name"] == "music"
     )
     music["replicas"] = {"min_replicas": 0, "max_replicas": 1, "patience_s": 1, "idle_s": 1}
     rows = []
-    with serving.serving(config) as address, httpx.Client(base_url=address, timeout=300) as http:
+    with serving.run_serve(config) as address, httpx.Client(base_url=address, timeout=300) as http:
         for _ in range(options.rounds):
-            until_it_sleeps()
-            rows.append({"asleep_s": seconds(http), "awake_s": seconds(http)})
+            wait_until_asleep()
+            rows.append({"asleep_s": time_clip(http), "awake_s": time_clip(http)})
             print(rows[-1], flush=True)
     medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
     machine = {"cpu": platform.machine(), "cores": os.cpu_count()}

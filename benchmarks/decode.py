@@ -1,4 +1,4 @@
-"""One decode step of a published MusicGen shape: AudioCraft, transformers and this engine.
+"""Times a decode step of MusicGen's shapes in AudioCraft, transformers and this engine.
 
 `python -m benchmarks.decode` prints a table, then one line of JSON. The systems take turns within
 each round, so that a noisy machine slows them alike; figures are medians over rounds, at three
@@ -21,14 +21,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.shapes import language_model
+from benchmarks.shapes import build_language_model
 from benchmarks.steps import (
     TEXT_TOKENS,
     Step,
-    audiocraft_step,
-    engine_step,
-    transformers_model,
-    transformers_step,
+    build_transformers_model,
+    make_audiocraft_step,
+    make_engine_step,
+    make_transformers_step,
     weight_bytes,
 )
 from engine.cache import slot_bytes
@@ -37,8 +37,8 @@ from engine.engine import Engine, EngineSettings
 FRAME_RATE = 50
 
 
-def milliseconds(steps: dict[str, Step], rounds: int, device: str) -> dict[str, float]:
-    """Time the systems in turn; return each one's median."""
+def time_steps(steps: dict[str, Step], rounds: int, device: str) -> dict[str, float]:
+    """Run the steps in turn; return the median milliseconds of each."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
         for name, step in steps.items():
@@ -51,21 +51,23 @@ def milliseconds(steps: dict[str, Step], rounds: int, device: str) -> dict[str, 
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def bandwidth(device: str) -> float:
-    """Return the bytes a second that this process reads from memory."""
+def measure_bandwidth(device: str) -> float:
+    """Return the memory bandwidth of this process in bytes per second."""
     block = torch.ones(250_000_000, device=device)
 
-    def read() -> None:
+    def read_block() -> None:
         block.sum().item()
 
-    return block.nbytes / min(milliseconds({"": read}, 1, device)[""] for _ in range(3)) * 1000
+    return block.nbytes / min(time_steps({"": read_block}, 1, device)[""] for _ in range(3)) * 1000
 
 
-def measure(precision: str, options: argparse.Namespace, speed: float) -> list[dict[str, Any]]:
-    """Return a row for each number of requests, in one precision of the engine's."""
+def measure_precision(
+    precision: str, options: argparse.Namespace, speed: float
+) -> list[dict[str, Any]]:
+    """Return a row for each number of requests, for one precision of the engine."""
     on_cpu, last = options.device == "cpu", int(options.seconds * FRAME_RATE)
     lm_dtype = "float32" if on_cpu else "float16"
-    lm = language_model(options.shape, device=options.device, dtype=lm_dtype)
+    lm = build_language_model(options.shape, device=options.device, dtype=lm_dtype)
     settings = EngineSettings(
         max_slots=max(options.requests),
         max_positions=last + 40,
@@ -75,18 +77,18 @@ def measure(precision: str, options: argparse.Namespace, speed: float) -> list[d
     engine = Engine(lm, settings)
     others: dict[str, Callable[[int, int], Step]] = {}
     if precision == "float32" and on_cpu:
-        model = transformers_model(lm)
-        others["transformers"] = lambda requests, at: transformers_step(model, requests, at)
+        model = build_transformers_model(lm)
+        others["transformers"] = lambda requests, at: make_transformers_step(model, requests, at)
     rows: list[dict[str, Any]] = []
     for requests in options.requests:
         mean: dict[str, float] = {}
         for position, weight in ((0, 0.25), (last // 2, 0.5), (last, 0.25)):
             steps = {
-                "audiocraft": audiocraft_step(lm, requests, position),
+                "audiocraft": make_audiocraft_step(lm, requests, position),
                 **{name: make(requests, position) for name, make in others.items()},
-                "engine": engine_step(engine, requests, position),
+                "engine": make_engine_step(engine, requests, position),
             }
-            for name, taken in milliseconds(steps, options.rounds, options.device).items():
+            for name, taken in time_steps(steps, options.rounds, options.device).items():
                 mean[name] = mean.get(name, 0) + weight * taken
             lm.reset_streaming()
             gc.collect()
@@ -103,8 +105,8 @@ def measure(precision: str, options: argparse.Namespace, speed: float) -> list[d
     return rows
 
 
-def memory(precision: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return `benchmarks.memory`'s figures for the same shape."""
+def measure_memory(precision: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run `benchmarks.memory` for the same shape; return its figures."""
     command = [sys.executable, "-m", "benchmarks.memory", "--shape", options.shape]
     command += ["--precision", precision, "--requests", str(max(options.requests))]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -114,7 +116,7 @@ def memory(precision: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure each precision in turn."""
+    """Measure each precision; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="small", choices=["small", "medium", "large"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -128,16 +130,18 @@ def main() -> None:
     usual = ["float32", "bfloat16", "int8"] if on_cpu else ["float16", "bfloat16"]
     options.precisions = options.precisions or usual
     with torch.inference_mode():
-        speed = bandwidth(options.device)
+        speed = measure_bandwidth(options.device)
         rows = [
-            row for precision in options.precisions for row in measure(precision, options, speed)
+            row
+            for precision in options.precisions
+            for row in measure_precision(precision, options, speed)
         ]
     machine: dict[str, Any] = {"cpu": platform.machine(), "threads": torch.get_num_threads()}
     if not on_cpu:
         machine["gpu"] = torch.cuda.get_device_name()
     figures = {"machine": machine, "read_gb_per_s": round(speed / 1e9, 1), "rows": rows}
     if on_cpu:
-        figures["memory"] = [memory(precision, options) for precision in options.precisions]
+        figures["memory"] = [measure_memory(precision, options) for precision in options.precisions]
     print(json.dumps(figures))
 
 

@@ -1,8 +1,8 @@
-"""Damaged audio files at the decoder of uploads: no crash, no hang, no growth.
+"""Decodes damaged audio files, to find crashes, hangs and memory leaks in the upload decoder.
 
-`python -m benchmarks.fuzz_media --inputs 100000` changes, cuts and repeats bytes of real files of
-every kind, seeded, and decodes each. It prints how they ended, the slowest, and how much memory
-grew over the last nine tenths, then one line of JSON. An error of any other type ends it.
+`python -m benchmarks.fuzz_media --inputs 100000` changes, cuts and repeats bytes of valid files of
+every kind, by a seed, and decodes each. It prints the outcomes, the slowest time and the growth of
+memory over the last nine tenths, then one line of JSON. Any error but InvalidAudio ends it.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from engine.params import MediaLimits
 LIMITS = MediaLimits(max_bytes=2_000_000, max_seconds=20, max_channels=2)
 
 
-def damaged(whole: bytes, draw: np.random.Generator) -> bytes:
-    """Return a file with bytes changed, and perhaps a part cut, repeated, or the end missing."""
+def damage_file(whole: bytes, draw: np.random.Generator) -> bytes:
+    """Change some bytes of a file, and perhaps remove or repeat a part or cut off its end."""
     data = bytearray(whole)
-    # Heads decide more than samples do.
+    # Half of the changes are in the header, which has more effect than samples.
     reach = len(data) if draw.random() < 0.5 else min(len(data), 256)
     for at in draw.integers(reach, size=int(draw.integers(1, 24))):
         data[at] = (0, 0xFF, 0x7F, 0x80, int(draw.integers(256)))[int(draw.integers(5))]
@@ -42,7 +42,7 @@ def damaged(whole: bytes, draw: np.random.Generator) -> bytes:
 
 
 def main() -> None:
-    """Decode many damaged files."""
+    """Decode many damaged files; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
@@ -54,7 +54,7 @@ def main() -> None:
     slowest, resident = 0.0, 0
     begun = time.perf_counter()
     for number in range(options.inputs):
-        data = damaged(files[kinds[number % len(kinds)]], draw)
+        data = damage_file(files[kinds[number % len(kinds)]], draw)
         started = time.perf_counter()
         try:
             audio = decode(data, LIMITS)

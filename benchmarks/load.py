@@ -1,14 +1,13 @@
-"""How much the graph carries, and for how long.
+"""Measures the highest request rate of the graph, and whether it holds a load for long.
 
     python -m benchmarks.load peak [--transports actors grpc haproxy]
     python -m benchmarks.load hold --load 0.7 --minutes 20 [--models bundle] [--plot FILE]
 
-`peak`, under each of Serve's transports: requests a second of closed-loop clients, at our
-application with models that compute nothing, and by turns at one of the same hops and payloads
-that does nothing. `hold`: requests that come at random at a share of what closed-loop clients get
-of the same requests, before and after, from a process of their own; every minute what became of
-them, and the memory of each process, with its slope once a fifth of the time has passed. Both end
-with a line of JSON.
+`peak` measures, for each of Serve's transports, the requests per second of closed-loop clients: in
+turn for our application with models that compute nothing, and for an application with the same hops
+and payloads that does nothing. `hold` sends requests at random times, at a share of the closed-loop
+rate, from its own process; it reports the outcomes per minute, and the memory of each process with
+its growth after the first fifth of the time. Both end with a line of JSON.
 """
 
 import argparse
@@ -27,43 +26,43 @@ from typing import Any
 import numpy as np
 
 from benchmarks.under_load import client, serving
-from benchmarks.under_load.client import Ask
-from benchmarks.under_load.plots import draw
+from benchmarks.under_load.client import TimedRequest
+from benchmarks.under_load.plots import draw_load
 
 CLIENTS, DURATIONS = 32, (1.0, 2.0, 5.0, 10.0)
 PEAK_S = 60.0
-"""For how long `hold` looks for the peak."""
+"""Seconds for which `hold` measures the peak rate."""
 MOST_OF_ITS_PEAK = 0.7
-"""Of the application that does nothing: to reach."""
+"""Target: our peak rate relative to the application that does nothing."""
 
 
-def clip(path: str, seconds: float) -> Ask:
-    """Ask for a clip; its seed is drawn, so that no two are the same."""
-    return Ask(0.0, path, {"prompt": "calm piano", "duration": seconds})
+def build_request(path: str, seconds: float) -> TimedRequest:
+    """Build a request for a clip; without a seed, every clip is different."""
+    return TimedRequest(0.0, path, {"prompt": "calm piano", "duration": seconds})
 
 
-def mixed(draw: np.random.Generator) -> Ask:
-    """Ask for a clip of some length, every other one as a stream."""
-    ask = clip(serving.OURS, float(draw.choice(DURATIONS)))
-    return Ask(0.0, ask.path, ask.body | {"stream": bool(draw.integers(2))})
+def draw_request(draw: np.random.Generator) -> TimedRequest:
+    """Draw a request for a clip of random length, half of them as a stream."""
+    request = build_request(serving.OURS, float(draw.choice(DURATIONS)))
+    return TimedRequest(0.0, request.path, request.body | {"stream": bool(draw.integers(2))})
 
 
-def pool() -> ProcessPoolExecutor:
-    """Return a process for the clients."""
+def start_client_process() -> ProcessPoolExecutor:
+    """Start a process for the clients."""
     return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
 
-def peak(transport: str, rounds: int, seconds: float) -> None:
-    """Measure both applications by turns, under one transport, in a process of its own."""
+def measure_transport(transport: str, rounds: int, seconds: float) -> None:
+    """Measure both applications in turn under one transport; print the row as JSON."""
     serving.set_environment(transport)
-    config = serving.configuration(fast=True, max_wait_s=60)
+    config = serving.build_config(fast=True, max_wait_s=60)
     rates: dict[str, list[float]] = {serving.OURS: [], serving.NOOP: []}
-    with serving.serving(config) as address, pool() as clients:
+    with serving.run_serve(config) as address, start_client_process() as clients:
         for number in range(rounds + 1):
             for path in sorted(rates, reverse=bool(number % 2)):
-                given = address, [clip(path, 2.0)], CLIENTS, seconds
-                outcomes = clients.submit(client.closed_loop, *given).result()
-                row = client.figures(outcomes, seconds)
+                given = address, [build_request(path, 2.0)], CLIENTS, seconds
+                outcomes = clients.submit(client.run_closed_loop, *given).result()
+                row = client.summarise_outcomes(outcomes, seconds)
                 assert set(row["kinds"]) == {"200"}, row["kinds"]
                 if number:  # the first warms up
                     rates[path].append(row["goodput_per_s"])
@@ -75,8 +74,8 @@ def peak(transport: str, rounds: int, seconds: float) -> None:
     print(json.dumps(row))
 
 
-def peaks(transports: list[str], rounds: int, seconds: float) -> dict[str, Any]:
-    """Measure each transport in a process of its own: Ray reads the environment once."""
+def measure_peaks(transports: list[str], rounds: int, seconds: float) -> dict[str, Any]:
+    """Measure each transport in its own process, since Ray reads the environment only once."""
     rows = []
     for transport in transports:
         command = [sys.executable, "-m", "benchmarks.load", "peak", "--of", transport]
@@ -87,18 +86,18 @@ def peaks(transports: list[str], rounds: int, seconds: float) -> dict[str, Any]:
     return {"rows": rows, "to_reach": MOST_OF_ITS_PEAK}
 
 
-def minute_by_minute(outcomes: list[client.Outcome], minutes: float) -> list[dict[str, Any]]:
+def summarise_minutes(outcomes: list[client.Outcome], minutes: float) -> list[dict[str, Any]]:
     """Return the figures of each minute."""
     parts = []
     for minute in range(int(np.ceil(minutes))):
         lasted = min(60.0, 60 * (minutes - minute))
         of_it = [one for one in outcomes if 60 * minute <= one.at < 60 * (minute + 1)]
-        parts.append({"minute": minute, **client.figures(of_it, lasted)})
+        parts.append({"minute": minute, **client.summarise_outcomes(of_it, lasted)})
     return parts
 
 
-def slopes(memory: list[dict[str, float]]) -> dict[str, float]:
-    """Return by how many MB an hour each process grows, by least squares, after the first fifth."""
+def fit_slopes(memory: list[dict[str, float]]) -> dict[str, float]:
+    """Fit the memory growth of each process in MB per hour, after the first fifth of the time."""
     settled = [row for row in memory if row["s"] >= 0.2 * memory[-1]["s"]]
     hours = [row["s"] / 3600 for row in settled]
     names = set.intersection(*(set(row) for row in settled)) - {"s"}
@@ -110,41 +109,42 @@ def slopes(memory: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def hold(fast: bool, load: float, minutes: float, transport: str) -> dict[str, Any]:
-    """Find the peak, hold a share of it, and find the peak once more: machines vary."""
+def hold_load(fast: bool, load: float, minutes: float, transport: str) -> dict[str, Any]:
+    """Measure the peak rate, hold a share of it, and measure the peak again for comparison."""
     serving.set_environment(transport)
-    config = serving.configuration(fast, max_wait_s=20)
+    config = serving.build_config(fast, max_wait_s=20)
     random = np.random.default_rng(0)
-    mix = [mixed(random) for _ in range(1000)]
-    with serving.serving(config) as address, pool() as clients:
+    mix = [draw_request(random) for _ in range(1000)]
+    with serving.run_serve(config) as address, start_client_process() as clients:
 
-        def flat_out() -> float:
+        def measure_peak() -> float:
             given = address, mix, CLIENTS, PEAK_S
-            return client.steady(clients.submit(client.closed_loop, *given).result(), PEAK_S)
+            outcomes = clients.submit(client.run_closed_loop, *given).result()
+            return client.steady_rate(outcomes, PEAK_S)
 
-        rate = flat_out()
-        asks = client.arrivals(load * rate, 60 * minutes, mixed, seed=1)
+        rate = measure_peak()
+        requests = client.draw_requests(load * rate, 60 * minutes, draw_request, seed=1)
         print(f"peak {rate:.1f}/s; {load * rate:.1f}/s for {minutes:g} minutes", flush=True)
-        sending = clients.submit(client.open_loop, address, asks)
+        sending = clients.submit(client.run_open_loop, address, requests)
         memory, begun = [], time.monotonic()
         while not sending.done():
-            memory.append({"s": round(time.monotonic() - begun), **serving.megabytes()})
+            memory.append({"s": round(time.monotonic() - begun), **serving.measure_memory()})
             wait([sending], timeout=min(30.0, 10 * minutes))
         outcomes = sending.result()
-        after = flat_out()
-    by_minute = minute_by_minute(outcomes, minutes)
+        after = measure_peak()
+    by_minute = summarise_minutes(outcomes, minutes)
     for row in by_minute:
         print(row)
-    whole = client.figures(outcomes, 60 * minutes)
-    held = client.steady(outcomes, 60 * minutes)
+    whole = client.summarise_outcomes(outcomes, 60 * minutes)
+    held = client.steady_rate(outcomes, 60 * minutes)
     rates: dict[str, Any] = {"peak_per_s": rate, "peak_after_per_s": after, "steady_per_s": held}
     found = {**rates, "of_peak": round(2 * held / (rate + after), 3)}
     found |= {**whole, "by_minute": by_minute}
-    return found | {"memory_mb": memory, "memory_slopes_mb_per_hour": slopes(memory)}
+    return found | {"memory_mb": memory, "memory_slopes_mb_per_hour": fit_slopes(memory)}
 
 
 def main() -> None:
-    """Measure; the last line is JSON."""
+    """Run the chosen measurement; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["peak", "hold"])
     parser.add_argument("--transports", nargs="+", default=[*serving.TRANSPORTS])
@@ -157,15 +157,15 @@ def main() -> None:
     parser.add_argument("--models", default="fast", choices=["fast", "bundle"])
     options = parser.parse_args()
     if options.of:
-        peak(options.of, options.rounds, options.seconds)
+        measure_transport(options.of, options.rounds, options.seconds)
         return
     if options.what == "peak":
-        found = peaks(options.transports, options.rounds, options.seconds)
+        found = measure_peaks(options.transports, options.rounds, options.seconds)
     else:
         fast = options.models == "fast"
-        found = hold(fast, options.load, options.minutes, options.transports[0])
+        found = hold_load(fast, options.load, options.minutes, options.transports[0])
         if options.plot:
-            draw(options.plot, f"{options.load:g} of the peak, {options.models} models", found)
+            draw_load(options.plot, f"{options.load:g} of the peak, {options.models} models", found)
     machine = {"cpu": platform.machine(), "cores": os.cpu_count()}
     print(json.dumps({"machine": machine, **vars(options), **found}, default=str))
 

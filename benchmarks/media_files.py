@@ -1,4 +1,4 @@
-"""Audio files of every kind that is taken, made in memory."""
+"""Makes audio files of every accepted format in memory."""
 
 import io
 from collections.abc import Callable
@@ -12,24 +12,26 @@ from numpy.typing import NDArray
 RATE = 24000
 
 
-def tone(seconds: float = 1.0, channels: int = 1) -> NDArray[np.float64]:
-    """Return sines of 440 Hz, 880 Hz and so on, [channels, samples]."""
+def make_tone(seconds: float = 1.0, channels: int = 1) -> NDArray[np.float64]:
+    """Make sines [channels, samples], at 440 Hz in the first channel, 880 Hz in the second."""
     time = np.arange(int(seconds * RATE)) / RATE
     pitches = [440 * (1 + channel) for channel in range(channels)]
     return np.stack([0.5 * np.sin(2 * np.pi * pitch * time) for pitch in pitches])
 
 
-def by_soundfile(
+def encode_with_soundfile(
     kind: str, subtype: str | None = None, audio: NDArray[np.float64] | None = None
 ) -> bytes:
-    """Encode a tone, or other audio, by libsndfile."""
+    """Encode a tone, or other audio [channels, samples], with libsndfile."""
     file = io.BytesIO()
-    soundfile.write(file, (tone() if audio is None else audio).T, RATE, subtype, format=kind)
+    soundfile.write(file, (make_tone() if audio is None else audio).T, RATE, subtype, format=kind)
     return file.getvalue()
 
 
-def by_ffmpeg(container: str, codec: str, seconds: float = 1.0, video: str | None = None) -> bytes:
-    """Encode a tone; with `video`, black pictures beside it."""
+def encode_with_ffmpeg(
+    container: str, codec: str, seconds: float = 1.0, video: str | None = None
+) -> bytes:
+    """Encode a tone with FFmpeg; `video` names a codec for black pictures beside it."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         moving: Any = output.add_stream(video, rate=5) if video else None
@@ -37,7 +39,7 @@ def by_ffmpeg(container: str, codec: str, seconds: float = 1.0, video: str | Non
             moving.width, moving.height, moving.pix_fmt = 64, 64, "yuv420p"
         stream: Any = output.add_stream(codec, rate=RATE, layout="mono")
         frame = av.AudioFrame.from_ndarray(
-            tone(seconds).astype(np.float32), format="fltp", layout="mono"
+            make_tone(seconds).astype(np.float32), format="fltp", layout="mono"
         )
         frame.sample_rate = RATE
         resampler = av.AudioResampler(
@@ -54,13 +56,13 @@ def by_ffmpeg(container: str, codec: str, seconds: float = 1.0, video: str | Non
 
 
 FILES: dict[str, Callable[[], bytes]] = {
-    "wav": lambda: by_soundfile("WAV", "PCM_16"),
-    "wav, 24 bits": lambda: by_soundfile("WAV", "PCM_24"),
-    "wav, floats": lambda: by_soundfile("WAV", "FLOAT"),
-    "flac": lambda: by_soundfile("FLAC"),
-    "aiff": lambda: by_soundfile("AIFF"),
-    "mp3": lambda: by_ffmpeg("mp3", "libmp3lame"),
-    "ogg": lambda: by_soundfile("OGG", "VORBIS"),
-    "opus": lambda: by_ffmpeg("ogg", "libopus"),
-    "m4a": lambda: by_ffmpeg("ipod", "aac"),
+    "wav": lambda: encode_with_soundfile("WAV", "PCM_16"),
+    "wav, 24 bits": lambda: encode_with_soundfile("WAV", "PCM_24"),
+    "wav, floats": lambda: encode_with_soundfile("WAV", "FLOAT"),
+    "flac": lambda: encode_with_soundfile("FLAC"),
+    "aiff": lambda: encode_with_soundfile("AIFF"),
+    "mp3": lambda: encode_with_ffmpeg("mp3", "libmp3lame"),
+    "ogg": lambda: encode_with_soundfile("OGG", "VORBIS"),
+    "opus": lambda: encode_with_ffmpeg("ogg", "libopus"),
+    "m4a": lambda: encode_with_ffmpeg("ipod", "aac"),
 }

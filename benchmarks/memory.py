@@ -1,8 +1,8 @@
-"""Memory of an engine at a published shape, in a process of its own.
+"""Measures the memory of an engine at a published shape.
 
-`python -m benchmarks.memory` builds random weights, hands them to an engine, decodes, and prints
-one line of JSON: what the process took more than before the model was built (resident, megabytes),
-at its peak while loading and while decoding, beside the weights and the stated slot bytes.
+`python -m benchmarks.memory` builds random weights, gives them to an engine, decodes, and prints
+one line of JSON: the growth of resident memory in MB since before the model was built, at the peak
+while loading and while decoding, with the sizes of the weights and of the slots.
 """
 
 import argparse
@@ -12,29 +12,29 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.shapes import language_model
-from benchmarks.steps import TEXT_TOKENS, engine_step, weight_bytes
+from benchmarks.shapes import build_language_model
+from benchmarks.steps import TEXT_TOKENS, make_engine_step, weight_bytes
 from engine.cache import slot_bytes
 from engine.engine import Engine, EngineSettings
 
 
-def resident(key: str) -> int:
-    """Return a figure of this process: VmRSS, or VmHWM, its peak; in bytes."""
+def read_memory(key: str) -> int:
+    """Return the resident memory of this process in bytes: now (VmRSS) or at its peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith(key)]
     return int(line.split()[1]) * 1024
 
 
-def forget_peak() -> None:
-    """Let VmHWM begin anew (proc(5), clear_refs)."""
+def reset_peak() -> None:
+    """Reset the peak, VmHWM (proc(5), clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def measure(shape: str, precision: str, requests: int, positions: int) -> dict[str, object]:
-    """Load, decode a full batch over whole slots, and return the figures."""
+def measure_engine(shape: str, precision: str, requests: int, positions: int) -> dict[str, object]:
+    """Load the engine and decode a full batch; return the figures."""
     torch.ones(1000, 1000) @ torch.ones(1000, 1000)
-    before = resident("VmRSS")
-    lm = language_model(shape)
+    before = read_memory("VmRSS")
+    lm = build_language_model(shape)
     weights = weight_bytes(lm, precision)
     slots = requests * slot_bytes(lm, positions, TEXT_TOKENS, precision)
     settings = EngineSettings(
@@ -43,17 +43,17 @@ def measure(shape: str, precision: str, requests: int, positions: int) -> dict[s
         max_text_tokens=TEXT_TOKENS,
         precision=precision,
     )
-    forget_peak()
+    reset_peak()
     engine = Engine(lm, settings, take=True)
-    loading = resident("VmHWM") - before
+    loading = read_memory("VmHWM") - before
     del lm
     gc.collect()
-    forget_peak()
+    reset_peak()
     for position in (0, positions - 5):
-        step = engine_step(engine, requests, position)
+        step = make_engine_step(engine, requests, position)
         for _ in range(3):
             step()
-    decoding = resident("VmHWM") - before
+    decoding = read_memory("VmHWM") - before
     return {
         "shape": shape,
         "precision": precision,
@@ -68,7 +68,7 @@ def measure(shape: str, precision: str, requests: int, positions: int) -> dict[s
 
 
 def main() -> None:
-    """Measure one engine."""
+    """Measure one engine and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="small")
     parser.add_argument("--precision", default="float32")
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=540)
     options = parser.parse_args()
     with torch.inference_mode():
-        print(json.dumps(measure(**vars(options))))
+        print(json.dumps(measure_engine(**vars(options))))
 
 
 if __name__ == "__main__":

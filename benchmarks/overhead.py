@@ -1,4 +1,4 @@
-"""What serving costs: a clip over HTTP, and the same by engine and codec alone.
+"""Measures the overhead of serving: a clip over HTTP against the engine and codec alone.
 
 `python -m benchmarks.overhead` starts the system on a free port, as `make serve` does, and beside
 it a process without Ray that has the same weights and as many threads. They make the same clips by
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
 
 TEXT, FRAME_RATE = "calm piano over soft strings", 50
 loaded: tuple["LanguageModel", "Codec"]
-"""In the process without Ray."""
+"""The models in the process without Ray."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """A clip or its beginning."""
+class TimedClip:
+    """A generated clip or its beginning, with the time it took."""
 
     seconds: float
-    """That it took."""
+    """Seconds from the request to the audio."""
     samples: NDArray[np.floating]
-    """[channels, samples]"""
+    """The audio [channels, samples]."""
     stages: str = ""
-    """Where the server says the time went: `server-timing`."""
+    """The `server-timing` header of the answer."""
 
 
-def load(music: dict[str, Any], codec: dict[str, Any]) -> None:
-    """Load what the deployments load."""
+def load_models(music: dict[str, Any], codec: dict[str, Any]) -> None:
+    """Load the language model and the codec as the deployments do."""
     global loaded
     from deployments.settings import MusicGenSettings
     from engine.codec import Codec
@@ -72,13 +72,13 @@ def load(music: dict[str, Any], codec: dict[str, Any]) -> None:
     loaded = model, Codec.load(codec["checkpoint"], device="cpu")
 
 
-def alone(seed: int, frames: int, sizes: tuple[int, int], first: bool) -> Made:
-    """Make a clip, or only what is heard of it first, without Ray."""
+def generate_alone(seed: int, frames: int, sizes: tuple[int, int], first: bool) -> TimedClip:
+    """Generate a clip, or only its first chunk, without Ray."""
     from engine.params import AudioPiece, Codes, CodesPiece, GenerationParams
 
     model, codec = loaded
 
-    async def made() -> list[NDArray[np.int16]]:
+    async def generate_codes() -> list[NDArray[np.int16]]:
         request = model.prepare(GenerationParams(TEXT, frames, seed))
         chunks = []
         async with aclosing(model.loop.generate(request, *sizes)) as generated:
@@ -89,22 +89,22 @@ def alone(seed: int, frames: int, sizes: tuple[int, int], first: bool) -> Made:
         return chunks
 
     begun = time.perf_counter()
-    codes = Codes.join(asyncio.run(made()))
+    codes = Codes.join(asyncio.run(generate_codes()))
     (piece,) = codec.decode([CodesPiece(codes, ended=not first)])
     assert isinstance(piece, AudioPiece)
-    return Made(time.perf_counter() - begun, piece.audio.array())
+    return TimedClip(time.perf_counter() - begun, piece.audio.array())
 
 
-def heard(file: bytes) -> NDArray[np.floating]:
-    """Return the samples of a mono WAV file of 16 bits that may still grow (RIFF's chunks)."""
+def parse_wav(file: bytes) -> NDArray[np.floating]:
+    """Return the samples of a mono 16-bit WAV file, which may be incomplete."""
     at = 12
     while file[at : at + 4] not in (b"data", b""):
         at += 8 + int.from_bytes(file[at + 4 : at + 8], "little")
     return np.frombuffer(file[at + 8 : len(file) // 2 * 2], "<i2")[None] / 32768
 
 
-def over_http(http: httpx.Client, seed: int, frames: int, first: bool) -> Made:
-    """Ask for a clip, or hear only its beginning."""
+def generate_over_http(http: httpx.Client, seed: int, frames: int, first: bool) -> TimedClip:
+    """Generate a clip over HTTP; with `first`, stop at the first audio."""
     body = {"prompt": TEXT, "duration": frames / FRAME_RATE, "seed": seed, "stream": first}
     body["cache"] = False
     begun, file = time.perf_counter(), b""
@@ -112,33 +112,33 @@ def over_http(http: httpx.Client, seed: int, frames: int, first: bool) -> Made:
         response.raise_for_status()
         for part in response.iter_raw():
             file += part
-            if first and heard(file).size:
+            if first and parse_wav(file).size:
                 break
         taken = time.perf_counter() - begun
-    return Made(taken, heard(file), response.headers.get("server-timing", ""))
+    return TimedClip(taken, parse_wav(file), response.headers.get("server-timing", ""))
 
 
-def models(shape: str, dtype: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a language model and its codec; write what is not a bundle's."""
+def write_models(shape: str, dtype: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a language model and its codec; write their files if needed."""
     music = {"name": "music", "kind": "musicgen", "codec": "codec", "dtype": dtype, "num_cpus": 1}
     codec = {"name": "codec", "kind": "encodec", "num_cpus": 0.25}
     if shape == "bundle":
         return music | {"checkpoint": "bundle:tiny/music"}, codec | {
             "checkpoint": "bundle:tiny/codec"
         }
-    from benchmarks.codec import codec_model
+    from benchmarks.codec import build_codec
     from benchmarks.shapes import write_checkpoint
     from bundles.tiny.recipe import export
 
     write_checkpoint(shape, folder)
-    export(*codec_model("encodec_32khz"), folder / "compression_state_dict.bin")
+    export(*build_codec("encodec_32khz"), folder / "compression_state_dict.bin")
     both = {"checkpoint": str(folder)}
     return music | both | {"engine": {"max_slots": 2}}, codec | both
 
 
 @contextmanager
-def serving(music: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
-    """Serve these two models as `make serve` would; yield the address."""
+def serve_models(music: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
+    """Serve these two models as `make serve` does; yield the address."""
     import ray
 
     from launch.config_file import read_config_file
@@ -161,16 +161,16 @@ def serving(music: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
         ray.shutdown()
 
 
-def pair(
+def measure_pair(
     pool: ProcessPoolExecutor, http: httpx.Client, seed: int, frames: int, first: bool
-) -> tuple[Made, Made]:
-    """Let both make a clip, each first by turns; return what came over HTTP and alone."""
+) -> tuple[TimedClip, TimedClip]:
+    """Generate one clip both ways, in alternating order; return the HTTP clip, then the other."""
     from graph.pipeline import CHUNK_S, FIRST_CHUNK_S
 
     sizes = int(CHUNK_S * FRAME_RATE), int((FIRST_CHUNK_S if first else CHUNK_S) * FRAME_RATE)
-    ways: list[Callable[[], Made]] = [
-        lambda: over_http(http, seed, frames, first),
-        lambda: pool.submit(alone, seed, frames, sizes, first).result(),
+    ways: list[Callable[[], TimedClip]] = [
+        lambda: generate_over_http(http, seed, frames, first),
+        lambda: pool.submit(generate_alone, seed, frames, sizes, first).result(),
     ]
     made = {number: ways[number]() for number in ([0, 1] if seed % 2 else [1, 0])}
     served, by_itself = made[0], made[1]
@@ -181,18 +181,19 @@ def pair(
     return served, by_itself
 
 
-def stages(served: list[Made]) -> Iterator[tuple[str, float]]:
-    """Yield the stages that the server tells of, and their median seconds."""
+def median_stages(served: list[TimedClip]) -> Iterator[tuple[str, float]]:
+    """Yield each stage in `server-timing` with its median seconds."""
     told = [dict(re.findall(r"(\w+);dur=([\d.]+)", one.stages)) for one in served]
     for name in told[0]:
         yield name, round(statistics.median(float(one[name]) for one in told) / 1000, 3)
 
 
-def compare(
+def compare_pairs(
     pool: ProcessPoolExecutor, http: httpx.Client, pairs: int, frames: int, what: str
 ) -> dict[str, Any]:
-    """Return the figures of several pairs, after one that warms up."""
-    taken = [pair(pool, http, seed, frames, what == "first") for seed in range(pairs + 1)][1:]
+    """Measure several pairs, after one to warm up; return their figures."""
+    first = what == "first"
+    taken = [measure_pair(pool, http, seed, frames, first) for seed in range(pairs + 1)][1:]
     ratios = sorted(served.seconds / alone.seconds for served, alone in taken)
     figures = {
         "http_s": statistics.median(served.seconds for served, _ in taken),
@@ -201,13 +202,14 @@ def compare(
     figures |= {"ratio": statistics.median(ratios), "lowest": ratios[0], "highest": ratios[-1]}
     row: dict[str, Any] = {"what": what}
     row |= {name: round(value, 3) for name, value in figures.items()}
-    row |= {f"{name}_s": seconds for name, seconds in stages([served for served, _ in taken])}
+    stages = median_stages([served for served, _ in taken])
+    row |= {f"{name}_s": seconds for name, seconds in stages}
     print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     return row
 
 
 def main() -> None:
-    """Measure one shape."""
+    """Measure one shape; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="bundle", choices=["bundle", "small"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "int8"])
@@ -220,13 +222,14 @@ def main() -> None:
     frames = int(options.seconds * FRAME_RATE)
     spawned = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        both = models(options.shape, options.dtype, Path(folder))
+        both = write_models(options.shape, options.dtype, Path(folder))
         with (
-            ProcessPoolExecutor(1, spawned, load, both) as pool,
-            serving(*both) as address,
+            ProcessPoolExecutor(1, spawned, load_models, both) as pool,
+            serve_models(*both) as address,
             httpx.Client(base_url=address, timeout=600, trust_env=False) as http,
         ):
-            rows = [compare(pool, http, options.pairs, frames, what) for what in ("whole", "first")]
+            given = pool, http, options.pairs, frames
+            rows = [compare_pairs(*given, what) for what in ("whole", "first")]
     machine = {"cpu": platform.machine(), "cores": os.cpu_count()}
     print(json.dumps({"machine": machine, **vars(options), "rows": rows}))
 

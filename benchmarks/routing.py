@@ -1,4 +1,4 @@
-"""Time to first audio under Serve's own router and under ours, on four replicas of a paced engine.
+"""Measures the time to first audio with Serve's router and with ours, on simulated engines.
 
     python -m benchmarks.routing [--requests 2000]
 
@@ -27,7 +27,7 @@ from benchmarks.paced import PacedEngine
 
 REPLICAS, LOAD = 4, 0.8
 FASTER = 60.0
-"""Than the machine that is paced."""
+"""Speed-up of the simulated machine."""
 MACHINE = Machine(slots=4, alone_s=0.045 / FASTER, full_s=0.085 / FASTER)
 TO_REACH = 0.7
 ROUTERS: dict[str, dict[str, Any]] = {
@@ -43,18 +43,18 @@ ROUTERS: dict[str, dict[str, Any]] = {
 
 @serve.deployment(num_replicas=REPLICAS, max_ongoing_requests=256)
 class Paced:
-    """A language model's replica, but for the model."""
+    """A replica of a language model with a simulated engine."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._engine: PacedEngine | None = None
 
     async def record_routing_stats(self) -> dict[str, int]:
-        """Return what `deployments.scaling.router` goes by."""
+        """Return the number of slots for `deployments.scaling.router`."""
         return {"slots": self._machine.slots}
 
     async def generate(self, seconds: float) -> AsyncGenerator[float, None]:
-        """Yield seconds of audio as they are made."""
+        """Yield the seconds of audio that are done."""
         self._engine = self._engine or PacedEngine(self._machine)
         async for made in self._engine.generate(seconds):
             yield made
@@ -62,14 +62,14 @@ class Paced:
 
 @dataclass(frozen=True)
 class Requests:
-    """When they come, and how much audio they ask for."""
+    """The arrival times of requests, and the seconds of audio that each asks for."""
 
     at: list[float]
     seconds: list[float]
 
 
-def drawn(number: int, seed: int) -> Requests:
-    """Draw requests that take `LOAD` of what the replicas can do."""
+def draw_requests(number: int, seed: int) -> Requests:
+    """Draw requests at the share `LOAD` of the replicas' capacity."""
     draw = np.random.default_rng(seed)
     seconds = draw.choice(SECONDS, p=SHARES, size=number)
     full = REPLICAS * MACHINE.slots / (MACHINE.full_s * FRAME_RATE)
@@ -77,11 +77,11 @@ def drawn(number: int, seed: int) -> Requests:
     return Requests(np.cumsum(gaps).tolist(), seconds.tolist())
 
 
-async def times_to_first(handle: DeploymentHandle, requests: Requests) -> list[float]:
-    """Send each request at its time, whatever became of the others; return when each began."""
+async def measure_first_audio(handle: DeploymentHandle, requests: Requests) -> list[float]:
+    """Send each request at its time; return the seconds to the first audio of each."""
     begun = time.perf_counter()
 
-    async def one(at: float, seconds: float) -> float:
+    async def send_at(at: float, seconds: float) -> float:
         await asyncio.sleep(begun + at - time.perf_counter())
         stream = handle.options(stream=True).generate.remote(seconds)
         first = 0.0
@@ -89,29 +89,29 @@ async def times_to_first(handle: DeploymentHandle, requests: Requests) -> list[f
             first = first or time.perf_counter()
         return first - begun - at
 
-    return await asyncio.gather(*map(one, requests.at, requests.seconds))
+    return await asyncio.gather(*map(send_at, requests.at, requests.seconds))
 
 
-def started(router: str) -> DeploymentHandle:
-    """Start an application with this router."""
+def start_application(router: str) -> DeploymentHandle:
+    """Start an application that uses this router."""
     deployment: Deployment = Paced
     bound = deployment.options(ray_actor_options={"num_cpus": 0.1}, **ROUTERS[router]).bind(MACHINE)
     return serve.run(bound, name=router, route_prefix=None)
 
 
-async def measured(requests: Requests) -> list[list[float]]:
-    """Return the times of each router, which get the same requests at once."""
-    handles = [started(router) for router in ROUTERS]
-    return await asyncio.gather(*(times_to_first(handle, requests) for handle in handles))
+async def measure_routers(requests: Requests) -> list[list[float]]:
+    """Send the same requests to each router at the same time; return the times of each."""
+    handles = [start_application(router) for router in ROUTERS]
+    return await asyncio.gather(*(measure_first_audio(handle, requests) for handle in handles))
 
 
 def main() -> None:
-    """Measure both; the last line is JSON."""
+    """Measure both routers; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000)
     number = parser.parse_args().requests
     ray.init(address="local", include_dashboard=False, log_to_driver=False, num_cpus=4)
-    found = asyncio.run(measured(drawn(number, seed=0)))
+    found = asyncio.run(measure_routers(draw_requests(number, seed=0)))
     print("| router | p50 s | p95 s | p99 s |\n|---|---|---|---|")
     rows: dict[str, Any] = {}
     for router, times in zip(ROUTERS, found, strict=True):

@@ -1,4 +1,4 @@
-"""Language models of the published shapes with random weights."""
+"""Builds language models of the published shapes with random weights."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from bundles.tiny.recipe import TEXT_ENCODER, export, language_model_config
 from engine.conditioning import use_text_encoder
 
 # Layers, width, heads: `config/model/lm/model_scale` in AudioCraft's repository.
-# "mini" is none of theirs: many clips of it fit a benchmark's minutes on two cores.
+# "mini" is ours: it is fast enough for a benchmark with many clips on two cores.
 SHAPES = {
     "mini": (6, 384, 6),
     "small": (24, 1024, 16),
@@ -21,8 +21,8 @@ SHAPES = {
 CARDINALITY, SAMPLE_RATE = 2048, 32000
 
 
-def config(shape: str) -> DictConfig:
-    """Return the configuration of a shape, with the embedded text encoder."""
+def build_config(shape: str) -> DictConfig:
+    """Build the configuration of a shape, with the embedded text encoder."""
     cfg = language_model_config(30.0)
     cfg.sample_rate = SAMPLE_RATE
     sizes = cfg.transformer_lm
@@ -31,12 +31,12 @@ def config(shape: str) -> DictConfig:
     return cfg
 
 
-def language_model(
+def build_language_model(
     shape: str, seed: int = 0, *, device: str = "cpu", dtype: str = "float32"
 ) -> LMModel:
-    """Build a model; its text is given as a cross-attention source [tokens, width]."""
+    """Build a model without conditioners; a text is a cross-attention source [tokens, width]."""
     torch.manual_seed(seed)
-    cfg = config(shape)
+    cfg = build_config(shape)
     cfg.conditioners = None
     cfg.device, cfg.dtype = device, dtype
     return builders.get_lm_model(cfg).eval()
@@ -45,7 +45,7 @@ def language_model(
 def write_checkpoint(shape: str, folder: Path) -> None:
     """Write random weights and the text conditioner in the published layout."""
     torch.manual_seed(0)
-    cfg = config(shape)
+    cfg = build_config(shape)
     use_text_encoder(cfg, TEXT_ENCODER)
     model = builders.get_lm_model(cfg)
     cfg.conditioners.description.t5.name = TEXT_ENCODER

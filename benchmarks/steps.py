@@ -1,4 +1,4 @@
-"""One decode step of each system, at a given position, with all that a step does."""
+"""Builds a complete decode step of each compared system, at a given position."""
 
 from collections.abc import Callable
 
@@ -13,15 +13,15 @@ from engine.conditioning import Conditions
 from engine.engine import Engine
 from engine.params import GenerationParams
 from engine.request import Request
-from engine.sampling import filtered
+from engine.sampling import filter_probabilities
 from engine.sequence import Sequence, Windowing
 
 TEXT_TOKENS = 26
 Step = Callable[[], None]
 
 
-def audiocraft_step(lm: LMModel, requests: int, position: int) -> Step:
-    """Return AudioCraft's own step, with a past of `position` in its streaming state."""
+def make_audiocraft_step(lm: LMModel, requests: int, position: int) -> Step:
+    """Return AudioCraft's step, with a past of `position` steps in its streaming state."""
     device = next(lm.parameters()).device
     text = torch.randn(requests, TEXT_TOKENS, lm.dim, device=device)
     mask = torch.ones(2 * requests, TEXT_TOKENS, device=device)
@@ -47,7 +47,7 @@ def audiocraft_step(lm: LMModel, requests: int, position: int) -> Step:
     return step
 
 
-def transformers_model(lm: LMModel) -> MusicgenForCausalLM:
+def build_transformers_model(lm: LMModel) -> MusicgenForCausalLM:
     """Build transformers' MusicGen decoder of the same shape, in float32."""
     layer = lm.transformer.layers[0]
     config = MusicgenDecoderConfig(
@@ -61,8 +61,8 @@ def transformers_model(lm: LMModel) -> MusicgenForCausalLM:
     return MusicgenForCausalLM(config).eval()
 
 
-def transformers_step(model: MusicgenForCausalLM, requests: int, position: int) -> Step:
-    """Return transformers' step, with the same past."""
+def make_transformers_step(model: MusicgenForCausalLM, requests: int, position: int) -> Step:
+    """Return transformers' step, with a past of `position` steps in its cache."""
     width, books = model.config.hidden_size, model.config.num_codebooks
     text = torch.randn(requests, TEXT_TOKENS, width)
     source = torch.cat([text, torch.zeros_like(text)])
@@ -73,7 +73,7 @@ def transformers_step(model: MusicgenForCausalLM, requests: int, position: int) 
         output = model(column, encoder_hidden_states=source, past_key_values=cache, use_cache=True)
         conditional, null = output.logits.view(2, requests, books, -1)
         for logits in null + (conditional - null) * 3.0:
-            torch.multinomial(filtered(logits, 1.0, 250, 0.0), 1)
+            torch.multinomial(filter_probabilities(logits, 1.0, 250, 0.0), 1)
 
     step()
     for layer in cache.self_attention_cache.layers:
@@ -82,11 +82,11 @@ def transformers_step(model: MusicgenForCausalLM, requests: int, position: int) 
     return step
 
 
-def engine_step(engine: Engine, requests: int, position: int) -> Step:
-    """Return the engine's step, for requests that have come to `position`."""
+def make_engine_step(engine: Engine, requests: int, position: int) -> Step:
+    """Return the engine's step, for requests that have reached `position`."""
     decoder = engine.decoder
     for request in list(engine.scheduler.running.values()):
-        engine.cancel(request)
+        engine.cancel_request(request)
     decoder.cache.past.normal_()
     decoder.cache.text.normal_()
     windowing = Windowing([0, 1, 2, 3], decoder.special, 2000, 1900)
@@ -96,7 +96,7 @@ def engine_step(engine: Engine, requests: int, position: int) -> Step:
         sequence = Sequence(windowing, 1900, prompt)
         params = GenerationParams("", 1900, number)
         request = Request(params, Conditions(text, None), sequence)
-        engine.scheduler.add(request)
+        engine.scheduler.add_request(request)
         request.fed = position
 
     def step() -> None:

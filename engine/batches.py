@@ -1,4 +1,4 @@
-"""Requests that share a forward pass: those of equal shape, and a bad one spoils nobody else's."""
+"""Groups requests of equal shape into shared forward passes, and keeps invalid ones apart."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -9,27 +9,27 @@ import torch
 from engine.errors import InvalidRequest
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 def serve_in_groups(
     items: Sequence[Item],
     device: torch.device,
     *,
-    problem: Callable[[Item], InvalidRequest | None],
+    reject: Callable[[Item], InvalidRequest | None],
     shape: Callable[[Item], Hashable],
-    serve: Callable[[Sequence[Item]], Sequence[Made]],
-) -> list[Made | InvalidRequest]:
-    """Return what `serve` makes of each item, in their order, or the item's `problem`.
+    serve: Callable[[Sequence[Item]], Sequence[Result]],
+) -> list[Result | InvalidRequest]:
+    """Return the result of `serve` for each item, in order, or the error that `reject` returns.
 
-    Items of equal `shape` are served together on a GPU. On a CPU they go one by one, which is
-    faster there and keeps a result's last bit independent of its neighbours.
+    On a GPU, items of equal `shape` are served together. On a CPU they are served one by one,
+    which is faster there and keeps the last bit of a result independent of other items.
     """
-    results: dict[int, Made | InvalidRequest] = {}
+    results: dict[int, Result | InvalidRequest] = {}
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
-        if bad := problem(item):
-            results[index] = bad
+        if error := reject(item):
+            results[index] = error
         else:
             groups[shape(item), index if device.type == "cpu" else None].append(index)
     for members in groups.values():

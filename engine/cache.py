@@ -1,4 +1,4 @@
-"""Every slot's keys and values, allocated once, and how each token finds its own."""
+"""Holds the keys and values of every slot, and maps the tokens of a batch to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,48 +12,51 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Consecutive new positions of one slot, for each of its rows."""
+    """Consecutive positions that one slot feeds in a step, for each of its rows."""
 
     slot: int
     rows: int
-    """1, or 2 under guidance: the conditional row, then the null row."""
+    """1, or 2 with guidance: the conditional row, then the null row."""
     start: int
-    """The position of the first, from 0."""
+    """The first position, counted from 0."""
     count: int
+    """The number of positions."""
 
     @property
     def tokens(self) -> int:
-        """Rows times positions."""
+        """The number of tokens: rows times positions."""
         return self.rows * self.count
 
 
 class Kernels(Protocol):
-    """Attention on one kind of device; see `engine.kernels_cpu`."""
+    """The attention functions of one kind of device; see `engine.kernels_cpu`."""
 
     def attend_past(
         self, projected: Tensor, past: Tensor, slots: Tensor, rows: Tensor, positions: Tensor
     ) -> Tensor:
-        """Write new keys and values, and attend to each token's own past."""
+        """Write the new keys and values, and let each token attend to its own past."""
 
     def attend_text(self, query: Tensor, text: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
-        """Attend to the text of each token's slot."""
+        """Let each token attend to the text of its slot."""
 
 
 def cache_dtype(precision: str) -> torch.dtype:
-    """Return the numbers that the cache holds beside weights of a precision."""
+    """Return the dtype of the cache for weights of a precision; for int8 it is bfloat16."""
     floating: torch.dtype = getattr(torch, "bfloat16" if precision == "int8" else precision)
     return floating
 
 
 def slot_bytes(lm: LMModel, positions: int, text_tokens: int, precision: str) -> int:
-    """Return the bytes of cache that one slot takes: keys and values of two rows and a text."""
+    """Return the bytes of cache for one slot: keys and values of two rows and of a text."""
     numbers: int = 2 * len(lm.transformer.layers) * lm.dim * (2 * positions + text_tokens)
     return numbers * cache_dtype(precision).itemsize
 
 
 class Cache:
-    """`past` is [layer, 2, slot, row, head, position, head_dim], keys then values; `text` is
-    [layer, 2, slot, head, text token, head_dim], of the conditional row.
+    """The keys and values of all slots, allocated once.
+
+    `past` is [layer, 2, slot, row, head, position, head_dim], keys then values. `text` is
+    [layer, 2, slot, head, text token, head_dim] and belongs to the conditional row.
     """
 
     def __init__(
@@ -72,47 +75,53 @@ class Cache:
         self._kernels = cast(Kernels, import_module(f"engine.kernels_{self.device.type}"))
 
     def set_text(self, depth: int, slot: int, projected: Tensor) -> None:
-        """Keep one layer's keys and values of a text, [tokens, 2 x width]."""
+        """Store the keys and values of a slot's text, [tokens, 2 x width], for one layer."""
         tokens = len(projected)
-        assert tokens <= self.text.shape[4], "the text is longer than a slot has room for"
+        assert tokens <= self.text.shape[4], "the text has more tokens than a slot can hold"
         parts = projected.view(tokens, 2, self.heads, -1).permute(1, 2, 0, 3)
         self.text[depth, :, slot, :, :tokens] = parts
 
-    def attend_past(self, depth: int, projected: Tensor, place: "Place") -> Tensor:
-        """Keep new keys and values, and attend to them and the past before them.
+    def attend_past(self, depth: int, projected: Tensor, layout: "TokenLayout") -> Tensor:
+        """Store the new keys and values, and let each token attend to its past and itself.
 
         `projected` is [tokens, 3 x width]: scaled queries, keys, values. Returns [tokens, width].
         """
         split = projected.view(len(projected), 3, self.heads, -1)
-        where = (place.slots, place.rows, place.positions)
+        where = (layout.slots, layout.rows, layout.positions)
         return self._kernels.attend_past(split, self.past[depth], *where).flatten(1)
 
-    def attend_text(self, depth: int, query: Tensor, place: "Place") -> Tensor:
-        """Let the tokens that have a text attend to it; scaled queries [tokens, width]."""
+    def attend_text(self, depth: int, query: Tensor, layout: "TokenLayout") -> Tensor:
+        """Let the tokens with a text attend to it.
+
+        `query` holds scaled queries [tokens, width]. Returns [tokens, width].
+        """
         split = query.view(len(query), self.heads, -1)
-        where = (place.text_slots, place.text_lengths)
+        where = (layout.text_slots, layout.text_lengths)
         return self._kernels.attend_text(split, self.text[depth], *where).flatten(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where each token of a batch stands, in int64 tensors: one segment after the other, in each
-    its rows, in each row its positions.
+class TokenLayout:
+    """The slot, row and position of each token of a batch, as int64 tensors.
+
+    Tokens are ordered by segment, then by row, then by position.
     """
 
     slots: Tensor
     rows: Tensor
     positions: Tensor
     last: Tensor
-    """The last token of each row."""
+    """The index of each row's last token."""
     with_text: Tensor
-    """The tokens that attend to a text: those of conditional rows."""
+    """The indices of the tokens that attend to a text: those of conditional rows."""
     text_slots: Tensor
+    """The slot of each token in `with_text`."""
     text_lengths: Tensor
+    """The text length of each token in `with_text`."""
 
     @classmethod
-    def of(cls, cache: Cache, segments: Sequence[Segment]) -> "Place":
-        """Return the place of what the segments feed."""
+    def from_segments(cls, cache: Cache, segments: Sequence[Segment]) -> "TokenLayout":
+        """Return the layout of the tokens that the segments feed."""
         slots: list[int] = []
         rows: list[int] = []
         positions: list[int] = []

@@ -1,4 +1,4 @@
-"""Codes to audio and audio to codes, by AudioCraft's EnCodec: whole clips, or piece by piece."""
+"""Decodes codes to audio and encodes audio to codes with EnCodec, whole or piece by piece."""
 
 from collections.abc import Hashable, Sequence
 
@@ -9,41 +9,43 @@ from torch import Tensor
 
 from engine.batches import serve_in_groups
 from engine.checkpoints import load_codec
-from engine.codec_networks import Networks, pack, unpack
+from engine.codec_networks import CodecNetworks, pack_state, unpack_state
 from engine.errors import CheckpointMismatch, InvalidRequest
 from engine.params import AudioPiece, CodecInfo, Codes, CodesPiece, Waveform
 
 
 class Codec:
-    """An EnCodec that serves several requests at once.
+    """An EnCodec model that serves several requests at once.
 
-    A whole clip in one piece is what AudioCraft makes of it, bit by bit on the CPU. In several, the
-    caller carries the state from each answer to the next request, to this or another replica; the
-    pieces joined are the same but for rounding. Pieces come short by what the network must still
-    see to its right, and the last brings that.
+    For a clip in one piece the result equals AudioCraft's, bit by bit on the CPU. For a clip in
+    several pieces, the caller sends the state of each answer with its next request, to this or
+    another replica, and the joined pieces differ from the whole only by rounding. A piece is
+    shorter than its input by the network's lookahead; the last piece brings the rest.
 
-    Only requests of equal shape, at the same point of a clip, share a forward pass: the networks
-    look ahead, so padding would change what they make. On the CPU none do (measured there, a batch
-    of 8 took 1.3 to 3.7 times as long).
+    Only requests of equal shape, at the same point of their clips, share a forward pass: the
+    networks look ahead, so padding would change the result. On the CPU every request runs alone,
+    because a batch of 8 took 1.3 to 3.7 times as long there (measured).
     """
 
     def __init__(self, model: CompressionModel) -> None:
         self.model = model
         self.device = next(model.parameters()).device
-        self._networks = Networks(model)
+        self._networks = CodecNetworks(model)
         self.done = 0
-        """Requests served since the start; health checks watch it grow."""
+        """Pieces processed so far; health checks compare it over time."""
 
     @classmethod
     def load(cls, source: str, *, device: str, stereo: bool = False) -> "Codec":
         """Load from a checkpoint; see `engine.checkpoints`. Raises a CheckpointError.
 
-        With `stereo`, a mono codec codes left and right apart and interleaves their codebooks, as
-        musicgen-stereo's (`get_wrapped_compression_model`).
+        With `stereo`, a mono codec processes left and right separately and interleaves their
+        codebooks, as for musicgen-stereo (`get_wrapped_compression_model`).
         """
         model = load_codec(source, device=device)
         if stereo and model.channels != 1:
-            raise CheckpointMismatch(f"{source}: has {model.channels} channels; stereo is for mono")
+            raise CheckpointMismatch(
+                f"{source}: {model.channels} channels; stereo needs a mono codec"
+            )
         try:
             return cls(InterleaveStereoCompressionModel(model) if stereo else model)
         except TypeError as error:
@@ -51,7 +53,7 @@ class Codec:
 
     @property
     def info(self) -> CodecInfo:
-        """What this codec takes and gives."""
+        """The properties of the codec."""
         return CodecInfo(
             codebooks=self.model.num_codebooks,
             cardinality=self.model.cardinality,
@@ -61,55 +63,57 @@ class Codec:
         )
 
     def decode(self, pieces: Sequence[CodesPiece]) -> list[AudioPiece | InvalidRequest]:
-        """Decode each piece; a bad one yields its error and disturbs no other.
+        """Decode each piece; an invalid piece yields its error and does not affect the others.
 
-        Codes of the first codebooks only are decoded as AudioCraft decodes them.
+        A piece may have the first codebooks only, as in AudioCraft.
         """
         return serve_in_groups(
-            pieces, self.device, problem=self._bad_codes, shape=_shape, serve=self._decode
+            pieces, self.device, reject=self._reject_codes, shape=_get_shape, serve=self._decode_all
         )
 
     def encode(self, pieces: Sequence[AudioPiece]) -> list[CodesPiece | InvalidRequest]:
-        """Encode each piece with all codebooks; a bad one yields its error and disturbs no other.
+        """Encode each piece; an invalid piece yields its error and does not affect the others.
 
-        Audio has the codec's rate and channels; the codes of fewer codebooks are the first of all.
+        The audio must have the codec's sample rate and channels. All codebooks are returned; a
+        caller that needs fewer keeps the first.
         """
         return serve_in_groups(
-            pieces, self.device, problem=self._bad_audio, shape=_shape, serve=self._encode
+            pieces, self.device, reject=self._reject_audio, shape=_get_shape, serve=self._encode_all
         )
 
     @torch.inference_mode()
-    def _decode(self, pieces: Sequence[CodesPiece]) -> list[AudioPiece]:
+    def _decode_all(self, pieces: Sequence[CodesPiece]) -> list[AudioPiece]:
         stacked = np.stack([piece.codes.array() for piece in pieces]).astype(np.int64)
         codes, ended = torch.from_numpy(stacked).to(self.device), pieces[0].ended
         if ended and not pieces[0].state:
             audio, states = self.model.decode(codes, None), [b""] * len(pieces)
         else:
-            before = unpack([piece.state for piece in pieces], self.device)
-            audio, after = self._networks.decode(codes, before, ended)
-            states = [b""] * len(pieces) if ended else pack(after)
+            before = unpack_state([piece.state for piece in pieces], self.device)
+            audio, after = self._networks.decode_piece(codes, before, ended)
+            states = [b""] * len(pieces) if ended else pack_state(after)
         self.done += len(pieces)
         waves = [Waveform.pack(one, self.model.sample_rate) for one in audio.float().cpu().numpy()]
         return [AudioPiece(*made, ended) for made in zip(waves, states, strict=True)]
 
     @torch.inference_mode()
-    def _encode(self, pieces: Sequence[AudioPiece]) -> list[CodesPiece]:
+    def _encode_all(self, pieces: Sequence[AudioPiece]) -> list[CodesPiece]:
         stacked = np.stack([piece.audio.array() for piece in pieces])
         audio, ended = torch.from_numpy(stacked).to(self.device), pieces[0].ended
         codes: Tensor
         if ended and not pieces[0].state:
             codes, scale = self.model.encode(audio)
-            assert scale is None, "a codec that normalises was not refused"
+            assert scale is None, "a codec that normalises its input must have been refused"
             states = [b""] * len(pieces)
         else:
-            before = unpack([piece.state for piece in pieces], self.device)
-            codes, after = self._networks.encode(audio, before, ended)
-            states = [b""] * len(pieces) if ended else pack(after)
+            before = unpack_state([piece.state for piece in pieces], self.device)
+            codes, after = self._networks.encode_piece(audio, before, ended)
+            states = [b""] * len(pieces) if ended else pack_state(after)
         self.done += len(pieces)
         made = zip(codes.cpu().numpy(), states, strict=True)
         return [CodesPiece(Codes.pack(one), state, ended) for one, state in made]
 
-    def _bad_codes(self, piece: CodesPiece) -> InvalidRequest | None:
+    def _reject_codes(self, piece: CodesPiece) -> InvalidRequest | None:
+        """Return the error for codes that this codec cannot decode, or None."""
         codes, info = piece.codes, self.info
         if isinstance(self.model, InterleaveStereoCompressionModel):
             least, wanted = info.codebooks, f"{info.codebooks} codebooks, left and right in turn"
@@ -127,25 +131,27 @@ class Codec:
             return None
         return InvalidRequest(problem, "codes")
 
-    def _bad_audio(self, piece: AudioPiece) -> InvalidRequest | None:
+    def _reject_audio(self, piece: AudioPiece) -> InvalidRequest | None:
+        """Return the error for audio that this codec cannot encode, or None."""
         audio, info = piece.audio, self.info
         if (audio.sample_rate, audio.channels) != (info.sample_rate, info.channels):
             problem = f"this codec encodes {info.sample_rate} Hz with {info.channels} channels"
         elif not audio.data and not piece.state:
             problem = "no samples to encode"
         elif not np.isfinite(audio.array()).all():
-            problem = "samples that are not numbers"
+            problem = "samples that are not finite numbers"
         else:
             return None
         return InvalidRequest(problem, "audio")
 
     def probe(self) -> None:
-        """Decode one frame, to see that the model still answers."""
+        """Decode one frame, to check that the model still works."""
         (audio,) = self.decode([CodesPiece(Codes.pack(np.zeros((1, 1), np.int16)))])
         assert isinstance(audio, AudioPiece)
 
 
-def _shape(piece: AudioPiece | CodesPiece) -> Hashable:
+def _get_shape(piece: AudioPiece | CodesPiece) -> Hashable:
+    """Return what must be equal in all pieces of a batch."""
     if isinstance(piece, CodesPiece):
         size: Hashable = piece.codes.codebooks, piece.codes.frames
     else:

@@ -1,7 +1,8 @@
-"""A codec's networks, piece by piece, whichever of AudioCraft's classes it is.
+"""Runs the encoder and decoder of any AudioCraft codec class piece by piece.
 
-`EncodecModel`, transformers' EnCodec, and either under `InterleaveStereoCompressionModel`, which
-codes left and right apart and interleaves their codebooks.
+The classes are `EncodecModel`, transformers' EnCodec, and either of them inside
+`InterleaveStereoCompressionModel`, which processes left and right separately and interleaves their
+codebooks.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ from einops import rearrange
 from safetensors import numpy as safetensors
 from torch import Tensor
 
-from engine.codec_stream import State, layers_of, run
+from engine.codec_stream import State, build_layers, run_layers
 
 
-def pack(state: State) -> list[bytes]:
-    """Return each item's part of a state, to travel with its caller."""
+def pack_state(state: State) -> list[bytes]:
+    """Serialize the state of each item of a batch, so that its caller can keep it."""
     arrays = {name: tensor.cpu().numpy() for name, tensor in state.items()}
     items = len(next(iter(arrays.values())))
     return [
@@ -30,8 +31,11 @@ def pack(state: State) -> list[bytes]:
     ]
 
 
-def unpack(parts: Sequence[bytes], device: torch.device) -> State:
-    """Return what `pack` was given; all parts are at the same point, or all are empty."""
+def unpack_state(parts: Sequence[bytes], device: torch.device) -> State:
+    """Build a batch's state from serialized states, which must all be at the same point of a clip.
+
+    Empty parts give the state before the first piece.
+    """
     if not parts[0]:
         return {}
     items = [safetensors.load(part) for part in parts]
@@ -39,48 +43,52 @@ def unpack(parts: Sequence[bytes], device: torch.device) -> State:
     return {name: torch.stack(tensors).to(device) for name, tensors in stacked.items()}
 
 
-class Networks:
-    """Encoder and decoder of one codec. Raises TypeError for one that cannot run in pieces."""
+class CodecNetworks:
+    """The encoder and decoder of a codec; TypeError is raised for one that cannot be streamed."""
 
     def __init__(self, model: CompressionModel) -> None:
         self._stereo = isinstance(model, InterleaveStereoCompressionModel)
         self._mono = mono = model.model if self._stereo else model
         if isinstance(mono, EncodecModel) and not mono.renormalize:
-            self._encoder = layers_of(mono.encoder.model)
-            self._decoder = layers_of(mono.decoder.model)
+            self._encoder = build_layers(mono.encoder.model)
+            self._decoder = build_layers(mono.decoder.model)
         elif isinstance(mono, HFEncodecCompressionModel) and not mono.model.config.normalize:
-            self._encoder = layers_of(mono.model.encoder.layers)
-            self._decoder = layers_of(mono.model.decoder.layers)
+            self._encoder = build_layers(mono.model.encoder.layers)
+            self._decoder = build_layers(mono.model.decoder.layers)
         else:
             raise TypeError(f"a {type(mono).__name__} that normalises its input")
 
-    def decode(self, codes: Tensor, state: State, ended: bool) -> tuple[Tensor, State]:
+    def decode_piece(self, codes: Tensor, state: State, ended: bool) -> tuple[Tensor, State]:
         """Decode the next codes, [B, K, T]; return samples [B, C, n] and the state after them."""
         if self._stereo:
             codes = rearrange(codes, "b (k c) t -> (b c) k t", c=2)
         kept: dict[str, Tensor] = {}
-        past = {name: self._split(part) for name, part in state.items()}
-        audio = run(self._decoder, self._mono.decode_latent(codes), past, kept, ended)
-        return self._join(audio), {name: self._join(part) for name, part in kept.items()}
+        past = {name: self._split_sides(part) for name, part in state.items()}
+        audio = run_layers(self._decoder, self._mono.decode_latent(codes), past, kept, ended)
+        return self._join_sides(audio), {
+            name: self._join_sides(part) for name, part in kept.items()
+        }
 
-    def encode(self, audio: Tensor, state: State, ended: bool) -> tuple[Tensor, State]:
+    def encode_piece(self, audio: Tensor, state: State, ended: bool) -> tuple[Tensor, State]:
         """Encode the next samples, [B, C, n]; return codes [B, K, T] and the state after them."""
         kept: dict[str, Tensor] = {}
-        past = {name: self._split(part) for name, part in state.items()}
-        codes = self._codes(run(self._encoder, self._split(audio), past, kept, ended))
+        past = {name: self._split_sides(part) for name, part in state.items()}
+        latent = run_layers(self._encoder, self._split_sides(audio), past, kept, ended)
+        codes = self._quantise_latent(latent)
         if self._stereo:
             codes = rearrange(codes, "(b c) k t -> b (k c) t", c=2)
-        return codes, {name: self._join(part) for name, part in kept.items()}
+        return codes, {name: self._join_sides(part) for name, part in kept.items()}
 
-    def _split(self, part: Tensor) -> Tensor:
-        """Make items of left and right, where a codec treats them apart."""
+    def _split_sides(self, part: Tensor) -> Tensor:
+        """Turn left and right into separate items if the codec is stereo by a mono codec."""
         return rearrange(part, "b (c x) t -> (b c) x t", c=2) if self._stereo else part
 
-    def _join(self, part: Tensor) -> Tensor:
+    def _join_sides(self, part: Tensor) -> Tensor:
+        """Undo `_split_sides`."""
         return rearrange(part, "(b c) x t -> b (c x) t", c=2) if self._stereo else part
 
-    def _codes(self, latent: Tensor) -> Tensor:
-        """Quantize with all codebooks; fewer are the first of them."""
+    def _quantise_latent(self, latent: Tensor) -> Tensor:
+        """Quantise a latent [B, D, T] with all codebooks; return codes [B, K, T]."""
         if isinstance(self._mono, EncodecModel):
             codes: Tensor = self._mono.quantizer.encode(latent)
         else:

@@ -1,10 +1,10 @@
-"""EnCodec piece by piece: its convolutional network (SEANet) with the past carried between calls.
+"""Runs EnCodec's convolutional network (SEANet) piece by piece, with explicit state between calls.
 
-Each layer keeps just the inputs that later outputs still need, and gives what is final: chunks
-joined are what one pass over everything gives, whatever their sizes. That holds for what
-convolutions see to the right, too: such outputs come with a later chunk, or when the end is said.
-Works on AudioCraft's `SEANetEncoder` and `SEANetDecoder` and on transformers' EnCodec, causal or
-not, but for time-group-norm (48 kHz), whose every output depends on all inputs.
+Each layer keeps the inputs that later outputs need, and returns only final outputs, so the joined
+pieces equal one pass over the whole clip, whatever the sizes of the pieces. An output that depends
+on inputs to its right comes with a later piece, or with the last one. It supports AudioCraft's
+`SEANetEncoder` and `SEANetDecoder` and transformers' EnCodec, causal or not; time-group-norm
+(48 kHz) is not supported, because each of its outputs depends on all inputs.
 """
 
 import math
@@ -19,31 +19,34 @@ from torch import Tensor, nn
 from transformers.models.encodec import modeling_encodec as hf
 
 State = Mapping[str, Tensor]
-"""What a network keeps between calls, by layer, each [B, ...]; empty before the first."""
+"""The tensors that a network keeps between calls, by layer, each [B, ...]; empty at first."""
 
 ACTIVATIONS = (nn.ELU, nn.Tanh, nn.Identity)
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution: its inputs, [B, C, T], wait until the outputs that see them are final."""
+    """A convolution that keeps inputs, [B, C, T], until all outputs that need them are final."""
 
     key: str
     run: Callable[[Tensor], Tensor]
     channels: int
     span: int
-    """Inputs that an output sees."""
+    """The number of inputs that one output depends on."""
     stride: int
     left: int
+    """Padding before the clip."""
     right: int
+    """Padding after the clip."""
     mode: str
+    """How the padding is filled."""
 
     def __call__(self, new: Tensor, old: State, kept: dict[str, Tensor], ended: bool) -> Tensor:
         waiting = f"{self.key}.waiting"
         begun = self.key in old
         held = torch.cat([old.get(self.key, old.get(waiting, new[..., :0])), new], -1)
         left = 0 if begun else self.left
-        # As many inputs as there were so far, but for whole strides.
+        # The number of inputs so far, up to a multiple of the stride.
         inputs = held.shape[-1] + left - self.left
         right = self.right + -inputs % self.stride if ended else 0
         if not begun and not ended and held.shape[-1] <= left:
@@ -60,7 +63,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Upsampling:
-    """A transposed convolution whose kernel is two strides long or less: it keeps one input."""
+    """A transposed convolution with a kernel of at most two strides; it keeps one input."""
 
     key: str
     run: Callable[[Tensor], Tensor]
@@ -85,7 +88,7 @@ class Upsampling:
 
 @dataclass(frozen=True)
 class Recurrent:
-    """An LSTM over time: it keeps its hidden and cell state."""
+    """An LSTM over time that keeps its hidden state and cell state."""
 
     key: str
     lstm: nn.LSTM
@@ -110,7 +113,7 @@ class Recurrent:
 
 @dataclass(frozen=True)
 class Residual:
-    """A block beside a shortcut, whose outputs wait for the block's."""
+    """A residual block; outputs of its shortcut are kept until the block's are final."""
 
     key: str
     block: "Sequence[Layer]"
@@ -119,14 +122,14 @@ class Residual:
     def __call__(self, new: Tensor, old: State, kept: dict[str, Tensor], ended: bool) -> Tensor:
         past = self.shortcut(new) if new.shape[-1] else new
         waiting = torch.cat([old.get(self.key, past[..., :0]), past], -1)
-        made = run(self.block, new, old, kept, ended)
+        made = run_layers(self.block, new, old, kept, ended)
         kept[self.key] = waiting[..., made.shape[-1] :]
         return waiting[..., : made.shape[-1]] + made
 
 
 @dataclass(frozen=True)
 class Pointwise:
-    """An activation: it keeps nothing."""
+    """An activation, which keeps no state."""
 
     run: Callable[[Tensor], Tensor]
 
@@ -137,42 +140,42 @@ class Pointwise:
 Layer = Convolution | Upsampling | Recurrent | Residual | Pointwise
 
 
-def run(
+def run_layers(
     layers: Iterable[Layer], new: Tensor, old: State, kept: dict[str, Tensor], ended: bool
 ) -> Tensor:
-    """Feed inputs to a network's layers; fill `kept` with what the next call needs."""
+    """Run new inputs through layers with the state `old`; write the new state into `kept`."""
     for layer in layers:
         new = layer(new, old, kept, ended)
     return new
 
 
-def layers_of(modules: Iterable[nn.Module], key: str = "") -> list[Layer]:
-    """Return the layers of an encoder or decoder. Raises TypeError where one cannot be streamed."""
-    return [_layer(module, f"{key}{index}") for index, module in enumerate(modules)]
+def build_layers(modules: Iterable[nn.Module], key: str = "") -> list[Layer]:
+    """Build the streaming layers of an encoder or decoder; raise TypeError for unsupported ones."""
+    return [_build_layer(module, f"{key}{index}") for index, module in enumerate(modules)]
 
 
-def _layer(module: nn.Module, key: str) -> Layer:
+def _build_layer(module: nn.Module, key: str) -> Layer:
     match module:
         case StreamableConv1d():
-            return _convolution(module, module.conv.conv, module.conv, key)
+            return _build_convolution(module, module.conv.conv, module.conv, key)
         case hf.EncodecConv1d() if module.norm_type == "weight_norm":
-            return _convolution(module, module.conv, module.conv, key)
+            return _build_convolution(module, module.conv, module.conv, key)
         case StreamableConvTranspose1d():
-            return _upsampling(module, module.convtr.convtr, module.convtr, key)
+            return _build_upsampling(module, module.convtr.convtr, module.convtr, key)
         case hf.EncodecConvTranspose1d() if module.norm_type == "weight_norm":
-            return _upsampling(module, module.conv, module.conv, key)
+            return _build_upsampling(module, module.conv, module.conv, key)
         case StreamableLSTM():
             return Recurrent(key, module.lstm, module.skip)
         case hf.EncodecLSTM():
             return Recurrent(key, module.lstm, skip=True)
         case SEANetResnetBlock() | hf.EncodecResnetBlock():
-            return Residual(key, layers_of(module.block, f"{key}."), module.shortcut)
+            return Residual(key, build_layers(module.block, f"{key}."), module.shortcut)
         case _ if isinstance(module, ACTIVATIONS):
             return Pointwise(module)
     raise TypeError(f"{type(module).__name__} cannot be run piece by piece")
 
 
-def _convolution(
+def _build_convolution(
     module: StreamableConv1d | hf.EncodecConv1d,
     conv: nn.Conv1d,
     whole: Callable[[Tensor], Tensor],
@@ -185,7 +188,7 @@ def _convolution(
     return Convolution(key, whole, conv.out_channels, span, stride, left, right, module.pad_mode)
 
 
-def _upsampling(
+def _build_upsampling(
     module: StreamableConvTranspose1d | hf.EncodecConvTranspose1d,
     conv: nn.ConvTranspose1d,
     whole: Callable[[Tensor], Tensor],

@@ -1,4 +1,7 @@
-"""Conditions of AudioCraft's language models (`audiocraft/modules/conditioners.py`)."""
+"""Encodes the texts and melodies that AudioCraft's language models are conditioned on.
+
+Source: `audiocraft/modules/conditioners.py`.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +31,15 @@ from engine.errors import (
 from engine.sources import locate
 
 MELODY = "self_wav"
-"""AudioCraft's name of the condition that is a melody."""
+"""AudioCraft's name for the melody condition."""
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json")
 
 
 def use_text_encoder(cfg: DictConfig, source: str | None) -> None:
-    """Point every T5 conditioner in `cfg` at `source`, or at the one that it names itself.
+    """Set the encoder of every T5 conditioner in `cfg` to `source`, or check the one it names.
 
-    T5Conditioner takes only the names and widths that it lists, so others are entered in its
-    list. Raises a CheckpointError where the encoder is missing, broken or not a T5.
+    T5Conditioner accepts only the names and widths in its lists, so other encoders are added to
+    them. Raises a CheckpointError if the encoder is missing, broken or not a T5.
     """
     for conditioner in (cfg.get("conditioners") or {}).values():
         if conditioner.get("model") != "t5":
@@ -52,9 +55,9 @@ def use_text_encoder(cfg: DictConfig, source: str | None) -> None:
 
 
 def _check_text_encoder(name: str, folder: Path | None) -> int:
-    """Load a T5 encoder strictly, which T5Conditioner does not; return its width."""
+    """Load a T5 encoder strictly, unlike T5Conditioner, to check it; return its width."""
     if folder and not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise CheckpointNotFound(f"{name}: no tokenizer: {' or '.join(TOKENIZER_FILES)}")
+        raise CheckpointNotFound(f"{name}: no tokenizer: add {' or '.join(TOKENIZER_FILES)}")
     try:
         config = AutoConfig.from_pretrained(name)
         if config.model_type != "t5":
@@ -75,16 +78,16 @@ def _check_text_encoder(name: str, folder: Path | None) -> int:
 
 
 def takes_melody(lm: LMModel) -> bool:
-    """Whether the model can follow a melody."""
+    """Return whether the model can follow a melody."""
     return MELODY in lm.condition_provider.conditioners
 
 
-def attributes_of(
+def build_attributes(
     lm: LMModel, text: str, melody: NDArray[np.float32] | None = None
 ) -> ConditioningAttributes:
-    """Return AudioCraft's attributes for one text, and for a melody, [1, samples].
+    """Build AudioCraft's conditioning attributes from a text and a melody [1, samples].
 
-    Without one, a melody model gets the null melody that `MusicGen.generate` gives it.
+    Without a melody, a melody model gets the null melody, as in `MusicGen.generate`.
     """
     attributes = ConditioningAttributes(text={"description": text})
     if takes_melody(lm):
@@ -101,36 +104,36 @@ def attributes_of(
     return attributes
 
 
-def window_of(melody: NDArray[np.float32], start: int, samples: int) -> NDArray[np.float32]:
-    """Return the stretch of a melody, [1, samples], that a window hears; it begins anew at its end.
+def cut_melody_window(melody: NDArray[np.float32], start: int, samples: int) -> NDArray[np.float32]:
+    """Cut the part of a melody [1, samples] for one window; the melody repeats after its end.
 
-    As `MusicGen._generate_tokens` cuts it for clips longer than a window.
+    Source: `MusicGen._generate_tokens`.
     """
     return melody[:, np.arange(start, start + samples) % melody.shape[1]]
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a request is generated from, computed once; its variations share it."""
+    """The encoded conditions of a request; all its variations share them."""
 
     text: Tensor | None
-    """The conditional row's cross-attention source [tokens, width]; None where it is zero."""
+    """The conditional row's cross-attention source [tokens, width]; None if it is all zeros."""
     prefix: Tensor | None
-    """Embeddings before the first code, conditional and null [2, positions, width]."""
+    """Embeddings before the first code [2, positions, width]: conditional row, null row."""
 
     @property
     def empty(self) -> bool:
-        """Whether conditional and null rows are the same, so that guidance changes nothing."""
+        """Whether the conditional and the null row are equal, so that guidance has no effect."""
         return self.text is None and self.prefix is None
 
     @property
     def prefix_length(self) -> int:
-        """Positions before the first code."""
+        """The number of positions before the first code."""
         return 0 if self.prefix is None else self.prefix.shape[1]
 
 
-def encode(lm: LMModel, attributes: ConditioningAttributes) -> Conditions:
-    """Compute the conditions as `LMModel.generate` does for a batch of one."""
+def encode_conditions(lm: LMModel, attributes: ConditioningAttributes) -> Conditions:
+    """Encode the conditions as `LMModel.generate` does for a batch of one."""
     null = ClassifierFreeGuidanceDropout(p=1.0)([attributes])
     with torch.no_grad():
         provider = lm.condition_provider

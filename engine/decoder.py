@@ -1,12 +1,12 @@
-"""AudioCraft's language model over a static cache: one forward pass for many slots.
+"""Runs AudioCraft's language model for many slots in one forward pass, over a static cache.
 
 The arithmetic is `StreamingTransformer`'s (`audiocraft/modules/transformer.py`, 1.3.0): pre-norm
 layers without biases, sinusoidal positions, exact GELU, residuals in the order self, cross,
-feed-forward. What differs is when it is done: keys and values of the text are computed once a
-request, those of the past are written in place, and rows of the null condition skip
+feed-forward. Three things are done at another time: keys and values of the text are computed once
+per request, those of the past are written in place, and rows of the null condition skip
 cross-attention, whose result is exactly zero for them.
 
-Nothing here mixes rows: each token attends to its own slot and row, over its own length.
+Rows never mix: each token attends to its own slot and row, over its own length.
 """
 
 import copy
@@ -20,18 +20,18 @@ from audiocraft.modules.transformer import StreamingTransformerLayer, create_sin
 from torch import Tensor
 from torch.nn import functional
 
-from engine.cache import Cache, Place, Segment
+from engine.cache import Cache, Segment, TokenLayout
 from engine.errors import CheckpointMismatch
 from engine.precision import Linear, make_linear
 
 
 class Layer:
-    """One layer's weights, fused where AudioCraft's are."""
+    """The weights of one transformer layer, with query, key and value in one matrix."""
 
     def __init__(self, layer: StreamingTransformerLayer, precision: str) -> None:
         crosses = layer.cross_attention is not None
-        self.norm_self, self.norm_feed = _float32(layer.norm1), _float32(layer.norm2)
-        self.norm_cross = _float32(layer.norm_cross) if crosses else None
+        self.norm_self, self.norm_feed = _to_float32(layer.norm1), _to_float32(layer.norm2)
+        self.norm_cross = _to_float32(layer.norm_cross) if crosses else None
         width, heads = layer.self_attn.embed_dim, layer.self_attn.num_heads
         # Attention's scale is folded into the queries' weights.
         scale = (width // heads) ** -0.5
@@ -48,7 +48,7 @@ class Layer:
 
 
 def check_supported(lm: LMModel) -> None:
-    """Raise CheckpointMismatch where the model is not of the family whose arithmetic this is."""
+    """Raise CheckpointMismatch if the model has an option that this decoder does not implement."""
     transformer, first = lm.transformer, lm.transformer.layers[0]
     attention, pattern = first.self_attn, lm.pattern_provider
     for what, holds in (
@@ -74,23 +74,23 @@ def check_supported(lm: LMModel) -> None:
             raise CheckpointMismatch(f"this engine needs a model with {what}")
 
 
-def _float32(norm: torch.nn.LayerNorm) -> torch.nn.LayerNorm:
-    """Return a norm of its own: what flows between the products is float32, as AudioCraft's."""
+def _to_float32(norm: torch.nn.LayerNorm) -> torch.nn.LayerNorm:
+    """Return a float32 copy of a norm: between the matrix products all values are float32."""
     return copy.deepcopy(norm).float()
 
 
-def _return_freed_memory() -> None:
-    """Give free pages back to the system; glibc would keep those of layers that are gone."""
+def _trim_memory() -> None:
+    """Return freed memory to the system; glibc would keep the pages of the layers given up."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 class Decoder:
-    """The model's weights over a cache; see `engine.cache`.
+    """The model's weights in a given precision, with a cache (`engine.cache`).
 
-    With `take`, each of the model's layers is given up once it is here, so that memory never
-    holds both.
+    With `take`, each layer of `lm` is deleted once it is converted, so that memory never holds
+    both versions of the whole model.
     """
 
     def __init__(self, lm: LMModel, cache: Cache, precision: str, *, take: bool = False) -> None:
@@ -104,25 +104,25 @@ class Decoder:
             self.layers.append(Layer(layer, precision))
             if take:
                 lm.transformer.layers[depth] = torch.nn.Identity()
-        self.out_norm = _float32(lm.out_norm)
+        self.out_norm = _to_float32(lm.out_norm)
         self.logit_heads = make_linear(torch.cat([h.weight for h in lm.linears]), precision)
         if take:
             lm.linears = None
-            _return_freed_memory()
+            _trim_memory()
         steps = torch.arange(cache.past.shape[5], device=self.device).view(1, -1, 1)
         period, scale = lm.transformer.max_period, lm.transformer.positional_scale
         self.positions = scale * create_sin_embedding(steps, self.width, max_period=period)[0]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run one position, so that what is compiled at first use is compiled before requests."""
+        """Run one position, so that kernels are compiled before the first request."""
         text = torch.zeros(1, self.width, device=self.device) if self.layers[0].norm_cross else None
         self.set_text(0, text)
         self.forward(self.embeddings[0][:2], [Segment(slot=0, rows=2, start=0, count=1)])
         self.set_text(0, None)
 
     def set_text(self, slot: int, text: Tensor | None) -> None:
-        """Compute a text's keys and values for one slot.
+        """Compute and store the keys and values of a slot's text.
 
         `text` is the conditional row's cross-attention source [tokens, width], or None.
         """
@@ -131,7 +131,7 @@ class Decoder:
                 self.cache.set_text(depth, slot, layer.cross_key_value(text))
         self.cache.text_lengths[slot] = 0 if text is None else len(text)
 
-    def embed(self, columns: Tensor) -> Tensor:
+    def embed_columns(self, columns: Tensor) -> Tensor:
         """Embed columns of codes [n, codebooks] as [n, width]."""
         tables = zip(self.embeddings, columns.unbind(1), strict=True)
         first, *others = [functional.embedding(column, table) for table, column in tables]
@@ -140,26 +140,26 @@ class Decoder:
         return first
 
     def forward(self, inputs: Tensor, segments: Sequence[Segment]) -> Tensor:
-        """Run new positions through the model and keep their keys and values.
+        """Run new positions through the model and store their keys and values.
 
-        `inputs` are embeddings without positions [tokens, width]: for each segment its rows, for
-        each row its positions. Returns the last position's logits for each row,
+        `inputs` are embeddings without positional encoding [tokens, width], ordered by segment,
+        row and position. Returns the logits of each row's last position,
         [rows, codebooks, cardinality].
         """
         assert len(inputs) == sum(segment.tokens for segment in segments)
-        return self.compute(inputs, Place.of(self.cache, segments))
+        return self.compute_logits(inputs, TokenLayout.from_segments(self.cache, segments))
 
-    def compute(self, inputs: Tensor, place: Place) -> Tensor:
-        """Do `forward` for tokens that stand at `place`."""
-        x = inputs + self.positions[place.positions]
+    def compute_logits(self, inputs: Tensor, layout: TokenLayout) -> Tensor:
+        """Compute the logits of `forward` for tokens whose slots and positions are in `layout`."""
+        x = inputs + self.positions[layout.positions]
         for depth, layer in enumerate(self.layers):
             projected = layer.qkv(layer.norm_self(x))
-            x = x + layer.out(self.cache.attend_past(depth, projected, place))
-            if layer.norm_cross is not None and len(place.with_text):
-                query = layer.cross_query(layer.norm_cross(x[place.with_text]))
-                added = layer.cross_out(self.cache.attend_text(depth, query, place))
-                x.index_add_(0, place.with_text, added.float())
+            x = x + layer.out(self.cache.attend_past(depth, projected, layout))
+            if layer.norm_cross is not None and len(layout.with_text):
+                query = layer.cross_query(layer.norm_cross(x[layout.with_text]))
+                added = layer.cross_out(self.cache.attend_text(depth, query, layout))
+                x.index_add_(0, layout.with_text, added.float())
             hidden = functional.gelu(layer.feed_in(layer.norm_feed(x)))
             x = x + layer.feed_out(hidden)
-        logits = self.logit_heads(self.out_norm(x[place.last]))
+        logits = self.logit_heads(self.out_norm(x[layout.last]))
         return logits.float().view(len(logits), self.codebooks, self.cardinality)

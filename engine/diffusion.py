@@ -1,7 +1,8 @@
-"""Multi-band diffusion: a codec's latents to audio, a U-Net a band (`multibanddiffusion.py`).
+"""Decodes a codec's latents to audio by multi-band diffusion, with one U-Net per band.
 
-Each request's noise comes from its own seed, so it gets the same samples whoever shares its batch;
-AudioCraft equalises over a whole batch, this over each clip alone.
+Source: `audiocraft/models/multibanddiffusion.py`. The noise of each request comes from its own
+seed, so it gets the same samples whatever else is in its batch. AudioCraft equalises a whole batch
+together; here each clip is equalised alone.
 """
 
 import re
@@ -27,27 +28,30 @@ from engine.errors import (
 from engine.params import CodecInfo, Codes, Waveform
 
 STEPS = [*range(999, -1, -50), 0]
-"""Of the schedule's thousand, those that are run; the last only ends the list."""
+"""The steps of the schedule's thousand that are run; the last entry only ends the list."""
 EQUALIZER_BANDS = 32
 
 
 @dataclass(frozen=True)
 class Band:
-    """One band's model, and how noise leaves it."""
+    """The model of one frequency band, and its noise schedule."""
 
     model: nn.Module
     schedule: NoiseSchedule
     betas: Tensor
-    """Of the steps that are run, in the schedule's order."""
+    """The betas of the steps in `STEPS`, in the schedule's order."""
 
     @classmethod
     def build(cls, model: nn.Module, schedule: NoiseSchedule) -> "Band":
-        """Thin the schedule out to `STEPS`."""
+        """Build a band whose schedule has only the steps in `STEPS`."""
         bars = schedule.get_alpha_bar().cpu()[STEPS[::-1]]
         return cls(model, schedule, betas_from_alpha_bar(bars))
 
-    def denoised(self, noisy: Tensor, estimate: Tensor, index: int, fresh: Tensor) -> Tensor:
-        """Go from `STEPS[index]` to the next, as `NoiseSchedule.generate_subsampled` does."""
+    def denoise_step(self, noisy: Tensor, estimate: Tensor, index: int, fresh: Tensor) -> Tensor:
+        """Denoise from `STEPS[index]` to the next step, as `NoiseSchedule.generate_subsampled`.
+
+        `estimate` is the U-Net's output, and `fresh` is new noise; all are [B, C, T].
+        """
         schedule = self.schedule
         alpha, bar = 1 - self.betas[-1 - index], schedule.get_alpha_bar(STEPS[index])
         share = (1 - alpha) / (1 - bar).sqrt()
@@ -61,62 +65,63 @@ class Band:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One clip to make; its caller may look at `evaluated` and set `cancelled` from any thread."""
+    """One clip to decode; any thread may read `evaluated` and set `cancelled`."""
 
     codes: Codes
     seed: int
     equalize: bool = True
-    """Match the codec's own output in 32 bands, as `tokens_to_wav` does; `regenerate` does not."""
+    """Match the levels of the codec's output in 32 bands; only `tokens_to_wav` does so."""
     samples: int | None = None
-    """Of the clip, by default all of its frames'; AudioCraft's `regenerate` keeps its input's."""
+    """Samples per channel; by default all. `regenerate` needs as many as its input has."""
     evaluated: int = 0
-    """Evaluations of a U-Net so far."""
+    """The number of U-Net evaluations so far."""
     cancelled: bool = False
 
 
 @dataclass
 class Group:
-    """Clips of equal shape that are made together; whoever is cancelled leaves."""
+    """Jobs of equal shape that are decoded together, until they are cancelled."""
 
     jobs: Sequence[Job]
     latent: Tensor
-    """What the codec makes of their codes, [jobs, D, frames]."""
+    """The codec's latents of the codes, [jobs, D, frames]."""
     shape: Sequence[int]
-    """Channels and samples of a clip."""
-    staying: list[int] = field(default_factory=list)
+    """Channels and samples of each clip."""
+    active: list[int] = field(default_factory=list)
+    """The indices of the jobs that were not dropped."""
 
     def __post_init__(self) -> None:
-        self.staying = list(range(len(self.jobs)))
+        self.active = list(range(len(self.jobs)))
 
-    def leave(self) -> list[int]:
-        """Let go who is cancelled; return where those who stay were among the last."""
-        kept = [at for at, item in enumerate(self.staying) if not self.jobs[item].cancelled]
-        self.staying = [self.staying[at] for at in kept]
+    def drop_cancelled(self) -> list[int]:
+        """Drop cancelled jobs; return the places of the others in the previous `active`."""
+        kept = [at for at, item in enumerate(self.active) if not self.jobs[item].cancelled]
+        self.active = [self.active[at] for at in kept]
         return kept
 
-    def noise(self, band: int, step: int) -> Tensor:
-        """Draw everyone's noise."""
-        drawn = [noise(self.jobs[item].seed, band, step, self.shape) for item in self.staying]
+    def draw_noise(self, band: int, step: int) -> Tensor:
+        """Draw the noise of every active job, [active, C, T]."""
+        drawn = [draw_normal(self.jobs[item].seed, band, step, self.shape) for item in self.active]
         return torch.stack(drawn).to(self.latent.device)
 
 
-def noise(seed: int, band: int, step: int, shape: Sequence[int]) -> Tensor:
-    """Draw normal noise that is a function of its arguments alone; step 0 is where it begins."""
+def draw_normal(seed: int, band: int, step: int, shape: Sequence[int]) -> Tensor:
+    """Draw normal noise that depends only on the arguments; step 0 is the initial noise."""
     bits = np.random.Philox(key=np.array([seed, band << 32 | step], np.uint64))
     return torch.from_numpy(np.random.Generator(bits).standard_normal(shape, np.float32))
 
 
 class Diffusion:
-    """The bands of one checkpoint, and the codec whose codes they were trained on."""
+    """The bands of a checkpoint, with the codec that they were trained on."""
 
     def __init__(self, bands: Sequence[Band], codec: CompressionModel) -> None:
         self._bands = bands
         self._codec = codec
         self.device = next(codec.parameters()).device
         self.evaluations = len(bands) * (len(STEPS) - 1)
-        """Of a U-Net, for one clip."""
+        """U-Net evaluations per clip."""
         self.done = 0
-        """Evaluations since the start; health checks watch it grow."""
+        """U-Net evaluations so far; health checks compare it over time."""
 
     @classmethod
     def load(
@@ -124,7 +129,7 @@ class Diffusion:
     ) -> "Diffusion":
         """Load from a multi-band diffusion file and a codec's checkpoint. Raises a CheckpointError.
 
-        `mbd_comp_{2,4,8}.pt` are for the first 2, 4 or 8 codebooks of EnCodec at 24 kHz.
+        The files `mbd_comp_{2,4,8}.pt` take the first 2, 4 or 8 codebooks of EnCodec at 24 kHz.
         """
         models, processors, configs = load_diffusion(source, filename, device=device)
         bands = [
@@ -143,7 +148,7 @@ class Diffusion:
 
     @property
     def info(self) -> CodecInfo:
-        """What codes it takes and what audio it gives."""
+        """The properties of the codes that are taken and of the audio that is returned."""
         return CodecInfo(
             codebooks=self._codec.num_codebooks,
             cardinality=self._codec.cardinality,
@@ -153,13 +158,13 @@ class Diffusion:
         )
 
     def generate(self, jobs: Sequence[Job]) -> list[Waveform | EngineError]:
-        """Make each clip; a bad or cancelled one yields its error and disturbs no other."""
+        """Decode each job; an invalid or cancelled one yields an error and affects no other."""
         return serve_in_groups(
-            jobs, self.device, problem=self._problem, shape=_shape, serve=self._together
+            jobs, self.device, reject=self._reject_job, shape=_get_shape, serve=self._decode_group
         )
 
     @torch.inference_mode()
-    def _together(self, jobs: Sequence[Job]) -> list[Waveform | EngineError]:
+    def _decode_group(self, jobs: Sequence[Job]) -> list[Waveform | EngineError]:
         stacked = np.stack([job.codes.array() for job in jobs]).astype(np.int64)
         codes = torch.from_numpy(stacked).to(self.device)
         reference, rate = self._codec.decode(codes, None), self._codec.sample_rate
@@ -167,37 +172,39 @@ class Diffusion:
         group = Group(jobs, self._codec.decode_latent(codes), reference.shape[1:])
         made = torch.zeros_like(reference)
         for number, band in enumerate(self._bands):
-            current = self._denoise(group, number, band)
+            current = self._denoise_band(group, number, band)
             if current is None:
                 break
-            made[group.staying] += band.schedule.sample_processor.return_sample(current)
+            made[group.active] += band.schedule.sample_processor.return_sample(current)
         clips: dict[int, Waveform | EngineError] = {}
-        for item in group.staying:
+        for item in group.active:
             clip = made[item]
             if jobs[item].equalize:
-                clip = equalized(clip, reference[item], rate)
+                clip = match_band_levels(clip, reference[item], rate)
             if clip.isfinite().all():
                 clips[item] = Waveform.pack(clip.cpu().numpy(), rate)
             else:
-                clips[item] = GenerationFailed("the diffusion model's output is not a number")
-        gone = Cancelled("the caller left while its clip was made")
-        return [clips.get(item, gone) for item in range(len(jobs))]
+                clips[item] = GenerationFailed("the model's output is not a finite number")
+        cancelled = Cancelled("the caller disconnected while its clip was decoded")
+        return [clips.get(item, cancelled) for item in range(len(jobs))]
 
-    def _denoise(self, group: "Group", number: int, band: Band) -> Tensor | None:
-        """Take the noise out of one band, for those who stay; None where nobody does."""
-        current: Tensor = group.noise(number, 0) * band.schedule.noise_scale
+    def _denoise_band(self, group: "Group", number: int, band: Band) -> Tensor | None:
+        """Denoise one band of the active jobs; return None if all of them were cancelled."""
+        current: Tensor = group.draw_noise(number, 0) * band.schedule.noise_scale
         for index, step in enumerate(STEPS[:-1]):
-            current = current[group.leave()]
-            if not group.staying:
+            current = current[group.drop_cancelled()]
+            if not group.active:
                 return None
-            estimate = band.model(current, step, condition=group.latent[group.staying]).sample
-            current = band.denoised(current, estimate, index, group.noise(number, index + 1))
+            estimate = band.model(current, step, condition=group.latent[group.active]).sample
+            fresh = group.draw_noise(number, index + 1)
+            current = band.denoise_step(current, estimate, index, fresh)
             self.done += 1
-            for item in group.staying:
+            for item in group.active:
                 group.jobs[item].evaluated += 1
         return current
 
-    def _problem(self, job: Job) -> InvalidRequest | None:
+    def _reject_job(self, job: Job) -> InvalidRequest | None:
+        """Return the error for a job that this model cannot decode, or None."""
         codes, info = job.codes, self.info
         most = int(codes.frames * info.sample_rate / info.frame_rate)
         if codes.codebooks != info.codebooks:
@@ -213,16 +220,16 @@ class Diffusion:
         return InvalidRequest(problem, "codes")
 
 
-def _shape(job: Job) -> Hashable:
+def _get_shape(job: Job) -> Hashable:
     return job.codes.codebooks, job.codes.frames, job.samples
 
 
-def equalized(made: Tensor, reference: Tensor, sample_rate: int) -> Tensor:
-    """Give each band of a clip, [C, T], the deviation of the reference's (`re_eq`)."""
+def match_band_levels(made: Tensor, reference: Tensor, sample_rate: int) -> Tensor:
+    """Scale each band of a clip [C, T] to the standard deviation of the reference's (`re_eq`)."""
     split = SplitBands(n_bands=EQUALIZER_BANDS, sample_rate=sample_rate).to(made.device)
     bands, wanted = split(made), split(reference)
     out = torch.zeros_like(reference)
     for band, like in zip(bands, wanted, strict=True):
-        # Where a band is silent, AudioCraft divides by nothing.
+        # AudioCraft divides by zero if a band is silent.
         out += band * (like.std() / band.std().clamp(min=1e-12))
     return out

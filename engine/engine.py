@@ -1,4 +1,4 @@
-"""Continuous batching of AudioCraft's language models: requests join and leave at any step."""
+"""Decodes many requests together; a request can join or leave at any step."""
 
 import logging
 import time
@@ -15,11 +15,11 @@ from engine.decoder import Decoder
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
 from engine.request import Progress, Request
-from engine.sampling import guide, sample
+from engine.sampling import apply_guidance, sample_codes
 from engine.scheduler import Scheduler
 
-# What a prompt adds to its neighbours' step: on two cores, 16 positions take less than one more
-# step of the musicgen-small shape, 64 take two to four (measured); a GPU's number is a guess.
+# Positions of prompts per step. On two cores, 16 positions take less time than one more step of the
+# musicgen-small shape, and 64 as much as two to four (measured); the value for a GPU is a guess.
 PREFILL_CHUNK = {"cpu": 16, "cuda": 256}
 OUT_OF_MEMORY = "the model's memory ran out while this request was decoded with others; try again"
 
@@ -28,49 +28,53 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What is allocated once."""
+    """The settings that fix the engine's memory and speed when it is built."""
 
     max_slots: int = 32
-    """Requests that are decoded together, at most."""
+    """The most requests that are decoded together."""
     cache_gb: float | None = None
-    """Memory for all slots' caches; fewer slots are made where they would not fit. By default what
-    the weights leave of the share of a GPU, and 2 GB on a CPU."""
+    """Memory in GB for the caches of all slots; if it is too small for `max_slots`, there are fewer
+    slots. By default it is the rest of the GPU share after the weights, and 2 GB on a CPU."""
     gpu_share: float = 1.0
-    """Of the card, of what runs on one."""
+    """The share of the GPU's memory that this process may use, 0 to 1."""
     max_text_tokens: int = 256
+    """The longest text in tokens."""
     prefill_chunk: int | None = None
-    """Positions of prompts fed in one step, by default as `PREFILL_CHUNK` has them."""
+    """Positions of prompts fed in one step; by default the value in `PREFILL_CHUNK`."""
     precision: str = "float32"
-    """Of the weights; see `engine.precision`."""
+    """Precision of the weights; see `engine.precision`."""
     max_positions: int = 1600
-    """Positions a slot holds: the longest window's columns, and what comes before them."""
+    """Positions per slot: the prefix and the columns of the longest window."""
     cuda_graphs: bool = True
-    """On a GPU, launch all of a step's kernels at once."""
+    """On a GPU, capture decode steps as CUDA graphs."""
 
 
 @dataclass(slots=True)
 class Statistics:
-    """Sums since the start."""
+    """Counters since the engine was built."""
 
     steps: int = 0
+    """Decode steps."""
     seconds: float = 0.0
+    """Seconds spent in steps."""
     requests: int = 0
-    """Requests in a step, summed over steps."""
+    """Requests per step, summed over steps."""
     rows: int = 0
-    """Rows of those requests, likewise."""
+    """Rows of these requests, summed over steps."""
     rows_run: int = 0
-    """Rows that were computed for them."""
+    """Rows that were computed, including padding, summed over steps."""
     frames: int = 0
-    """Frames handed out."""
+    """Frames that were returned to requests."""
     first_chunks: int = 0
+    """Requests whose first chunk was sent."""
     first_chunk_seconds: float = 0.0
-    """From arrival, summed over requests."""
+    """Seconds from arrival to the first chunk, summed over these requests."""
 
 
 class Engine:
-    """Owns the slots. One thread calls it; nothing here waits for anyone.
+    """Decodes requests step by step; it must be called from one thread, and it never blocks.
 
-    With `take`, the model's layers become the engine's; see `Decoder`.
+    With `take`, the engine takes over the layers of `lm`; see `Decoder`.
     """
 
     def __init__(self, lm: LMModel, settings: EngineSettings, *, take: bool = False) -> None:
@@ -91,71 +95,72 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Progress]:
-        """Schedule, run, postprocess. Returns what each request got of it."""
-        for slot, request in self.scheduler.admit():
+        """Schedule, run and postprocess one decode step; return each request's progress."""
+        for slot, request in self.scheduler.admit_requests():
             self.decoder.set_text(slot, request.conditions.text)
-        segments = self.scheduler.segments()
+        segments = self.scheduler.plan_segments()
         if not segments:
             return []
         begun = time.perf_counter()
         try:
             logits = self.run(segments)
         except torch.OutOfMemoryError:
-            return [self._make_room()]
+            return [self._shrink_after_out_of_memory()]
         progress = self.postprocess(segments, logits)
-        self._count(segments, progress, time.perf_counter() - begun)
+        self._count_step(progress, time.perf_counter() - begun)
         return progress
 
-    def _make_room(self) -> Progress:
-        """End who began last, and decode one fewer from now on; the others do their step again.
+    def _shrink_after_out_of_memory(self) -> Progress:
+        """Fail the newest request and remove one slot, so that the others can repeat the step.
 
-        Until its end a step has changed nothing: it writes to the cache what it will write again.
+        A step that fails has changed no state except the cache, and the repeated step writes the
+        same values there.
         """
         newest = max(self.scheduler.running.values(), key=lambda request: request.started or 0.0)
-        ended = self.fail(newest, GenerationFailed(OUT_OF_MEMORY))
-        self.scheduler.slots.retire()
+        ended = self.fail_request(newest, GenerationFailed(OUT_OF_MEMORY))
+        self.scheduler.slots.retire_slot()
         if self.decoder.device.type == "cuda":
             torch.cuda.empty_cache()
-        logger.error("%s; %d slots are left", OUT_OF_MEMORY, self.scheduler.slots.number)
+        logger.error("%s; %d slots remain", OUT_OF_MEMORY, self.scheduler.slots.number)
         return ended
 
     def run(self, segments: list[Segment]) -> Tensor:
-        """Return the logits of every row's last position."""
+        """Return the logits of each row's last position, [rows, codebooks, cardinality]."""
         pairs = [(self.scheduler.running[segment.slot], segment) for segment in segments]
         self.statistics.rows += (rows := sum(segment.rows for segment in segments))
         if self.graphs and all(s.count == 1 and s.start >= r.prefix_length for r, s in pairs):
-            self.statistics.rows_run += self.graphs.bucket(rows).rows
-            columns = [r.sequence.columns(s.start - r.prefix_length, 1) for r, s in pairs]
+            self.statistics.rows_run += self.graphs.find_bucket(rows).rows
+            columns = [r.sequence.get_columns(s.start - r.prefix_length, 1) for r, s in pairs]
             return self.graphs.run(segments, np.concatenate(columns))
         self.statistics.rows_run += rows
-        inputs = [self._inputs(request, segment) for request, segment in pairs]
+        inputs = [self._embed_inputs(request, segment) for request, segment in pairs]
         return self.decoder.forward(torch.cat(inputs), segments)
 
     def postprocess(self, segments: list[Segment], logits: Tensor) -> list[Progress]:
-        """Draw the next column of everyone whose known ones are all fed; end who is done."""
+        """Draw the next column of each request that has fed all known ones; end the finished."""
         requests = [self.scheduler.running[segment.slot] for segment in segments]
         for request, segment in zip(requests, segments, strict=True):
             request.fed += segment.count
         conditional = np.cumsum([0] + [s.rows for s in segments[:-1]])
         null = conditional + np.array([s.rows for s in segments]) - 1
         scales = logits.new_tensor([r.params.guidance_scale for r in requests])
-        guided = guide(logits[conditional], logits[null], scales)
+        guided = apply_guidance(logits[conditional], logits[null], scales)
         finite = guided.isfinite().flatten(1).all(1)
         drawing = [index for index, request in enumerate(requests) if request.unfed == 0]
-        drawn = sample(guided[drawing], [requests[index].sampling for index in drawing])
+        drawn = sample_codes(guided[drawing], [requests[index].sampling for index in drawing])
         for index, codes in zip(drawing, drawn.cpu().numpy(), strict=True):
-            requests[index].sequence.accept(codes)
-        return [self._progress(r, g) for r, g in zip(requests, finite.tolist(), strict=True)]
+            requests[index].sequence.accept_codes(codes)
+        return [self._report_progress(r, g) for r, g in zip(requests, finite.tolist(), strict=True)]
 
-    def _count(self, segments: list[Segment], progress: list[Progress], seconds: float) -> None:
+    def _count_step(self, progress: list[Progress], seconds: float) -> None:
         count = self.statistics
         count.steps += 1
         count.seconds += seconds
-        count.requests += len(segments)
+        count.requests += len(progress)
         count.frames += sum(p.codes.shape[1] for p in progress)
 
-    def _inputs(self, request: Request, segment: Segment) -> Tensor:
-        """Embed what a segment feeds: the prefix, then columns; [rows x positions, width]."""
+    def _embed_inputs(self, request: Request, segment: Segment) -> Tensor:
+        """Embed the positions of a segment, prefix before columns: [rows x positions, width]."""
         prefix, length = request.conditions.prefix, request.prefix_length
         parts = []
         if prefix is not None and segment.start < length:
@@ -164,37 +169,37 @@ class Engine:
         count = segment.count - sum(part.shape[1] for part in parts)
         if count:
             first = max(segment.start - length, 0)
-            columns = torch.from_numpy(request.sequence.columns(first, count))
-            embedded = self.decoder.embed(columns.to(self.decoder.device))
+            columns = torch.from_numpy(request.sequence.get_columns(first, count))
+            embedded = self.decoder.embed_columns(columns.to(self.decoder.device))
             parts.append(embedded.expand(segment.rows, -1, -1))
         return torch.cat(parts, dim=1).flatten(0, 1)
 
-    def _progress(self, request: Request, finite: bool) -> Progress:
-        """Hand out complete frames; open the next window or free the slot."""
+    def _report_progress(self, request: Request, finite: bool) -> Progress:
+        """Return the new complete frames; at a window's end open the next or free the slot."""
         sequence = request.sequence
-        error = None if finite else GenerationFailed("the model's output is not a number")
+        error = None if finite else GenerationFailed("the model's output is not a finite number")
         ended = sequence.ended or not finite
         end = sequence.complete_frames
-        codes = sequence.codes(request.emitted, end)
+        codes = sequence.get_codes(request.emitted, end)
         request.emitted = end
         if ended:
-            self.scheduler.remove(request)
+            self.scheduler.remove_request(request)
         elif sequence.window_ended:
-            request.slide()
+            request.open_next_window()
         return Progress(request, codes, ended, error)
 
     @torch.inference_mode()
     def replace_conditions(self, request: Request, conditions: Conditions) -> None:
-        """Go on under other conditions from the next frame; what was generated stays the past.
+        """Continue a request with other conditions from the next frame; its past codes stay.
 
-        The caller has asked `request.check_replaceable` and `check_text`.
+        The caller must have called `request.check_replaceable` and `check_text`.
         """
         request.conditions = conditions
         if request.slot is not None:
             self.decoder.set_text(request.slot, conditions.text)
 
     def check_text(self, conditions: Conditions) -> None:
-        """Raise InvalidRequest where the text is longer than a slot has room for."""
+        """Raise InvalidRequest if the text has more tokens than a slot can hold."""
         most = self.decoder.cache.text.shape[4]
         if conditions.text is not None and len(conditions.text) > most:
             message = (
@@ -204,24 +209,25 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether anyone runs or waits."""
+        """Whether a request is running or waiting."""
         return bool(self.scheduler.running or self.scheduler.waiting)
 
     def fail_running(self, error: GenerationFailed) -> list[Progress]:
-        """End everyone who has a slot, after a step failed; those who wait go on."""
-        return [self.fail(request, error) for request in list(self.scheduler.running.values())]
+        """Fail all running requests after their step failed; waiting requests stay in the queue."""
+        running = list(self.scheduler.running.values())
+        return [self.fail_request(request, error) for request in running]
 
-    def fail(self, request: Request, error: GenerationFailed) -> Progress:
-        """End a request that waits or runs."""
-        self.scheduler.remove(request)
+    def fail_request(self, request: Request, error: GenerationFailed) -> Progress:
+        """End a waiting or running request with an error."""
+        self.scheduler.remove_request(request)
         none = np.zeros((self.decoder.codebooks, 0), np.int16)
         return Progress(request, none, ended=True, error=error)
 
-    def cancel(self, request: Request) -> bool:
-        """Free a request's slot at once; return whether it was still there."""
-        return self.scheduler.remove(request)
+    def cancel_request(self, request: Request) -> bool:
+        """Remove a request and free its slot; return whether it was still waiting or running."""
+        return self.scheduler.remove_request(request)
 
     def check_idle(self) -> None:
-        """Assert, while nothing runs, that the slots add up."""
+        """Assert that all slots are free if no request is running."""
         if not self.scheduler.running:
             self.scheduler.slots.check_idle()

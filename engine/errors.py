@@ -1,35 +1,35 @@
-"""Every error that the engine raises on purpose.
+"""The exception tree of the engine.
 
     EngineError
-    ├── InvalidRequest        the caller asked for what this model cannot do
-    │   └── InvalidAudio          an uploaded file that is not audio, or not within the limits
-    ├── Cancelled             the caller left; the work was stopped
-    ├── GenerationFailed      the model failed on this request, or on the step that it was in
-    ├── UnsupportedPrecision  the device cannot multiply in the precision asked for
-    ├── NoRoom                a model or its caches do not fit the memory that it may take
+    ├── InvalidRequest        the model cannot do what the caller asked for
+    │   └── InvalidAudio          an uploaded file is not audio, or exceeds the limits
+    ├── Cancelled             the caller disconnected, so the work was stopped
+    ├── GenerationFailed      the model failed on this request or on its decode step
+    ├── UnsupportedPrecision  the device cannot multiply in the requested precision
+    ├── NoRoom                the model or its caches do not fit into their memory budget
     └── CheckpointError       a model file cannot be used
         ├── CheckpointNotFound     no such file, folder, bundle or hub repository
         ├── CheckpointUnreadable   truncated, or not a checkpoint at all
-        └── CheckpointMismatch     readable, but of another kind, or its keys do not fit
+        └── CheckpointMismatch     of another kind of model, or its keys do not fit
 
-All of them survive pickling, since they cross process boundaries.
+Every error can be pickled, since it travels between processes.
 """
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, or the error's name if it has none."""
+    """Return the first line of an error's message, or the name of its class if that is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 class EngineError(Exception):
-    """Base of the tree; `str(error)` is a sentence for the person who can act on it."""
+    """The base class; `str(error)` is a sentence for the person who can fix the cause."""
 
 
 class InvalidRequest(EngineError):
     """A request that this model cannot serve.
 
-    `param` is the name of the offending parameter, as the API spells it, or None.
+    `param` is the API name of the parameter that caused the error, or None.
     """
 
     def __init__(self, message: str, param: str | None = None) -> None:
@@ -42,36 +42,36 @@ class InvalidRequest(EngineError):
 
 
 class InvalidAudio(InvalidRequest):
-    """An uploaded file that is not audio, is damaged, or is not within the limits."""
+    """An uploaded file that is not audio, is damaged or exceeds the limits."""
 
 
 class Cancelled(EngineError):
-    """The caller left while its request waited or ran."""
+    """The caller disconnected while its request was waiting or running."""
 
 
 class GenerationFailed(EngineError):
-    """The model failed on this request, or on the step that it was in."""
+    """The model failed on this request or on its decode step."""
 
 
 class UnsupportedPrecision(EngineError):
-    """The device cannot multiply in the precision that a model's settings ask for."""
+    """The device cannot multiply in the precision that the model's settings request."""
 
 
 class NoRoom(EngineError):
-    """A model, or not even one slot of it, does not fit the memory that it may take."""
+    """The model, or the cache of one slot, does not fit into its memory budget."""
 
 
 class CheckpointError(EngineError):
-    """A model file cannot be used; the message names the file and, if known, the key."""
+    """A model file cannot be used; the message names the file and, where known, the key."""
 
 
 class CheckpointNotFound(CheckpointError):
-    """No such file, folder, bundle or hub repository."""
+    """The file, folder, bundle or hub repository does not exist."""
 
 
 class CheckpointUnreadable(CheckpointError):
-    """The file is truncated or is no checkpoint."""
+    """The file is truncated or is not a checkpoint."""
 
 
 class CheckpointMismatch(CheckpointError):
-    """The file is a checkpoint, but of another kind, or its keys do not fit the model."""
+    """The file is a checkpoint of another kind of model, or its keys do not fit the model."""

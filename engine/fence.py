@@ -1,4 +1,4 @@
-"""A process's share of a GPU: PyTorch takes no more of it, and caches get what models leave."""
+"""Limits a process to its share of a GPU's memory, and computes how much caches may use."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +8,17 @@ import torch
 from engine.errors import NoRoom
 
 CONTEXT_GB = 0.6
-"""What a process takes beside PyTorch's tensors: CUDA's context and its libraries. Not measured."""
+"""Memory of a process besides tensors: the CUDA context and libraries. An estimate."""
 WORKING = 0.1
-"""Of a share, kept for what a step computes. Not measured."""
+"""Share of the budget reserved for the intermediate results of a step. An estimate."""
 
 
 @contextmanager
 def within(device: str, share: float) -> Iterator[None]:
-    """Put the fence up, for good, and load a model inside it. Raises NoRoom where it does not fit.
+    """Limit this process to `share` of the GPU, 0 to 1, and load a model under this limit.
 
-    `share` is of the card's memory, 0 to 1; there is no fence on a CPU.
+    The limit stays after the block. On a CPU there is none. Raises NoRoom if the model does not
+    fit.
     """
     if device != "cuda":
         yield
@@ -28,25 +29,26 @@ def within(device: str, share: float) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        message = f"{described(share)}, and the weights do not fit into it: raise num_gpus"
+        message = f"{describe_share(share)}, and the weights do not fit into it: raise num_gpus"
         raise NoRoom(message) from error
 
 
-def left_gb(share: float) -> float:
-    """Return what is left for caches, in GB, once the weights are there; perhaps less than none."""
+def cache_budget_gb(share: float) -> float:
+    """Return the GB left for caches after the weights were loaded; it may be negative."""
     torch.cuda.empty_cache()
     return (1 - WORKING) * share * _card_gb() - CONTEXT_GB - weights_gb()
 
 
 def weights_gb() -> float:
-    """Return what this process has on the card."""
+    """Return the GB of GPU memory that this process uses."""
     return torch.cuda.memory_reserved() / 1e9
 
 
-def described(share: float) -> str:
-    """Say how much a share is."""
+def describe_share(share: float) -> str:
+    """Return a text that tells the size of a share in GB."""
     return f"{share:g} of a GPU is {share * _card_gb():.1f} GB"
 
 
 def _card_gb() -> float:
+    """Return the memory of the GPU in GB."""
     return float(torch.cuda.get_device_properties(0).total_memory) / 1e9

@@ -1,8 +1,9 @@
-"""`python -m engine.fetch MODELS`: has every checkpoint in the hub's cache before it is needed.
+"""Downloads every checkpoint into the hub's cache: `python -m engine.fetch MODELS`.
 
-MODELS is JSON, a list of models as the Serve file has them: `kind`, `checkpoint` and what else
-decides which files are read. Each is loaded once, on the CPU, by what loads it in a replica: so
-what it names in turn (T5, another codec, demucs) comes along, and a broken file is found here.
+MODELS is a JSON list of models with the keys of the Serve file: `kind`, `checkpoint` and the keys
+that decide which files are read. Each model is loaded once on the CPU, with the function that loads
+it in a replica, so that further files it names (T5, another codec, demucs) are downloaded too and a
+broken file is found early.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from engine.discriminators import Discriminators
 from engine.errors import CheckpointError
 
 
-def _language_model(model: dict[str, Any]) -> None:
+def _load_language_model(model: dict[str, Any]) -> None:
     load_language_model(
         model["checkpoint"],
         device="cpu",
@@ -30,16 +31,16 @@ def _language_model(model: dict[str, Any]) -> None:
 
 
 LOADERS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "musicgen": _language_model,
-    "audiogen": _language_model,
+    "musicgen": _load_language_model,
+    "audiogen": _load_language_model,
     "encodec": lambda model: load_codec(model["checkpoint"], device="cpu"),
     "mbd": lambda model: load_diffusion(model["checkpoint"], model["file"], device="cpu"),
     "discriminators": lambda model: Discriminators.load(model["checkpoint"], device="cpu"),
 }
 
 
-def fetch(models: str) -> None:
-    """Load each model, unless these were loaded into this cache before. Raises CheckpointError."""
+def fetch_models(models: str) -> None:
+    """Load each model, unless the same list was loaded before. Raises a CheckpointError."""
     done = Path(HF_HOME) / f".loaded-{hashlib.sha256(models.encode()).hexdigest()[:16]}"
     if done.exists():
         return
@@ -50,9 +51,9 @@ def fetch(models: str) -> None:
 
 
 def main() -> None:
-    """Fetch what the command line names; say in one line what is missing."""
+    """Fetch the models of the command line; exit with a one-line message if one is missing."""
     try:
-        fetch(sys.argv[1])
+        fetch_models(sys.argv[1])
     except CheckpointError as error:
         sys.exit(f"error: {error}")
 

@@ -1,8 +1,8 @@
-"""Decode steps captured as CUDA graphs: all of a step's kernels are launched at once.
+"""Captures decode steps as CUDA graphs, so that all kernels of a step are launched at once.
 
-A step in which every request feeds one column of codes needs nothing but integers: where its rows
-stand, and the columns. They are copied into a graph's own buffer, and the graph is replayed. There
-is a graph for each bucket of rows, a power of two; rows that are left over repeat the first.
+A step in which every request feeds one column needs only integers as input: the slots and positions
+of its rows, and the columns. They are copied into the graph's buffer, and the graph is replayed.
+There is one graph for each bucket, a power of two of rows; padding rows repeat the first row.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,27 +12,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.cache import Place, Segment
+from engine.cache import Segment, TokenLayout
 from engine.decoder import Decoder
 
 Compute = Callable[[], Tensor]
 
 
 class Recorder:
-    """Captures steps on one stream and in one pool of memory.
+    """Captures steps on one stream and in one memory pool.
 
-    They may share it: a step's result is read before the next step is replayed.
+    Steps can share the pool because the result of one is read before the next is replayed.
     """
 
     def __init__(self) -> None:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, compute: Compute) -> Compute:
-        """Capture `compute`, which reads and writes the same memory each time; return a replay."""
+    def capture_step(self, compute: Compute) -> Compute:
+        """Capture `compute`, which must always use the same memory; return its replay."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            compute()  # what is compiled or allocated at first use cannot be captured
+            compute()  # the first run compiles and allocates, which cannot be captured
         torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
@@ -46,7 +46,7 @@ class Recorder:
 
 
 class Bucket:
-    """A step of so many rows."""
+    """A captured step with a fixed number of rows."""
 
     def __init__(self, decoder: Decoder, rows: int, recorder: Recorder) -> None:
         self.rows, fields = rows, 4 + decoder.codebooks
@@ -54,11 +54,16 @@ class Bucket:
         slots, row_numbers, positions, text_lengths = self._given[:4]
         columns = self._given[4:].t()
         every = torch.arange(rows, device=decoder.device)
-        place = Place(slots, row_numbers, positions, every, every, slots, text_lengths)
-        self._replay = recorder.record(lambda: decoder.compute(decoder.embed(columns), place))
+        layout = TokenLayout(slots, row_numbers, positions, every, every, slots, text_lengths)
+        self._replay = recorder.capture_step(
+            lambda: decoder.compute_logits(decoder.embed_columns(columns), layout)
+        )
 
     def run(self, given: NDArray[np.int64]) -> Tensor:
-        """Return the logits of the rows that `given` [fields, rows] describes."""
+        """Replay the step; return the logits of the rows in `given`.
+
+        `given` is int64 [fields, rows]: slot, row, position, text length, one column of codes.
+        """
         wanted = given.shape[1]
         spare = np.repeat(given[:, :1], self.rows - wanted, axis=1)
         self._given.copy_(torch.from_numpy(np.concatenate([given, spare], axis=1)))
@@ -66,7 +71,10 @@ class Bucket:
 
 
 class Graphs:
-    """The buckets of a decoder, captured before it has requests: capturing writes to slot 0."""
+    """The captured steps of a decoder, by bucket.
+
+    They must be captured before there are requests, since capturing writes to slot 0.
+    """
 
     def __init__(self, decoder: Decoder, max_rows: int) -> None:
         self._cache = decoder.cache
@@ -76,15 +84,15 @@ class Graphs:
                 buckets.append(Bucket(decoder, 2**exponent, recorder))
         self._buckets = buckets[::-1]
 
-    def bucket(self, rows: int) -> Bucket:
-        """Return the smallest that has so many rows."""
+    def find_bucket(self, rows: int) -> Bucket:
+        """Return the smallest bucket with at least so many rows."""
         return self._buckets[(rows - 1).bit_length()]
 
     def run(self, segments: Sequence[Segment], columns: NDArray[np.int64]) -> Tensor:
-        """Return each row's logits; each segment feeds its one of `columns` [n, codebooks]."""
+        """Return each row's logits; segment i feeds row i of `columns`, [segments, codebooks]."""
         given = [
             (s.slot, row, s.start, 0 if row else self._cache.text_lengths[s.slot], *column)
             for s, column in zip(segments, columns, strict=True)
             for row in range(s.rows)
         ]
-        return self.bucket(len(given)).run(np.array(given, np.int64).T)
+        return self.find_bucket(len(given)).run(np.array(given, np.int64).T)

@@ -1,12 +1,12 @@
-"""What torch lacks or has only in many passes, for the CPU, compiled when it is first used.
+"""Implements attention and int8 rounding for the CPU with numba, compiled at first use.
 
-torch's products and its fused attention read a cache of one query a row at half of the memory's
-speed, and cannot take rows of different lengths in one call. Here each token reads its own past,
-once. A bfloat16 cache is passed as uint16, the upper half of a float32. The arithmetic of a token
-depends on nothing but its own past, so its bits are the same in any company.
+torch's matrix products and fused attention read the cache at half of the memory bandwidth if there
+is one query per row, and cannot take rows of different lengths in one call. Here each token reads
+its own past once. A bfloat16 cache is passed as uint16, the upper half of a float32. The arithmetic
+of a token depends only on its own past, so its result has the same bits in every batch.
 
-Threads are OpenMP's, or where the system has no libgomp, numba's own, which only one thread of a
-process may use at a time: a replica's engine.
+Threads come from OpenMP or, without libgomp, from numba, whose pool only one thread of a process
+may use at a time: the engine's.
 """
 
 import math
@@ -22,43 +22,43 @@ from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Compiling takes seconds, so what was compiled is kept beside this file, where that can be written.
+# Compiling takes seconds, so compiled code is cached beside this file if the folder is writable.
 KEEP = "NUMBA_CACHE_DIR" in os.environ or os.access(Path(__file__).parent, os.W_OK)
 
 
-def _widen(number: Any) -> Any:
-    """Return a cached number as float32."""
+def _widen_to_float32(number: Any) -> Any:
+    """Convert a number of the cache to float32."""
 
 
-@overload(_widen, strict=False)
+@overload(_widen_to_float32, strict=False)
 def _widen_by_type(number: Any) -> Any:
     if number == types.uint16:
         return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
     return lambda number: number
 
 
-def _write(cached: Any, at: Any, number: Any) -> None:
-    """Put a float32 into the cache, rounded to the nearest, ties to even."""
+def _write_rounded(cached: Any, at: Any, number: Any) -> None:
+    """Write a float32 to the cache, rounded to the nearest value, ties to even."""
 
 
-@overload(_write, strict=False)
+@overload(_write_rounded, strict=False)
 def _write_by_type(cached: Any, at: Any, number: Any) -> Any:
     if cached.dtype == types.uint16:
 
-        def narrow(cached: Any, at: Any, number: Any) -> None:
+        def write_bfloat16(cached: Any, at: Any, number: Any) -> None:
             bits = np.float32(number).view(np.uint32)
             odd = (bits >> np.uint32(16)) & np.uint32(1)
             cached[at] = np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
-        return narrow
+        return write_bfloat16
 
-    def keep(cached: Any, at: Any, number: Any) -> None:
+    def write_float32(cached: Any, at: Any, number: Any) -> None:
         cached[at] = number
 
-    return keep
+    return write_float32
 
 
-# ln(2)^k / k!: 2^x for |x| <= 1/2 to float32's last bit.
+# Taylor coefficients ln(2)^k / k! of 2^x; for |x| <= 1/2 they give all bits of a float32.
 _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (
     np.float32(math.log(2) ** k / math.factorial(k)) for k in range(1, 8)
 )
@@ -66,8 +66,8 @@ _LOG2E = np.float32(1 / math.log(2))
 
 
 @njit(fastmath={"contract"}, error_model="numpy", cache=KEEP)
-def _exponentials(scores, length, greatest):  # type: ignore[no-untyped-def]
-    """Replace scores by exp(score - greatest), many at a time, which `math.exp` does not do."""
+def _exponentiate_scores(scores, length, greatest):  # type: ignore[no-untyped-def]
+    """Replace scores by exp(score - greatest); unlike `math.exp`, this loop can be vectorized."""
     for place in range(length):
         power = max((scores[place] - greatest) * _LOG2E, np.float32(-126))
         whole = np.rint(power)
@@ -79,23 +79,23 @@ def _exponentials(scores, length, greatest):  # type: ignore[no-untyped-def]
 
 
 @njit(fastmath=True, error_model="numpy", cache=KEEP)
-def _attend_one(query, keys, values, length, scores, mixed, out):  # type: ignore[no-untyped-def]
-    """Softmax over the first `length` keys, whose greatest score becomes 0; none give zero."""
+def _attend_token(query, keys, values, length, scores, mixed, out):  # type: ignore[no-untyped-def]
+    """Attend with one query to the first `length` keys; a length of 0 gives zeros."""
     greatest = np.float32(-np.inf)
     for place in range(length):
         score = np.float32(0)
         for i in range(query.size):
-            score += query[i] * _widen(keys[place, i])
+            score += query[i] * _widen_to_float32(keys[place, i])
         scores[place] = score
         greatest = max(greatest, score)
-    _exponentials(scores, length, greatest)
+    _exponentiate_scores(scores, length, greatest)
     total = np.float32(0)
     mixed[:] = 0
     for place in range(length):
         weight = scores[place]
         total += weight
         for i in range(query.size):
-            mixed[i] += weight * _widen(values[place, i])
+            mixed[i] += weight * _widen_to_float32(values[place, i])
     for i in range(query.size):
         out[i] = mixed[i] / max(total, np.float32(1e-30))
 
@@ -109,13 +109,13 @@ def _attend_past(projected, past, slots, rows, positions, out):  # type: ignore[
         for token in range(tokens):
             slot, row, position = slots[token], rows[token], positions[token]
             for i in range(size):
-                _write(past[0, slot, row, head, position], i, projected[token, 1, head, i])
-                _write(past[1, slot, row, head, position], i, projected[token, 2, head, i])
+                _write_rounded(past[0, slot, row, head, position], i, projected[token, 1, head, i])
+                _write_rounded(past[1, slot, row, head, position], i, projected[token, 2, head, i])
         for token in range(tokens):
             keys = past[0, slots[token], rows[token], head]
             values = past[1, slots[token], rows[token], head]
             query, length = projected[token, 0, head], positions[token] + 1
-            _attend_one(query, keys, values, length, scores, mixed, out[token, head])
+            _attend_token(query, keys, values, length, scores, mixed, out[token, head])
 
 
 @njit(parallel=True, fastmath=True, error_model="numpy", cache=KEEP)
@@ -127,11 +127,11 @@ def _attend_text(query, text, slots, lengths, out):  # type: ignore[no-untyped-d
         for token in range(tokens):
             keys, values = text[0, slots[token], head], text[1, slots[token], head]
             where = (scores, mixed, out[token, head])
-            _attend_one(query[token, head], keys, values, lengths[token], *where)
+            _attend_token(query[token, head], keys, values, lengths[token], *where)
 
 
 @njit(error_model="numpy", cache=KEEP)
-def _quantise(rows, unsigned, scales):  # type: ignore[no-untyped-def]
+def _quantise_rows(rows, unsigned, scales):  # type: ignore[no-untyped-def]
     for row in range(rows.shape[0]):
         largest, wrong = np.float32(1e-12), False
         for i in range(rows.shape[1]):
@@ -141,36 +141,36 @@ def _quantise(rows, unsigned, scales):  # type: ignore[no-untyped-def]
         factor = np.float32(127) / largest
         for i in range(rows.shape[1]):
             unsigned[row, i] = np.uint8(np.int32(rows[row, i] * factor + np.float32(128.5)))
-        # What is no number stays none: integers cannot say it.
+        # Integers cannot represent NaN or infinity, so the scale becomes NaN instead.
         scales[row, 0] = np.float32(np.nan) if wrong else largest / np.float32(127)
 
 
-def quantise(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Round float32 [rows, n] to uint8 with the zero at 128, and a scale a row, [rows, 1]."""
+def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise float32 [rows, n] to uint8 with zero point 128; return it and scales [rows, 1]."""
     unsigned = torch.empty_like(rows, dtype=torch.uint8, memory_format=torch.contiguous_format)
     scales = rows.new_empty(len(rows), 1)
-    _quantise(rows.numpy(), unsigned.numpy(), scales.numpy())
+    _quantise_rows(rows.numpy(), unsigned.numpy(), scales.numpy())
     return unsigned, scales
 
 
 def attend_past(
     projected: Tensor, past: Tensor, slots: Tensor, rows: Tensor, positions: Tensor
 ) -> Tensor:
-    """Write each token's key and value to the cache, then attend to its past and itself.
+    """Write each token's key and value to the cache, then let it attend to its past and itself.
 
     `projected` is float32 [tokens, 3, heads, head_dim]: scaled queries, keys, values; `past` is
-    [2, slot, row, head, position, head_dim]; where each token stands is int64 [tokens]. Returns
-    [tokens, heads, head_dim].
+    [2, slot, row, head, position, head_dim]; `slots`, `rows` and `positions` are int64 [tokens].
+    Returns [tokens, heads, head_dim].
     """
     out = torch.empty_like(projected[:, 0], memory_format=torch.contiguous_format)
     _use_torchs_threads()
     where = (slots.numpy(), rows.numpy(), positions.numpy())
-    _attend_past(projected.numpy(), _numbers(past), *where, out.numpy())
+    _attend_past(projected.numpy(), _as_numpy(past), *where, out.numpy())
     return out
 
 
 def attend_text(query: Tensor, text: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
-    """Attend to each token's slot's text.
+    """Let each token attend to the text of its slot.
 
     `query` is float32 [tokens, heads, head_dim], scaled; `text` is [2, slot, head, place,
     head_dim]; `slots` and `lengths` are int64 [tokens]. Returns [tokens, heads, head_dim].
@@ -178,16 +178,17 @@ def attend_text(query: Tensor, text: Tensor, slots: Tensor, lengths: Tensor) -> 
     out = torch.empty_like(query)
     _use_torchs_threads()
     where = (slots.numpy(), lengths.numpy())
-    _attend_text(query.numpy(), _numbers(text), *where, out.numpy())
+    _attend_text(query.numpy(), _as_numpy(text), *where, out.numpy())
     return out
 
 
-def _numbers(cached: Tensor) -> NDArray[Any]:
-    """View a cache as numpy knows it."""
+def _as_numpy(cached: Tensor) -> NDArray[Any]:
+    """View a cache as a numpy array; bfloat16 becomes uint16."""
     assert cached.dtype in (torch.float32, torch.bfloat16)
     bits = cached if cached.dtype == torch.float32 else cached.view(torch.uint16)
     return bits.numpy()
 
 
 def _use_torchs_threads() -> None:
+    """Set the number of numba's threads to torch's."""
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]

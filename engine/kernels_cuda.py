@@ -1,4 +1,4 @@
-"""Attention on CUDA, in Triton: what `engine.kernels_cpu` does, with the same arguments."""
+"""Implements attention for CUDA with Triton; arguments and results as in `engine.kernels_cpu`."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ import triton.language as tl
 from torch import Tensor
 
 BLOCK = 64
-"""Positions that are read at a time."""
+"""The number of positions that a kernel reads at a time."""
 
 
 @triton.jit
-def _write(projected, past, slots, rows, positions, steps, HEADS, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _write_tokens(projected, past, slots, rows, positions, steps, HEADS, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     token, head, kind = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     inside = tl.arange(0, SIZE)
     slot, row = tl.load(slots + token), tl.load(rows + token)
@@ -24,11 +24,11 @@ def _write(projected, past, slots, rows, positions, steps, HEADS, SIZE: tl.const
 
 
 @triton.jit
-def _attend(  # type: ignore[no-untyped-def]
+def _attend_blocks(  # type: ignore[no-untyped-def]
     query, keys, values, slots, rows, lengths, out, query_step, steps, HEADS,  # noqa: N803
     SIZE: tl.constexpr, MORE: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
-    """Softmax over one token's `lengths` + MORE keys, block by block; none give zero."""
+    """Attend with one token to `lengths` + MORE keys, block by block; no keys give zeros."""
     token, head = tl.program_id(0), tl.program_id(1)
     inside = tl.arange(0, SIZE)
     length = tl.load(lengths + token) + MORE
@@ -59,13 +59,13 @@ def _attend(  # type: ignore[no-untyped-def]
 def attend_past(
     projected: Tensor, past: Tensor, slots: Tensor, rows: Tensor, positions: Tensor
 ) -> Tensor:
-    """Write each token's key and value to the cache, then attend to its past and itself."""
+    """Write each token's key and value to the cache, then let it attend to its past and itself."""
     tokens, _, heads, size = projected.shape
     where: tuple[Any, ...] = (slots, rows, positions)
-    _write[tokens, heads, 2](projected, past, *where, past.stride()[:4], heads, SIZE=size)
+    _write_tokens[tokens, heads, 2](projected, past, *where, past.stride()[:4], heads, SIZE=size)
     out = torch.empty_like(projected[:, 0], memory_format=torch.contiguous_format)
     steps = past.stride()[1:4]
-    _attend[tokens, heads](
+    _attend_blocks[tokens, heads](
         projected, past[0], past[1], *where, out, projected.stride(0), steps, heads,
         SIZE=size, MORE=1, BLOCK=BLOCK,
     )  # fmt: skip
@@ -73,11 +73,11 @@ def attend_past(
 
 
 def attend_text(query: Tensor, text: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
-    """Attend to each token's slot's text; a text of no length gives zero."""
+    """Let each token attend to the text of its slot; an empty text gives zeros."""
     tokens, heads, size = query.shape
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     slot_step, head_step = text.stride()[1:3]
-    _attend[tokens, heads](
+    _attend_blocks[tokens, heads](
         query, text[0], text[1], slots, slots, lengths, out, query.stride(0),
         (slot_step, 0, head_step), heads, SIZE=size, MORE=0, BLOCK=BLOCK,
     )  # fmt: skip

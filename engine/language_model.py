@@ -1,4 +1,4 @@
-"""A MusicGen or AudioGen language model, ready to serve: checkpoint, conditions and engine."""
+"""Combines checkpoint, conditioning and engine into a MusicGen or AudioGen language model."""
 
 import logging
 from dataclasses import replace
@@ -10,7 +10,14 @@ from audiocraft.models.lm import LMModel
 from engine import fence
 from engine.cache import slot_bytes
 from engine.checkpoints import load_language_model
-from engine.conditioning import MELODY, Conditions, attributes_of, encode, takes_melody, window_of
+from engine.conditioning import (
+    MELODY,
+    Conditions,
+    build_attributes,
+    cut_melody_window,
+    encode_conditions,
+    takes_melody,
+)
 from engine.decoder import check_supported
 from engine.engine import Engine, EngineSettings
 from engine.errors import InvalidRequest, NoRoom
@@ -21,12 +28,13 @@ from engine.sequence import Sequence, Windowing
 
 CACHED_TEXTS, CACHED_MELODIES = 256, 16
 CPU_CACHE_GB = 2.0
+"""Memory for the caches on a CPU if the settings do not say how much."""
 
 logger = logging.getLogger(__name__)
 
 
 class LanguageModel:
-    """Turns parameters into requests and runs them on an engine of its own."""
+    """A language model that builds requests from parameters and runs them on its own engine."""
 
     def __init__(
         self,
@@ -54,10 +62,10 @@ class LanguageModel:
             max_frames=int(max_seconds * frame_rate),
             stride_frames=int(min(stride_seconds, 0.6 * max_seconds) * frame_rate),
         )
-        self._settings = settings = self._sized(settings)
+        self._settings = settings = self._fit_settings(settings)
         self.loop = EngineLoop(Engine(lm, settings, take=take))
-        self.conditions = lru_cache(CACHED_TEXTS)(self._text_conditions)
-        self._melody_conditions = lru_cache(CACHED_MELODIES)(self._conditions_of_melody)
+        self.encode_text = lru_cache(CACHED_TEXTS)(self._encode_text)
+        self.encode_melody = lru_cache(CACHED_MELODIES)(self._encode_melody)
 
     @classmethod
     def load(
@@ -73,7 +81,7 @@ class LanguageModel:
     ) -> "LanguageModel":
         """Load a checkpoint (see `engine.checkpoints`) and allocate its slots.
 
-        Raises a CheckpointError, or NoRoom where not even one slot fits the budget.
+        Raises a CheckpointError, or NoRoom if the budget is too small for one slot.
         """
         dtype = "float32" if device == "cpu" else settings.precision
         with fence.within(device, settings.gpu_share):
@@ -87,8 +95,8 @@ class LanguageModel:
         pace = {"frame_rate": frame_rate, "stride_seconds": stride_seconds}
         return cls(lm, settings, **pace, take=True)
 
-    def _sized(self, settings: EngineSettings) -> EngineSettings:
-        """Fit positions to the model's windows, and slots to the budget."""
+    def _fit_settings(self, settings: EngineSettings) -> EngineSettings:
+        """Set the positions that the model's windows need, and the slots that fit the budget."""
         prefix = 0
         if self.info.melody:
             chroma = self._lm.condition_provider.conditioners[MELODY]
@@ -104,66 +112,71 @@ class LanguageModel:
         return replace(settings, max_slots=slots, max_positions=positions)
 
     def _budget_gb(self, settings: EngineSettings) -> tuple[float, str]:
-        """Return what caches may take, and where that comes from.
+        """Return the memory for caches in GB, and a text that explains it.
 
-        Raises NoRoom where the weights and the caches that are asked for are more than the share.
+        Raises NoRoom if `cache_gb` is more than the share has after the weights.
         """
         asked = settings.cache_gb
         if next(self._lm.parameters()).device.type != "cuda":
             budget = CPU_CACHE_GB if asked is None else asked
             return budget, f"{budget:g} GB (cache_gb)"
-        left, share = fence.left_gb(settings.gpu_share), fence.described(settings.gpu_share)
+        share = fence.describe_share(settings.gpu_share)
+        left = fence.cache_budget_gb(settings.gpu_share)
         figures = f"{share}, the weights take {fence.weights_gb():.1f} GB and leave {left:.1f} GB"
         if asked is not None and asked > left:
             raise NoRoom(f"{figures}, cache_gb is {asked:g}: lower it, or raise num_gpus")
         budget = left if asked is None else asked
         return budget, f"{budget:.1f} GB ({figures})"
 
-    def _text_conditions(self, text: str) -> Conditions:
-        """Encode a text; some milliseconds to seconds, so not on the event loop."""
-        return encode(self._lm, attributes_of(self._lm, text))
+    def _encode_text(self, text: str) -> Conditions:
+        """Encode a text; it takes up to seconds, so it must not run on the event loop."""
+        return encode_conditions(self._lm, build_attributes(self._lm, text))
 
-    def _conditions_of_melody(self, text: str, melody: Waveform, start: int | None) -> Conditions:
-        """Encode a text, and a melody from a frame on; all of it where the clip is one window."""
+    def _encode_melody(self, text: str, melody: Waveform, start: int | None) -> Conditions:
+        """Encode a text and a melody for the window that begins at frame `start`.
+
+        None stands for a clip of one window, which hears the whole melody.
+        """
         samples = melody.array()
         if start is not None:
             info = self.info
             begin = int(start / info.frame_rate * info.sample_rate)
-            samples = window_of(samples, begin, int(info.max_seconds * info.sample_rate))
-        return encode(self._lm, attributes_of(self._lm, text, samples))
+            samples = cut_melody_window(samples, begin, int(info.max_seconds * info.sample_rate))
+        return encode_conditions(self._lm, build_attributes(self._lm, text, samples))
 
     def prepare(self, params: GenerationParams) -> Request:
-        """Encode what a request is generated from, and make it; not on the event loop either.
+        """Encode the conditions of a request and build it; it must not run on the event loop.
 
-        Raises InvalidRequest where the model cannot do what is asked.
+        Raises InvalidRequest if the model cannot do what the parameters ask for.
         """
         if params.melody is None:
-            return self.request(params, self.conditions(params.text))
+            return self.build_request(params, self.encode_text(params.text))
         self._check_melody(params.melody)
-        starts = self._windowing_of(params).starts(params.frames)
+        starts = self._windowing_for(params).window_starts(params.frames)
         places = starts if len(starts) > 1 else [None]
-        windows = [self._melody_conditions(params.text, params.melody, at) for at in places]
-        return self.request(params, *windows)
+        windows = [self.encode_melody(params.text, params.melody, at) for at in places]
+        return self.build_request(params, *windows)
 
-    def request(
+    def build_request(
         self, params: GenerationParams, conditions: Conditions, *later: Conditions
     ) -> Request:
-        """Make a request of encoded conditions, a window's each, or one's for all.
+        """Build a request from the encoded conditions of each window, or of all windows together.
 
-        Raises InvalidRequest where the model cannot do what is asked.
+        Raises InvalidRequest if the model cannot do what the parameters ask for.
         """
         self.loop.engine.check_text(conditions)
         prompt = params.prompt
         if prompt is not None:
             self._check_prompt(prompt, params.frames)
-        windowing = self._windowing_of(params)
+        windowing = self._windowing_for(params)
         codes = None if prompt is None else prompt.array().astype(np.int64)
         sequence = Sequence(windowing, params.frames, codes)
         passed = sequence.window_start // windowing.stride_frames if later else 0
         now, *after = (conditions, *later)[passed:]
         return Request(params, now, sequence, after)
 
-    def _windowing_of(self, params: GenerationParams) -> Windowing:
+    def _windowing_for(self, params: GenerationParams) -> Windowing:
+        """Return the windowing with the request's stride; raise InvalidRequest if it is invalid."""
         if params.stride_seconds is None:
             return self._windowing
         stride = int(params.stride_seconds * self.info.frame_rate)
@@ -174,13 +187,15 @@ class LanguageModel:
 
     def _check_melody(self, melody: Waveform) -> None:
         if not self.info.melody:
-            raise InvalidRequest("this model follows no melody; leave it out", "melody")
+            raise InvalidRequest(
+                "this model cannot follow a melody; remove the parameter", "melody"
+            )
         if (melody.sample_rate, melody.channels) != (self.info.sample_rate, 1):
             wanted = f"{self.info.sample_rate} Hz, mono"
             raise InvalidRequest(f"the melody must be {wanted}", "melody")
         if not melody.samples or not np.isfinite(melody.array()).all():
             raise InvalidRequest(
-                "the melody is empty, or has samples that are no numbers", "melody"
+                "the melody is empty, or has samples that are not finite numbers", "melody"
             )
 
     def _check_prompt(self, prompt: Codes, frames: int) -> None:

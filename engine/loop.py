@@ -1,4 +1,4 @@
-"""Runs an engine on a thread of its own; asyncio submits requests to it and reads their codes."""
+"""Runs an engine on its own thread; asyncio code submits requests to it and reads their codes."""
 
 import asyncio
 import queue
@@ -19,61 +19,63 @@ Codes = NDArray[np.int16]
 
 
 class Stream:
-    """One request's way from the engine's thread to its reader.
+    """Passes the codes of one request from the engine's thread to its reader.
 
-    A slow reader slows nobody: codes wait here, and a whole clip of them is some kilobytes.
+    The queue is unbounded, so a slow reader does not delay other requests; the codes of a whole
+    clip take only some kilobytes.
     """
 
     def __init__(self, chunk_frames: int, first_chunk_frames: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._chunk_frames, self._least = chunk_frames, first_chunk_frames
+        self._chunk_frames, self._next_size = chunk_frames, first_chunk_frames
         self._pending: list[Codes] = []
         self.begun = False
-        """Whether codes were passed on."""
+        """Whether codes were sent to the reader."""
         self._arrived: asyncio.Queue[tuple[Codes, Progress]] = asyncio.Queue()
 
-    def add(self, progress: Progress) -> Codes | None:
-        """Take a step's result, on the engine's thread; return a chunk when one is full."""
+    def add_progress(self, progress: Progress) -> Codes | None:
+        """Collect the result of a step, on the engine's thread; return a chunk once it is full."""
         self._pending.append(progress.codes)
-        if not progress.ended and sum(c.shape[1] for c in self._pending) < self._least:
+        if not progress.ended and sum(c.shape[1] for c in self._pending) < self._next_size:
             return None
         chunk = np.concatenate(self._pending, axis=1)
-        self._pending, self._least = [], self._chunk_frames
+        self._pending, self._next_size = [], self._chunk_frames
         return chunk
 
-    def send(self, chunk: Codes, progress: Progress) -> None:
-        """Pass a chunk on to the reader, with the progress that completed it."""
-        with suppress(RuntimeError):  # the reader's event loop is closed: nobody reads
+    def send_chunk(self, chunk: Codes, progress: Progress) -> None:
+        """Send a chunk to the reader, with the progress that completed it."""
+        with suppress(RuntimeError):  # raised if the reader's event loop is closed
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (chunk, progress))
 
-    async def get(self) -> tuple[Codes, Progress]:
+    async def next_chunk(self) -> tuple[Codes, Progress]:
         """Wait for the next chunk, and the progress that completed it."""
         return await self._arrived.get()
 
 
 class EngineLoop:
-    """Owns the engine and its thread. All methods may be called from asyncio."""
+    """Owns an engine and its thread; the public methods may be called from asyncio."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._streams: dict[Request, Stream] = {}
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="engine", daemon=True)
         self._thread.start()
 
     async def generate(
         self, request: Request, chunk_frames: int = 50, first_chunk_frames: int | None = None
     ) -> AsyncGenerator[Codes, None]:
-        """Yield the request's codes, int16 [codebooks, frames], in chunks of at least so many.
+        """Yield the request's codes, int16 [codebooks, frames], at least `chunk_frames` at once.
 
-        Leaving early frees the request's slot within one step. Raises the request's EngineError.
+        Closing the generator frees the request's slot within one step. Raises the EngineError
+        that ended the request.
         """
         stream = Stream(chunk_frames, first_chunk_frames or chunk_frames)
-        self._inbox.put(lambda: self._add(request, stream))
+        self._inbox.put(lambda: self._add_request(request, stream))
         ended = False
         try:
             while not ended:
-                codes, progress = await stream.get()
+                codes, progress = await stream.next_chunk()
                 ended = progress.ended
                 if progress.error:
                     raise progress.error
@@ -81,50 +83,50 @@ class EngineLoop:
                     yield codes
         finally:
             if not ended:
-                self._inbox.put(lambda: self._cancel(request))
+                self._inbox.put(lambda: self._cancel_request(request))
 
     def replace_conditions(self, request: Request, conditions: Conditions) -> None:
-        """Let a request go on under another text from its next frame. Raises InvalidRequest."""
+        """Continue a request with another text from its next frame on. Raises InvalidRequest."""
         request.check_replaceable(conditions)
         self.engine.check_text(conditions)
-        self._inbox.put(lambda: self._replace(request, conditions))
+        self._inbox.put(lambda: self._replace_conditions(request, conditions))
 
     def close(self) -> None:
-        """End the thread after the step that it is in."""
+        """Stop the thread after its current step, and wait for it."""
         self._inbox.put(None)
         self._thread.join()
 
     def check_alive(self) -> None:
-        """Raise RuntimeError where the thread has ended, by a programming error."""
+        """Raise RuntimeError if the thread has ended, which only a programming error can cause."""
         if not self._thread.is_alive():
             raise RuntimeError("the engine's thread has ended")
 
-    def _add(self, request: Request, stream: Stream) -> None:
+    def _add_request(self, request: Request, stream: Stream) -> None:
         self._streams[request] = stream
-        self.engine.scheduler.add(request)
+        self.engine.scheduler.add_request(request)
 
-    def _cancel(self, request: Request) -> None:
+    def _cancel_request(self, request: Request) -> None:
         if self._streams.pop(request, None):
-            self.engine.cancel(request)
+            self.engine.cancel_request(request)
 
-    def _replace(self, request: Request, conditions: Conditions) -> None:
+    def _replace_conditions(self, request: Request, conditions: Conditions) -> None:
         if request in self._streams:
             try:
                 self.engine.replace_conditions(request, conditions)
-            except Exception as error:  # noqa: BLE001 - whatever failed, this request ends with it
+            except Exception as error:  # noqa: BLE001 - any failure must end this request only
                 reason = f"its text could not be replaced: {type(error).__name__}: {error}"
-                self._hand_out([self.engine.fail(request, GenerationFailed(reason))])
+                self._send_results([self.engine.fail_request(request, GenerationFailed(reason))])
 
-    def _run(self) -> None:
-        while self._take_orders():
-            self._hand_out(self._step())
+    def _run_thread(self) -> None:
+        while self._handle_commands():
+            self._send_results(self._step_or_fail())
 
-    def _hand_out(self, made: list[Progress]) -> None:
-        for progress in made:
+    def _send_results(self, results: list[Progress]) -> None:
+        for progress in results:
             stream = self._streams[progress.request]
             if progress.ended:
                 del self._streams[progress.request]
-            chunk = stream.add(progress)
+            chunk = stream.add_progress(progress)
             if chunk is None:
                 continue
             if chunk.size and not stream.begun:
@@ -132,25 +134,25 @@ class EngineLoop:
                 self.engine.statistics.first_chunks += 1
                 waited = time.perf_counter() - progress.request.arrived
                 self.engine.statistics.first_chunk_seconds += waited
-            stream.send(chunk, progress)
+            stream.send_chunk(chunk, progress)
 
-    def _take_orders(self) -> bool:
-        """Do what was asked since the last step; wait for an order where there is no work."""
+    def _handle_commands(self) -> bool:
+        """Run the queued commands, and wait for one while idle; return False to stop the thread."""
         while True:
             idle = not self.engine.busy
             if idle:
                 self.engine.check_idle()
             try:
-                order = self._inbox.get(block=idle)
+                command = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
-            if order is None:
+            if command is None:
                 return False
-            order()
+            command()
 
-    def _step(self) -> list[Progress]:
+    def _step_or_fail(self) -> list[Progress]:
         try:
             return self.engine.step()
-        except Exception as error:  # noqa: BLE001 - whatever failed, its step's requests end with it
+        except Exception as error:  # noqa: BLE001 - any failure must end the step's requests only
             reason = f"a decode step failed: {type(error).__name__}: {error}"
             return self.engine.fail_running(GenerationFailed(reason))

@@ -1,4 +1,4 @@
-"""What crosses process boundaries: plain frozen dataclasses, numpy at most, never torch."""
+"""The data that processes exchange: frozen dataclasses that may hold numpy, never torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """Codec tokens [codebooks, frames], as little-endian int16 in C order."""
+    """Codec tokens [codebooks, frames], stored as little-endian int16 in C order."""
 
     codebooks: int
     frames: int
@@ -17,24 +17,24 @@ class Codes:
 
     @classmethod
     def pack(cls, array: NDArray[np.integer]) -> "Codes":
-        """Pack integers [codebooks, frames] in 0..32767."""
+        """Pack an array [codebooks, frames] of integers from 0 to 32767."""
         assert array.ndim == 2, f"codes must be [codebooks, frames], got {array.shape}"
         codebooks, frames = array.shape
         return cls(codebooks, frames, np.ascontiguousarray(array, "<i2").tobytes())
 
     @classmethod
     def join(cls, parts: Sequence[NDArray[np.int16]]) -> "Codes":
-        """Pack parts of one clip, each [codebooks, frames], in order."""
+        """Join consecutive parts of a clip, each [codebooks, frames], and pack the result."""
         return cls.pack(np.concatenate(parts, axis=1))
 
     def array(self) -> NDArray[np.int16]:
-        """Return a read-only view, int16 [codebooks, frames]."""
+        """Return the codes as a read-only array, int16 [codebooks, frames]."""
         return np.frombuffer(self.data, "<i2").reshape(self.codebooks, self.frames)
 
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """Audio [channels, samples], as little-endian float32 in C order, full scale ±1."""
+    """Audio [channels, samples], full scale ±1, stored as little-endian float32 in C order."""
 
     sample_rate: int
     channels: int
@@ -42,98 +42,103 @@ class Waveform:
 
     @classmethod
     def pack(cls, array: NDArray[np.floating], sample_rate: int) -> "Waveform":
-        """Pack floats [channels, samples]."""
+        """Pack an array [channels, samples] of floats, full scale ±1."""
         assert array.ndim == 2, f"audio must be [channels, samples], got {array.shape}"
         return cls(sample_rate, array.shape[0], np.ascontiguousarray(array, "<f4").tobytes())
 
     @property
     def samples(self) -> int:
-        """Samples of a channel."""
+        """The number of samples in each channel."""
         return len(self.data) // (4 * self.channels)
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """The duration of the audio in seconds."""
         return self.samples / self.sample_rate
 
     def array(self) -> NDArray[np.float32]:
-        """Return a read-only view, float32 [channels, samples]."""
+        """Return the audio as a read-only array, float32 [channels, samples]."""
         return np.frombuffer(self.data, "<f4").reshape(self.channels, -1)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """One request to a language model.
+    """The parameters of one clip for a language model.
 
-    Defaults and meaning are AudioCraft's (`MusicGen.set_generation_params`).
+    Names, meaning and defaults follow AudioCraft's `MusicGen.set_generation_params`.
     """
 
     text: str
     frames: int
-    """Codec frames of the clip, at least 1."""
+    """Length of the clip in codec frames, at least 1; a `prompt` is included."""
     seed: int
-    """0 to 2**63 - 1; the same seed gives the same codes."""
+    """Seed of the random draws, 0 to 2**63 - 1; the same seed gives the same codes."""
     temperature: float = 1.0
-    """0 means greedy decoding."""
+    """Divisor of the logits; 0 means greedy decoding."""
     top_k: int = 250
-    """Sample among the k likeliest; 0 means all. Ignored where `top_p` is above 0."""
+    """Sample from the k most likely codes; 0 means all. Ignored if `top_p` is above 0."""
     top_p: float = 0.0
+    """Sample from the most likely codes whose probabilities add up to this; 0 turns it off."""
     guidance_scale: float = 3.0
-    """Classifier-free guidance; 1 follows the conditional model alone."""
+    """Scale of classifier-free guidance; 1 uses the conditional logits without guidance."""
     variation: int = 0
-    """Requests that differ in it alone draw differently and share their conditions."""
+    """Number of the variation: it changes the random draws and leaves the conditions equal."""
     stride_seconds: float | None = None
-    """How far a window moves along a clip longer than it; None is the model's own."""
+    """Distance between two windows of a clip longer than one window; None: the model's default."""
     melody: Waveform | None = None
-    """What a melody model takes the chroma of, mono, at the model's rate."""
+    """Audio whose chroma a melody model follows: mono, at the model's sample rate."""
     prompt: Codes | None = None
-    """Codes that the clip begins with; `frames` counts them, and they are not given back."""
+    """Codes that the clip continues from; `frames` includes them, the result does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The next codes of a clip, with the seconds it waited for the model and has run on it."""
+    """The next codes of a clip, with its waiting time and its running time so far."""
 
     codes: Codes
     wait_seconds: float
+    """Seconds from arrival until the request got a slot."""
     run_seconds: float
+    """Seconds since the request got its slot."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodesPiece:
-    """The next codes of a clip, to or from a codec; by default, all of them."""
+    """Consecutive codes that a codec decodes or has encoded; by default the whole clip."""
 
     codes: Codes
     state: bytes = b""
-    """What the codec made of the pieces before, empty at the start."""
+    """The codec's state after the previous piece; empty for the first piece."""
     ended: bool = True
-    """Whether no more follows."""
+    """Whether this is the last piece of the clip."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioPiece:
-    """The next samples of a clip, to or from a codec; by default, all of them."""
+    """Consecutive samples that a codec encodes or has decoded; by default the whole clip."""
 
     audio: Waveform
     state: bytes = b""
+    """The codec's state after the previous piece; empty for the first piece."""
     ended: bool = True
+    """Whether this is the last piece of the clip."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiffusionParams:
-    """One clip to make by multi-band diffusion."""
+    """The parameters of one clip that multi-band diffusion decodes."""
 
     codes: Codes
     seed: int
     equalize: bool = True
-    """Match the codec's own output in 32 bands, as AudioCraft does for tokens, not for audio."""
+    """Match the levels of the codec's output in 32 bands; AudioCraft does so for tokens only."""
     samples: int | None = None
-    """A channel, by default all of the frames'."""
+    """Samples per channel to return; by default as many as the frames hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diffusing:
-    """How far a clip is, in evaluations of a U-Net; at the end, the clip."""
+    """The progress of a clip in evaluations of a U-Net; the last report carries the audio."""
 
     done: int
     total: int
@@ -142,7 +147,7 @@ class Diffusing:
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """What one upload may be."""
+    """The largest upload that is accepted."""
 
     max_bytes: int
     max_seconds: float
@@ -161,92 +166,94 @@ class UploadInfo:
 
 @dataclass(frozen=True, slots=True)
 class LanguageModelInfo:
-    """What a language model can do."""
+    """The properties of a language model."""
 
     codebooks: int
     cardinality: int
     sample_rate: int
-    """Hz, of the codec that it was trained on."""
+    """Sample rate in Hz of the codec that the model was trained on."""
     frame_rate: float
-    """Frames a second, likewise."""
+    """Codec frames per second of that codec."""
     max_seconds: float
-    """The longest window; longer clips take several."""
+    """Length of the longest window; a longer clip is generated in several windows."""
     melody: bool = False
-    """Whether it can follow a melody."""
+    """Whether the model can follow a melody."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodecInfo:
-    """What a codec takes and gives."""
+    """The properties of a codec."""
 
     codebooks: int
     cardinality: int
     sample_rate: int
     channels: int
     frame_rate: float
-    """Frames a second."""
+    """Codec frames per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiscriminatorsInfo:
-    """What a set of discriminators hears, and how its logits become a probability."""
+    """The input format of the discriminators, and how their logits become a probability."""
 
     sample_rate: int
     channels: int
     weights: Mapping[str, float] | None
-    """Of each discriminator's mean logit, in the logit of the probability; None: not calibrated."""
+    """Weight of each discriminator's mean logit in the logistic model; None: not calibrated."""
     bias: float
+    """Bias of the logistic model."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowScores:
-    """What the discriminators say of one stretch of audio."""
+    """The results of the discriminators for one window of audio."""
 
     samples: int
     scores: Mapping[str, float]
-    """By discriminator: the mean sigmoid of its first scale's logits, 0 to 1, high is real."""
+    """Per discriminator, the mean sigmoid of its first scale's logits, 0 to 1; high is real."""
     logits: Mapping[str, Sequence[float]]
-    """By discriminator: the mean logit of each of its scales."""
+    """Per discriminator, the mean logit of each of its scales."""
     feature_maps: Sequence[Sequence[float]]
-    """A list a layer, of the discriminators' first scales, in order."""
+    """One list for each layer of the discriminators' first scales, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLoad:
-    """What a replica that works in batches is doing; sums are since it started."""
+    """The load of a replica that works in batches; counters start with the replica."""
 
     busy: int
-    """Items that wait or are worked on."""
+    """Items that are waiting or in work now."""
     items: int
-    """Items that were in batches."""
+    """Items in all batches so far."""
     batches: int
+    """Batches so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a replica is doing, at one moment; sums and means are since it started."""
+    """The load of a language model's replica; sums and means start with the replica."""
 
     requests: int
-    """Waiting, running, or before that: being encoded."""
+    """Requests that are being encoded, waiting or running."""
     waiting: int
     running: int
     slots: int
     rows: int
-    """Of the requests that run: two each under guidance."""
+    """Rows of the running requests: two per request with guidance, else one."""
     queued_row_seconds: float
-    """Of the requests that wait: seconds of audio by rows."""
+    """Seconds of audio times rows, summed over the waiting requests."""
     completed: int
     cancelled: int
     steps: int
     step_ms: float
-    """Mean over steps."""
+    """Mean duration of a step in milliseconds."""
     mean_running: float
-    """Requests in a step, mean over steps."""
+    """Mean number of requests per step."""
     rows_used: float
-    """Rows of requests by rows computed, over all steps; the rest is padding."""
+    """Rows of requests divided by rows computed, over all steps; the rest was padding."""
     frames: int
-    """Frames handed out."""
+    """Frames generated so far."""
     frames_per_second: float
-    """Frames handed out by seconds in steps."""
+    """Frames generated per second of decoding."""
     first_chunk_seconds: float
-    """From a request's arrival to its first chunk of codes, mean."""
+    """Mean time from a request's arrival to its first chunk of codes."""

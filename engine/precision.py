@@ -1,10 +1,10 @@
-"""The decoder's matrix products in each precision.
+"""Builds the decoder's matrix products in each precision.
 
-No row enters another's arithmetic. Its rounding is its own too: on CPUs with AVX-512 (where it was
-measured), oneDNN's packed products give a row the same bits among any number of rows from two on,
-so a single row is given a companion; int8 products accumulate in integers, with a scale for each
-row and each output. (Plain `linear` and `mm` choose their kernels, and so their rounding, by the
-number of rows.)
+The result of a row does not depend on other rows, not even in its rounding. On CPUs with AVX-512
+(measured there), oneDNN's packed products give a row the same bits for any number of rows from two
+on, so a single row is computed twice. int8 products accumulate in integers, with a scale for each
+row and each output. (torch's `linear` and `mm` choose their kernels, and thus their rounding, by
+the number of rows.)
 """
 
 from collections.abc import Callable
@@ -14,21 +14,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import UnsupportedPrecision
-from engine.kernels_cpu import quantise
+from engine.kernels_cpu import quantise_rows
 
 Linear = Callable[[Tensor], Tensor]
-"""[rows, in] float32 to [rows, out]: float32 again on the CPU, on CUDA in the weights' numbers."""
+"""A function from float32 [rows, in] to [rows, out], float32 on CPU, the weights' dtype on CUDA."""
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 BLOCK = 1024
-"""Outputs in one packed block: oneDNN's float32 kernels slow down by far on wider ones."""
+"""Outputs per packed block; oneDNN's float32 kernels are much slower for wider blocks."""
 ROWS_HINT = 16
+"""The number of rows for which oneDNN packs the weights."""
 LARGEST_INT8 = 127 if torch.cpu._is_vnni_supported() else 63
-"""Of int8 weights. Without VNNI a CPU adds two products in 16 bits, which more would overflow."""
+"""Largest int8 weight. A CPU without VNNI adds two products in 16 bits, which could overflow."""
 
 
 def cpu_multiplies_in(precision: str) -> bool:
-    """Return whether oneDNN has packed products in `precision` on this CPU."""
+    """Return whether oneDNN has packed products for `precision` on this CPU."""
     kernels = torch.ops.mkldnn
     able: dict[str, Callable[[], bool]] = {
         "bfloat16": kernels._is_mkldnn_bf16_supported,
@@ -38,59 +39,59 @@ def cpu_multiplies_in(precision: str) -> bool:
 
 
 def make_linear(weight: Tensor, precision: str) -> Linear:
-    """Return the product with `weight` [out, in], transposed, in `precision`.
+    """Return a function that multiplies rows by the transpose of `weight` [out, in].
 
-    Raises UnsupportedPrecision where a CPU has no such products; in emulation they would be slower
-    than float32's.
+    Raises UnsupportedPrecision if the CPU has no such products; emulated, they would be slower
+    than float32.
     """
     assert precision in PRECISIONS
     on_cpu = weight.device.type == "cpu"
     if on_cpu and not cpu_multiplies_in(precision):
         raise UnsupportedPrecision(
-            f"this CPU cannot multiply in {precision} (bfloat16 wants AVX-512): "
+            f"this CPU cannot multiply in {precision} (bfloat16 needs AVX-512): "
             "use dtype float32 or int8"
         )
     weight = weight.detach()
     if precision == "int8":
-        return _int8(weight)
+        return _make_int8_linear(weight)
     dtype: torch.dtype = getattr(torch, precision)
-    return _packed(weight, dtype) if on_cpu else _plain(weight, dtype)
+    return _make_packed_linear(weight, dtype) if on_cpu else _make_plain_linear(weight, dtype)
 
 
-def _plain(weight: Tensor, dtype: torch.dtype) -> Linear:
-    weight = weight.to(dtype, copy=True)  # a view would keep the whole of what it is a part of
+def _make_plain_linear(weight: Tensor, dtype: torch.dtype) -> Linear:
+    weight = weight.to(dtype, copy=True)  # a view would keep the whole source tensor in memory
     return lambda rows: functional.linear(rows.to(dtype), weight)
 
 
-def _packed(weight: Tensor, dtype: torch.dtype) -> Linear:
+def _make_packed_linear(weight: Tensor, dtype: torch.dtype) -> Linear:
     pack, product = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
     blocks = torch.split(weight.to(dtype), BLOCK if dtype == torch.float32 else len(weight))
     packed = [pack(block.contiguous(), ROWS_HINT) for block in blocks]
 
-    def linear(rows: Tensor) -> Tensor:
+    def multiply_rows(rows: Tensor) -> Tensor:
         several = rows.to(dtype) if len(rows) > 1 else rows.to(dtype).expand(2, -1).contiguous()
         parts = [product(several, block, None, "none", [], "") for block in packed]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         kept: Tensor = joined[: len(rows)]
         return kept.float()
 
-    return linear
+    return multiply_rows
 
 
-def _int8(weight: Tensor) -> Linear:
-    """Weights with a scale an output, activations with a scale a row."""
+def _make_int8_linear(weight: Tensor) -> Linear:
+    """Return the product in int8, with a scale for each output and each row."""
     scales = weight.abs().amax(1).clamp(min=1e-12) / LARGEST_INT8
     codes = (weight / scales[:, None]).round().to(torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(codes, None)
     zeros = torch.zeros(len(scales), dtype=torch.int32)
     product = torch.ops.onednn.qlinear_pointwise
 
-    def linear(rows: Tensor) -> Tensor:
-        # Unsigned with the zero at 128, as oneDNN's fast kernels want them.
-        unsigned, row_scales = quantise(rows)
+    def multiply_rows(rows: Tensor) -> Tensor:
+        # oneDNN's fast kernels need unsigned rows, with zero point 128.
+        unsigned, row_scales = quantise_rows(rows)
         whole: Tensor = product(
             unsigned, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
         return whole.mul_(row_scales)
 
-    return linear
+    return multiply_rows

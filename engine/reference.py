@@ -1,4 +1,4 @@
-"""AudioCraft's own generation, one request at a time: the baseline for tests and benchmarks."""
+"""Runs AudioCraft's own generation for one request at a time, as a baseline for comparisons."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ import torch
 from audiocraft.models.lm import LMModel
 
 from engine.checkpoints import load_language_model
-from engine.conditioning import attributes_of
+from engine.conditioning import build_attributes
 from engine.errors import Cancelled, InvalidRequest
 from engine.params import Codes, GenerationParams
 
 
 class ReferenceModel:
-    """A language model that answers by `LMModel.generate`, a batch of one.
+    """A language model that calls `LMModel.generate` with a batch of one.
 
-    AudioCraft draws from torch's global generator, so at most one thread may call `generate`.
+    AudioCraft draws from torch's global generator, so only one thread may call `generate`.
     """
 
     def __init__(self, lm: LMModel) -> None:
@@ -35,8 +35,8 @@ class ReferenceModel:
     def generate(self, params: GenerationParams, cancelled: Callable[[], bool]) -> Codes:
         """Generate codes [codebooks, frames].
 
-        `cancelled` is asked at every step. Raises Cancelled, or InvalidRequest where half
-        precision would overflow: AudioCraft divides by the temperature before it widens.
+        `cancelled` is called at every step. Raises Cancelled, or InvalidRequest if half precision
+        would overflow: AudioCraft divides by the temperature before it converts to float32.
         """
         half = self.dtype != torch.float32
         if half and 0 < params.temperature < 0.1:
@@ -46,13 +46,13 @@ class ReferenceModel:
         def on_step(_done: int, _todo: int) -> None:
             self.steps += 1
             if cancelled():
-                raise Cancelled("the caller left")
+                raise Cancelled("the caller disconnected")
 
-        # The transformer alone has `dtype`; AudioCraft's BaseGenModel autocasts around it too.
+        # Only the transformer has `dtype`; AudioCraft's BaseGenModel uses autocast as well.
         with torch.autocast(self.device.type, self.dtype, enabled=half):
             torch.manual_seed(params.seed)
             codes = self.lm.generate(
-                conditions=[attributes_of(self.lm, params.text)],
+                conditions=[build_attributes(self.lm, params.text)],
                 max_gen_len=params.frames,
                 use_sampling=params.temperature > 0,
                 temp=params.temperature,

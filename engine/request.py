@@ -1,4 +1,4 @@
-"""A request inside the engine, from its arrival to its end."""
+"""Holds the state of one request inside the engine."""
 
 import time
 from collections.abc import Sequence as Items
@@ -14,73 +14,73 @@ from engine.sampling import Sampling
 from engine.sequence import Sequence
 
 
-@dataclass(eq=False)  # by identity: two clips of equal parameters are two requests
+@dataclass(eq=False)  # compared by identity: two requests may have equal parameters
 class Request:
-    """One clip to generate. `priority`: lower goes first; equals, in the order they came."""
+    """One clip to generate; the lowest `priority` is served first, equal ones by arrival."""
 
     params: GenerationParams
     conditions: Conditions
     sequence: Sequence
     later: Items[Conditions] = ()
-    """Those of the windows to come, where a melody goes on in them."""
+    """Conditions of the following windows, where each hears another part of a melody."""
     priority: int = 0
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
-    """When it got its slot."""
+    """When the request got its slot, in seconds of `time.perf_counter`."""
     slot: int | None = None
     fed: int = 0
-    """Positions of this window that the model has seen, the prefix included."""
+    """Positions of the current window that were fed to the model, including the prefix."""
     emitted: int = 0
-    """Frames of the clip that were handed out, the prompt included."""
+    """Frames of the clip that were returned, including the prompt."""
 
     def __post_init__(self) -> None:
         self.emitted = self.sequence.prompt_frames
 
     @property
     def rows(self) -> int:
-        """2 under guidance: the conditional and the null row; else 1."""
+        """2 with guidance (the conditional and the null row), else 1."""
         return 1 if self.conditions.empty or self.params.guidance_scale == 1 else 2
 
     @property
     def rows_to_make(self) -> int:
-        """What it takes from its beginning to its end: rows by frames."""
+        """Rows times the frames to generate: the cost of the whole request."""
         return self.rows * (self.params.frames - self.sequence.prompt_frames)
 
     @property
     def prefix_length(self) -> int:
-        """Positions before the first column of codes."""
+        """The number of positions before the first column of codes."""
         return self.conditions.prefix_length
 
     @property
     def unfed(self) -> int:
-        """Positions that can be fed now; the last of them draws the next column."""
+        """Positions that can be fed now; after the last of them the next column is drawn."""
         return self.prefix_length + self.sequence.known_columns - self.fed
 
     def check_replaceable(self, conditions: Conditions) -> None:
-        """Raise InvalidRequest where these cannot take the place of the request's own.
+        """Raise InvalidRequest if these conditions cannot replace the request's own.
 
-        Rows and positions stay as they are, so one text can become another, and no more.
+        Rows and positions cannot change while a request runs, so only a text can replace a text.
         """
         both = (self.conditions, conditions)
         if any(one.empty or one.prefix_length for one in both):
-            message = "a running request's text can become another text, not none and no melody"
+            message = "a running request's text can become another text, not empty and no melody"
             raise InvalidRequest(message, "text")
 
-    def slide(self) -> None:
-        """Go on in the next window, under its conditions."""
-        self.sequence.slide()
+    def open_next_window(self) -> None:
+        """Continue in the next window, with its conditions."""
+        self.sequence.open_next_window()
         self.fed = 0
         if self.later:
             self.conditions, *self.later = self.later
 
     def seconds_waited_and_run(self) -> tuple[float, float]:
-        """Return the seconds until it got its slot, and those since."""
+        """Return the seconds from arrival until the request got its slot, and the seconds since."""
         assert self.started is not None
         return self.started - self.arrived, time.perf_counter() - self.started
 
     @property
     def sampling(self) -> Sampling:
-        """The parameters of the next draw."""
+        """The sampling parameters of the next column."""
         return Sampling(
             seed=self.params.seed,
             variation=self.params.variation,
@@ -93,10 +93,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one step gave one request: new frames, and perhaps its end."""
+    """The result of one step for one request: its new frames, and whether it has ended."""
 
     request: Request
     codes: NDArray[np.int16]
-    """[codebooks, new frames], perhaps none."""
+    """The new codes [codebooks, frames]; there may be no frames."""
     ended: bool
     error: EngineError | None = None

@@ -1,4 +1,4 @@
-"""Who runs in the next step: everyone who has a slot, and as many more as there are slots."""
+"""Decides which requests take part in the next decode step, and what each feeds to the model."""
 
 import heapq
 import itertools
@@ -10,10 +10,10 @@ from engine.slots import Slots
 
 
 class Scheduler:
-    """First come, first served within a priority.
+    """A queue of waiting requests, by priority and then by arrival, and the running requests.
 
-    A prompt is fed in chunks of at most `chunk` positions a step, shared by all who have one to
-    feed, so that it delays its neighbours by little.
+    Prompts are fed in chunks, at most `chunk` positions per step over all requests, so that a
+    long prompt does not delay the other requests of the step much.
     """
 
     def __init__(self, slots: int, chunk: int) -> None:
@@ -25,49 +25,49 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Requests without a slot."""
+        """The number of requests without a slot."""
         return len(self._waiting)
 
     @property
     def queued_rows(self) -> int:
-        """Rows by frames, of requests without a slot; another thread may ask."""
+        """Rows times frames, summed over the waiting requests; any thread may read it."""
         return sum(request.rows_to_make for *_, request in list(self._waiting))
 
     @property
     def rows(self) -> int:
-        """Rows of requests that have a slot; another thread may ask."""
+        """The rows of all running requests; any thread may read it."""
         return sum(request.rows for request in list(self.running.values()))
 
-    def add(self, request: Request) -> None:
-        """Let a request wait for a slot."""
+    def add_request(self, request: Request) -> None:
+        """Put a request into the queue."""
         heapq.heappush(self._waiting, (request.priority, next(self._arrivals), request))
 
-    def admit(self) -> list[tuple[int, Request]]:
-        """Give free slots to those who wait; return who got which."""
+    def admit_requests(self) -> list[tuple[int, Request]]:
+        """Give free slots to waiting requests; return each admitted request with its slot."""
         admitted = []
         while self._waiting and self.slots.available:
             *_, request = heapq.heappop(self._waiting)
-            request.slot = slot = self.slots.take()
+            request.slot = slot = self.slots.take_slot()
             request.started = time.perf_counter()
             self.running[slot] = request
             admitted.append((slot, request))
         return admitted
 
-    def segments(self) -> list[Segment]:
-        """Return what each running request feeds in this step."""
-        left = self._chunk
+    def plan_segments(self) -> list[Segment]:
+        """Return the positions that each running request feeds in this step."""
+        budget = self._chunk
         segments = []
         for slot, request in self.running.items():
             count = request.unfed
             if count > 1:
-                count = min(count, left)
-                left -= count
+                count = min(count, budget)
+                budget -= count
             if count:
                 segments.append(Segment(slot, request.rows, request.fed, count))
         return segments
 
-    def remove(self, request: Request) -> bool:
-        """Take a request out, wherever it is; return whether it was there."""
+    def remove_request(self, request: Request) -> bool:
+        """Remove a waiting or running request; return whether it was found."""
         if request.slot is not None:
             del self.running[request.slot]
             self.slots.give_back(request.slot)

@@ -1,9 +1,10 @@
-"""One request's codes in AudioCraft's delay pattern, and how far it has come.
+"""Holds the codes of one request in AudioCraft's delay pattern.
 
-Column 0 is all special tokens; the code of codebook k at frame t stands in column
-t + delay[k] + 1; cells of no frame are special (`DelayedPatternProvider` in
-`audiocraft/modules/codebooks_patterns.py`). A clip beyond the model's longest window goes on in a
-new one, which begins with the tail of the last (`BaseGenModel._generate_tokens`).
+Column 0 holds only special tokens. The code of codebook k at frame t is in column
+t + delay[k] + 1, and cells that belong to no frame hold the special token
+(`DelayedPatternProvider` in `audiocraft/modules/codebooks_patterns.py`). A clip longer than the
+model's window continues in a new window, whose prompt is the tail of the previous one
+(`BaseGenModel._generate_tokens`).
 """
 
 from collections.abc import Sequence as Items
@@ -18,27 +19,27 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class Windowing:
-    """How a model reads a clip: its delays, and the frames of a window and of a stride."""
+    """The delay of each codebook, the special token, and the frames of a window and of a stride."""
 
     delays: Items[int]
     special: int
     max_frames: int
     stride_frames: int
 
-    def starts(self, frames: int) -> list[int]:
-        """Return the frames at which the windows of a clip begin."""
+    def window_starts(self, frames: int) -> list[int]:
+        """Return the first frame of each window of a clip of so many frames."""
         beyond = max(frames - self.max_frames, 0)
         return [n * self.stride_frames for n in range(1 - -beyond // self.stride_frames)]
 
 
 class Sequence:
-    """The codes of one request; `columns` go to the model, `accept` takes what it drew."""
+    """The codes of one clip; `get_columns` gives model input, `accept_codes` takes the output."""
 
     def __init__(self, windowing: Windowing, frames: int, prompt: Grid | None = None) -> None:
         self._windowing = windowing
         self._delays = np.asarray(windowing.delays)
         self.frames = frames
-        """Frames of the whole clip, the prompt's included."""
+        """Frames of the whole clip, including the prompt."""
         codebooks = len(windowing.delays)
         self._codes: Grid = np.full((codebooks, frames), UNKNOWN)
         self.prompt_frames = 0 if prompt is None else prompt.shape[1]
@@ -47,26 +48,26 @@ class Sequence:
             assert self.prompt_frames < frames, "the prompt must be shorter than the clip"
             self._codes[:, : self.prompt_frames] = prompt
         self.window_start = 0
-        """The clip's frame at which this window begins."""
+        """The clip's frame at which the current window begins."""
         while self.prompt_frames >= self.window_start + windowing.max_frames:
             self.window_start += windowing.stride_frames
         self._open_window(self.prompt_frames - self.window_start)
 
     def _open_window(self, known_frames: int) -> None:
-        """Begin a window at `window_start`, of which the first `known_frames` are known."""
+        """Open the window at `window_start`, whose first `known_frames` are the prompt."""
         assert 0 < self._windowing.stride_frames < self._windowing.max_frames
         left = self.frames - self.window_start
         self._window_frames = min(left, self._windowing.max_frames)
         self._last_column = self._window_frames + int(self._delays.max())
         self._window_prompt = known_frames
         self.known_columns = known_frames + 1
-        """Columns from the left that can be fed."""
+        """Columns from the left that the model can be fed with."""
 
-    def columns(self, start: int, count: int) -> Grid:
-        """Return columns of this window [count, codebooks], as the model reads them."""
-        return np.stack([self._column(column) for column in range(start, start + count)])
+    def get_columns(self, start: int, count: int) -> Grid:
+        """Return columns of the current window as the model's input, int64 [count, codebooks]."""
+        return np.stack([self._get_column(column) for column in range(start, start + count)])
 
-    def _column(self, column: int) -> Grid:
+    def _get_column(self, column: int) -> Grid:
         frame = column - 1 - self._delays
         inside = (frame >= 0) & (frame < self._window_frames)
         at = self.window_start + np.where(inside, frame, 0)
@@ -74,11 +75,11 @@ class Sequence:
 
     @property
     def step(self) -> int:
-        """The column that is drawn next, counted from the clip's first frame."""
+        """The next column to draw, counted from the clip's first frame."""
         return self.window_start + self.known_columns
 
-    def accept(self, codes: Grid) -> None:
-        """Take the codes [codebooks] drawn for the next column; known ones stay as they are."""
+    def accept_codes(self, codes: Grid) -> None:
+        """Store the codes [codebooks] drawn for the next column; known codes are kept."""
         frame = self.known_columns - 1 - self._delays
         inside = (frame >= 0) & (frame < self._window_frames)
         books, at = np.flatnonzero(inside), self.window_start + frame[inside]
@@ -88,13 +89,13 @@ class Sequence:
 
     @property
     def complete_frames(self) -> int:
-        """Frames of the clip, from the left, whose codes are all known."""
+        """The number of frames from the start of the clip whose codes are all known."""
         drawn = self.known_columns - 1 - int(self._delays.max())
         return self.window_start + max(drawn, self._window_prompt)
 
     @property
     def window_ended(self) -> bool:
-        """Whether the last column of this window is known."""
+        """Whether the last column of the current window is known."""
         return self.known_columns > self._last_column
 
     @property
@@ -102,14 +103,14 @@ class Sequence:
         """Whether every frame of the clip is known."""
         return self.window_ended and self.window_start + self._window_frames == self.frames
 
-    def slide(self) -> None:
-        """Open the next window: its prompt is the tail of this one."""
+    def open_next_window(self) -> None:
+        """Open the next window, whose prompt is the tail of the current one."""
         assert self.window_ended
         assert not self.ended
         self.window_start += self._windowing.stride_frames
         self._open_window(self._window_frames - self._windowing.stride_frames)
 
-    def codes(self, start: int, end: int) -> NDArray[np.int16]:
+    def get_codes(self, start: int, end: int) -> NDArray[np.int16]:
         """Return complete frames of the clip, int16 [codebooks, end - start]."""
         assert end <= self.complete_frames
         return self._codes[:, start:end].astype(np.int16)

@@ -1,10 +1,10 @@
-"""The owner of slots: who has which, and that they add up."""
+"""Allocates the numbered slots of an engine."""
 
 import heapq
 
 
 class Slots:
-    """Places, numbered from 0; the lowest free one is given first."""
+    """A pool of slots, numbered from 0; the lowest free slot is allocated first."""
 
     def __init__(self, number: int) -> None:
         self._all = set(range(number))
@@ -12,26 +12,26 @@ class Slots:
 
     @property
     def number(self) -> int:
-        """How many there are."""
+        """The number of slots in the pool, free or taken."""
         return len(self._all)
 
     @property
     def available(self) -> int:
-        """How many are free."""
+        """The number of free slots."""
         return len(self._free)
 
-    def take(self) -> int:
-        """Return the lowest free slot; there must be one."""
+    def take_slot(self) -> int:
+        """Allocate the lowest free slot; the caller must have checked that one is free."""
         return heapq.heappop(self._free)
 
     def give_back(self, slot: int) -> None:
-        """Free a slot that was taken."""
-        assert slot in self._all, f"slot {slot} is none"
+        """Return a slot to the pool."""
+        assert slot in self._all, f"slot {slot} does not exist"
         assert slot not in self._free, f"slot {slot} was given back twice"
         heapq.heappush(self._free, slot)
 
-    def retire(self) -> None:
-        """Give one of the free slots no more, unless it is the last of all."""
+    def retire_slot(self) -> None:
+        """Remove one free slot from the pool for good, unless it is the only slot."""
         if self.number > 1:
             slot = max(self._free)
             self._free.remove(slot)
@@ -39,5 +39,5 @@ class Slots:
             self._all.remove(slot)
 
     def check_idle(self) -> None:
-        """Assert, while nothing runs, that every slot is free."""
+        """Assert that every slot is free; call it while no request is running."""
         assert set(self._free) == self._all, f"slots lost: {self._all - set(self._free)}"

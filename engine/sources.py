@@ -1,4 +1,4 @@
-"""Where checkpoints come from; free of torch, so that the ingress and the launcher may ask.
+"""Finds the folder of a checkpoint; imports no torch, so the ingress and the launcher can use it.
 
 A *source* is one of
 - `bundle:tiny/music`, a folder under this repository's `bundles/`;
@@ -16,9 +16,9 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def locate(source: str) -> Path | None:
-    """Return the folder that `source` names, or None where it is a hub id.
+    """Return the folder that `source` names, or None if it is a hub id.
 
-    Raises CheckpointNotFound where it is neither.
+    Raises CheckpointNotFound if it is neither.
     """
     if source.startswith("bundle:"):
         folder = BUNDLES / source.removeprefix("bundle:")

@@ -1,4 +1,4 @@
-"""Replicas that take time without computing: requests share steps as they do in the engine."""
+"""Simulates a fleet of replicas without models; requests share decode steps as in the engine."""
 
 import heapq
 import math
@@ -18,91 +18,91 @@ TICK_S = 1.0
 
 @dataclass(frozen=True)
 class Machine:
-    """A replica's size and speed."""
+    """The size and speed of a replica."""
 
     slots: int = 32
     alone_s: float = 0.02
-    """Of a step with one request."""
+    """Seconds per step with one request."""
     full_s: float = 0.04
-    """Of a step with all slots taken; between the two it grows evenly."""
+    """Seconds per step with all slots in use; in between, the time grows linearly."""
     start_s: float = 20.0
-    """From the decision to the first step: a process, its imports, weights."""
+    """Seconds from the decision to start a replica until it takes requests."""
 
     def step_s(self, running: int) -> float:
-        """Return the time of a step."""
+        """Return the seconds per step with so many running requests."""
         return self.alone_s + (self.full_s - self.alone_s) * (running - 1) / (self.slots - 1)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a policy may know, each second."""
+class FleetState:
+    """The state of the fleet that a policy decides by, once per second."""
 
     now: float
     running: Sequence[int]
-    """Requests of each replica that is up and stays."""
+    """Running requests of each active replica."""
     waiting: int
     target: int
-    """Replicas that are up or start."""
+    """The number of replicas that are up or starting."""
     seconds: float
-    """Of audio that a request asks for, mean of those so far."""
+    """Mean duration of the clips requested so far, in seconds."""
 
 
-Policy = Callable[[Seen], int]
+Policy = Callable[[FleetState], int]
 
 
 class Replica:
-    """Its requests end at numbers of steps; how long steps take depends on how many there are."""
+    """A replica whose requests end after a number of steps; steps slow down with more requests."""
 
     def __init__(self, machine: Machine, now: float) -> None:
         self._machine = machine
         self._steps, self._at = 0.0, now
         self.ends: list[float] = []
         self.version = 0
-        """Grows with each change: what was planned before it no longer holds."""
+        """Increases with each change, which makes earlier heap entries invalid."""
         self.stays = True
 
-    def _advance(self, now: float) -> None:
+    def _advance_steps(self, now: float) -> None:
         if self.ends:
             self._steps += (now - self._at) / self._machine.step_s(len(self.ends))
         self._at = now
         self.version += 1
 
-    def begin(self, now: float, seconds: float) -> None:
-        """Give a request a slot."""
-        self._advance(now)
+    def begin_request(self, now: float, seconds: float) -> None:
+        """Start a request for so many seconds of audio."""
+        self._advance_steps(now)
         heapq.heappush(self.ends, self._steps + seconds * FRAME_RATE)
 
-    def end(self, now: float) -> None:
-        """End the request that is due."""
-        self._advance(now)
+    def end_request(self, now: float) -> None:
+        """End the request that is due next."""
+        self._advance_steps(now)
         heapq.heappop(self.ends)
 
     @property
     def due(self) -> float:
-        """When the next request ends."""
+        """The time at which the next request ends."""
         if not self.ends:
             return math.inf
         return self._at + (self.ends[0] - self._steps) * self._machine.step_s(len(self.ends))
 
 
 Planned = tuple[float, int, int, Replica]
-"""A number to order by, a tiebreak, the replica's version, and the replica: void after a change."""
+"""A heap entry: sort key, tiebreak, version, replica; invalid once the version has changed."""
 
 
 @dataclass
 class Outcome:
-    """What came of a trace."""
+    """The result of replaying a trace."""
 
     waits: NDArray[np.float64]
-    """Seconds from arrival to a slot, of each request."""
+    """Seconds from arrival to a slot, for each request."""
     gpu_hours: float
-    """Of all replicas, from the decision to start one until its last request has ended."""
+    """Hours summed over replicas, from the decision to start until the last request ended."""
     history: list[tuple[float, int, int, int]] = field(default_factory=list)
-    """Each second: when, replicas up, replicas in all, requests waiting."""
+    """Per second: time, replicas up, all replicas, waiting requests."""
 
 
 class Fleet:
-    """Replays a trace under a policy. Requests wait in one queue and go to the emptiest replica."""
+    """Replays a trace under a policy; one queue feeds the replica with the fewest requests."""
 
     def __init__(self, machine: Machine, trace: Trace, policy: Policy) -> None:
         self._machine, self._trace, self._policy = machine, trace, policy
@@ -112,18 +112,18 @@ class Fleet:
         self._starting: deque[float] = deque()
         self._queue: deque[tuple[float, float]] = deque()
         self._plan: list[Planned] = []
-        """When replicas end a request."""
+        """A heap of replicas by the time at which their next request ends."""
         self._room: list[Planned] = []
-        """How many requests replicas have that are up and stay."""
+        """A heap of active replicas by their number of requests."""
         self._tiebreak = count()
         self._waits: list[float] = []
         self._gpu_s = 0.0
 
     def run(self, replicas: int) -> Outcome:
-        """Begin with so many replicas; return what came of it."""
+        """Replay the trace, beginning with so many replicas."""
         self._target = replicas
         for _ in range(replicas):
-            self._add()
+            self._add_replica()
         history, tick, arrived = [], 0.0, 0
         at = [*self._trace.at.tolist(), math.inf]
         seconds = self._trace.seconds.tolist()
@@ -132,20 +132,20 @@ class Fleet:
             ends, starts = self._next_end(), self._starting[0] if self._starting else math.inf
             self._pass_until(min(at[arrived], ends, starts, tick))
             if self._now == ends:
-                self._end()
+                self._end_request()
             elif self._now == at[arrived]:
                 self._queue.append((self._now, seconds[arrived]))
                 arrived += 1
             elif self._now == starts:
                 self._starting.popleft()
-                self._add()
+                self._add_replica()
             else:
                 mean = float(known[arrived - 1] / arrived) if arrived else 0.0
-                self._decide(mean)
+                self._apply_policy(mean)
                 total = self._replicas
                 history.append((self._now, len(self._up), total, len(self._queue)))
                 tick += TICK_S
-            self._give()
+            self._assign_requests()
         return Outcome(np.array(self._waits), self._gpu_s / 3600, history)
 
     @property
@@ -156,13 +156,13 @@ class Fleet:
         self._gpu_s += (now - self._now) * self._replicas
         self._now = now
 
-    def _add(self) -> None:
+    def _add_replica(self) -> None:
         replica = Replica(self._machine, self._now)
         self._up.append(replica)
         self._plan_for(replica)
 
     def _next_end(self) -> float:
-        first = _first(self._plan)
+        first = _find_first_valid(self._plan)
         return first[0] if first else math.inf
 
     def _plan_for(self, replica: Replica) -> None:
@@ -173,37 +173,37 @@ class Fleet:
             room = len(replica.ends), next(self._tiebreak), replica.version, replica
             heapq.heappush(self._room, room)
 
-    def _end(self) -> None:
+    def _end_request(self) -> None:
         replica = heapq.heappop(self._plan)[3]
-        replica.end(self._now)
+        replica.end_request(self._now)
         if not replica.stays and not replica.ends:
             self._leaving.remove(replica)
         self._plan_for(replica)
 
-    def _give(self) -> None:
-        while self._queue and (emptiest := _first(self._room)):
+    def _assign_requests(self) -> None:
+        while self._queue and (emptiest := _find_first_valid(self._room)):
             if emptiest[0] == self._machine.slots:
                 return
             came, seconds = self._queue.popleft()
             replica = emptiest[3]
-            replica.begin(self._now, seconds)
+            replica.begin_request(self._now, seconds)
             self._waits.append(self._now - came)
             self._plan_for(replica)
 
-    def _decide(self, mean_seconds: float) -> None:
+    def _apply_policy(self, mean_seconds: float) -> None:
         running = [len(one.ends) for one in self._up]
-        seen = Seen(self._now, running, len(self._queue), self._target, mean_seconds)
-        wanted = self._policy(seen)
+        state = FleetState(self._now, running, len(self._queue), self._target, mean_seconds)
+        wanted = self._policy(state)
         for _ in range(wanted - self._target):
             self._starting.append(self._now + self._machine.start_s)
         for _ in range(self._target - wanted):
             if self._starting:
                 self._starting.pop()
-            elif emptiest := _first(self._room):
-                self._leave(emptiest[3])
+            elif emptiest := _find_first_valid(self._room):
+                self._retire_replica(emptiest[3])
         self._target = wanted
 
-    def _leave(self, replica: Replica) -> None:
+    def _retire_replica(self, replica: Replica) -> None:
         replica.stays = False
         heapq.heappop(self._room)
         self._up.remove(replica)
@@ -211,8 +211,8 @@ class Fleet:
             self._leaving.append(replica)
 
 
-def _first(planned: list[Planned]) -> Planned | None:
-    """Return the first that still holds."""
+def _find_first_valid(planned: list[Planned]) -> Planned | None:
+    """Remove invalid entries from a heap; return its first valid entry, or None."""
     while planned and planned[0][2] != planned[0][3].version:
         heapq.heappop(planned)
     return planned[0] if planned else None

@@ -1,4 +1,4 @@
-"""One picture of a trace: arrivals, replicas and waits, by policy."""
+"""Plots the arrivals, replicas and waiting times of a replayed trace, by policy."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 
 LEFT_OUT = "Serve, 2 (its default)"
-"""Its replicas are ten times as many."""
+"""A policy that is not plotted, because it has ten times as many replicas."""
 
 
-def draw(folder: Path, title: str, trace: Trace, outcomes: Mapping[str, Outcome]) -> None:
-    """Write a picture as PNG."""
+def draw_trace(folder: Path, title: str, trace: Trace, outcomes: Mapping[str, Outcome]) -> None:
+    """Write the plot of one trace as a PNG file into `folder`."""
     figure, (arrivals, replicas, waits) = plt.subplots(
         3, sharex=True, figsize=(12, 7), layout="constrained"
     )
@@ -31,7 +31,7 @@ def draw(folder: Path, title: str, trace: Trace, outcomes: Mapping[str, Outcome]
         replicas.step(at / 60, total, label=f"{name}: {outcome.gpu_hours:.0f} GPU-hours", **style)
         if name != "oracle":
             p95 = np.percentile(outcome.waits, 95)
-            worst = _worst_a_minute(trace, outcome, edges)
+            worst = _longest_waits(trace, outcome, edges)
             waits.step(edges[:-1] / 60, worst, label=f"{name}: p95 {p95:.1f} s", **style)
     replicas.set_ylabel("replicas")
     waits.set_ylabel("longest time to start, s")
@@ -45,8 +45,8 @@ def draw(folder: Path, title: str, trace: Trace, outcomes: Mapping[str, Outcome]
     plt.close(figure)
 
 
-def _worst_a_minute(trace: Trace, outcome: Outcome, edges: np.ndarray) -> np.ndarray:
-    """Return the longest wait of those who came in each minute; first come, first served."""
+def _longest_waits(trace: Trace, outcome: Outcome, edges: np.ndarray) -> np.ndarray:
+    """Return the longest wait of the requests that arrived in each minute."""
     minutes = np.digitize(trace.at[: len(outcome.waits)], edges) - 1
     worst = np.zeros(len(edges) - 1)
     np.maximum.at(worst, minutes, outcome.waits)

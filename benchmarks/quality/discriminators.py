@@ -1,8 +1,8 @@
-"""How well the discriminators tell held-out clips from generated ones, and how honestly.
+"""Measures how well the discriminators separate held-out clips from generated ones.
 
 The combined score is the calibrated probability. The area under the curve is the share of pairs of
 a real and a generated clip in which the real one scores higher. The calibration error is the mean
-distance, over ten bins of probability, between what they say and how many are real.
+distance, over ten bins of probability, between the mean probability and the share of real clips.
 """
 
 from pathlib import Path
@@ -13,17 +13,17 @@ from scipy.special import expit
 from scipy.stats import mannwhitneyu
 
 from benchmarks.quality.figures import Row, show
-from benchmarks.quality.generation import generated
+from benchmarks.quality.generation import generate_clips
 from bundles.tiny.data.store import Clips
-from bundles.tiny.train.discriminators import mean_logits
+from bundles.tiny.train.discriminators import compute_mean_logits
 from engine.codec import Codec
 from engine.discriminators import NAMES, Discriminators
 
 BINS = 10
 
 
-def area(real: NDArray[np.float64], made: NDArray[np.float64]) -> float:
-    """Return the area under the receiver operating characteristic."""
+def area_under_curve(real: NDArray[np.float64], made: NDArray[np.float64]) -> float:
+    """Return the area under the ROC curve."""
     return float(mannwhitneyu(real, made).statistic / (len(real) * len(made)))
 
 
@@ -40,10 +40,10 @@ def measure(bundle: Path, sets: dict[str, Clips]) -> list[Row]:
     codec = Codec.load(str(bundle / "codec"), device="cpu")
     real, made = [], []
     for kind, rendered in sets.items():
-        audio = generated(kind, bundle, codec, rendered, 3.0)
+        audio = generate_clips(kind, bundle, codec, rendered, 3.0)
         clips = Clips(rendered.numbers, np.round(audio.clip(-1, 1) * 32767).astype(np.int16))
-        real.append(mean_logits(models, rendered))
-        made.append(mean_logits(models, clips))
+        real.append(compute_mean_logits(models, rendered))
+        made.append(compute_mean_logits(models, clips))
     features = np.concatenate(real + made)
     true = np.repeat([1.0, 0.0], [sum(map(len, real)), sum(map(len, made))])
     weights = models.info.weights
@@ -55,10 +55,10 @@ def measure(bundle: Path, sets: dict[str, Clips]) -> list[Row]:
     draw, rows = np.random.default_rng(0), []
     for name, said in scores.items():
         picks = [draw.integers(len(true), size=len(true)) for _ in range(500)]
-        areas = [area(said[p][true[p] == 1], said[p][true[p] == 0]) for p in picks]
+        areas = [area_under_curve(said[p][true[p] == 1], said[p][true[p] == 0]) for p in picks]
         low, high = np.percentile(areas, [2.5, 97.5]).round(3)
         row = {"what": "AUC", "by": name, "clips": len(true)}
-        mean = round(area(said[true == 1], said[true == 0]), 3)
+        mean = round(area_under_curve(said[true == 1], said[true == 0]), 3)
         rows.append(show(row | {"mean": mean, "low": float(low), "high": float(high)}))
     error = round(calibration_error(scores["combined"], true), 3)
     rows.append(show({"what": "calibration error", "clips": len(true), "mean": error}))

@@ -1,4 +1,4 @@
-"""Means with their intervals, and rows of a table."""
+"""Computes means with confidence intervals, and prints rows of a table."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ Row = dict[str, object]
 
 
 def mean_and_interval(values: Sequence[float]) -> Row:
-    """Return a mean and its 95 % interval over resamples of the clips."""
+    """Return the mean of the values and its 95 % interval, by bootstrap over clips."""
     draw = np.random.default_rng(0)
     means = draw.choice(np.asarray(values, float), (2000, len(values))).mean(1)
     low, high = np.percentile(means, [2.5, 97.5])

@@ -1,4 +1,4 @@
-"""Whether what a prompt asks for is heard, under guidance and without, and whether levels are sane.
+"""Measures how often generated clips match their prompts, and whether their levels are sane.
 
 Prompts are captions of held-out clips. A clip is silent below -50 dBFS, clipped where more than one
 sample in a thousand is at full scale, and runs away where its last second is at -12 dBFS or above
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.figures import Row, mean_and_interval, show
-from benchmarks.quality.judges import Audio, Judge, rhythm, timbre
+from benchmarks.quality.judges import Audio, Judge, extract_rhythm, extract_timbre
 from bundles.tiny import generate
 from bundles.tiny.data import captions, effects, music
 from bundles.tiny.data.store import SECONDS, Clips, clips
@@ -24,38 +24,38 @@ SCALES = (3.0, 0.0)
 SECOND = 16000
 
 
-def labels(kind: str, rendered: Clips) -> dict[str, list[str]]:
-    """Return what is in each clip, by what is judged."""
+def label_clips(kind: str, rendered: Clips) -> dict[str, list[str]]:
+    """Return the true labels of each clip, by property."""
     if kind == "sound":
         return {"effect": [effects.draw_effect(number).kind for number in rendered.numbers]}
     pieces = [music.draw_piece(number) for number in rendered.numbers]
     return {"instrument": [p.family for p in pieces], "tempo": [p.tempo for p in pieces]}
 
 
-FEATURES = {"instrument": timbre, "tempo": rhythm, "effect": timbre}
+FEATURES = {"instrument": extract_timbre, "tempo": extract_rhythm, "effect": extract_timbre}
 
 
-def floats(rendered: Clips) -> list[Audio]:
-    """Return clips as float32, full scale ±1."""
+def to_floats(rendered: Clips) -> list[Audio]:
+    """Convert clips to float32, full scale ±1."""
     return [clip.astype(np.float32) / 32768 for clip in rendered.audio]
 
 
-def copies(codec: Codec, audio: list[Audio]) -> list[Audio]:
-    """Return clips after the codec."""
+def copy_clips(codec: Codec, audio: list[Audio]) -> list[Audio]:
+    """Return each clip encoded and decoded by the codec."""
     return [generate.copied(codec, clip) for clip in audio]
 
 
-def judges(kind: str, work: Path, codec: Codec) -> dict[str, Judge]:
-    """Fit the judges of a kind, on renders of their own: half as they are, half as copied."""
+def fit_judges(kind: str, work: Path, codec: Codec) -> dict[str, Judge]:
+    """Fit the judges of a kind on separate renders, half of them after the codec."""
     rendered = clips(work, kind, JUDGE_CLIPS, after=CLIPS[kind])
-    audio = floats(rendered)
-    audio[::2] = copies(codec, audio[::2])
-    known = labels(kind, rendered)
+    audio = to_floats(rendered)
+    audio[::2] = copy_clips(codec, audio[::2])
+    known = label_clips(kind, rendered)
     return {what: Judge.fit(FEATURES[what], audio, known[what]) for what in known}
 
 
-def prompt(kind: str, number: int) -> str:
-    """Return a caption of a clip that names all that is judged."""
+def draw_prompt(kind: str, number: int) -> str:
+    """Draw a caption that names every judged property of a clip."""
     draw = np.random.default_rng([43, number])
     if kind == "sound":
         return captions.describe_effect(effects.draw_effect(number), draw)
@@ -67,23 +67,23 @@ def prompt(kind: str, number: int) -> str:
             return caption
 
 
-def generated(
+def generate_clips(
     kind: str, bundle: Path, codec: Codec, rendered: Clips, scale: float
 ) -> NDArray[np.float32]:
-    """Return a clip for the prompt of each rendered one, [clips, samples]."""
+    """Generate a clip from the prompt of each rendered clip; return [clips, samples]."""
     frames = int(SECONDS * generate.FRAME_RATE)
     wanted = [
-        GenerationParams(prompt(kind, number), frames, seed=number, guidance_scale=scale)
+        GenerationParams(draw_prompt(kind, number), frames, seed=number, guidance_scale=scale)
         for number in rendered.numbers
     ]
-    model = generate.load(kind, bundle)
-    audio = generate.audio(codec, generate.codes(model, wanted))
+    model = generate.load_model(kind, bundle)
+    audio = generate.decode_codes(codec, generate.generate_codes(model, wanted))
     model.loop.close()
     return audio
 
 
-def faults(audio: Audio) -> dict[str, float]:
-    """Return 1 for each fault of level that a clip has, else 0."""
+def find_faults(audio: Audio) -> dict[str, float]:
+    """Return 1 for each level fault that a clip has, and 0 for the others."""
     seconds = np.sqrt((audio[: len(audio) // SECOND * SECOND].reshape(-1, SECOND) ** 2).mean(1))
     loud = seconds[-1] > 0.25 and seconds[-1] > 4 * np.median(seconds)
     return {
@@ -94,21 +94,21 @@ def faults(audio: Audio) -> dict[str, float]:
 
 
 def measure(kind: str, work: Path, bundle: Path, rendered: Clips) -> list[Row]:
-    """Return the shares of renders, and of generated clips, in which the right is heard."""
+    """Return the share of renders, and of generated clips, in which the judges hear the label."""
     codec = Codec.load(str(bundle / "codec"), device="cpu")
-    fitted, known, rows = judges(kind, work, codec), labels(kind, rendered), []
-    real = floats(rendered)
-    sources: dict[str, list[Audio]] = {"renders": real, "copied renders": copies(codec, real)}
+    fitted, known, rows = fit_judges(kind, work, codec), label_clips(kind, rendered), []
+    real = to_floats(rendered)
+    sources: dict[str, list[Audio]] = {"renders": real, "copied renders": copy_clips(codec, real)}
     for scale in SCALES:
-        made = generated(kind, bundle, codec, rendered, scale)
+        made = generate_clips(kind, bundle, codec, rendered, scale)
         sources[f"generated, guidance {scale:g}"] = list(made)
         if scale == SCALES[0]:
-            found = [faults(clip) for clip in made]
+            found = [find_faults(clip) for clip in made]
             for fault in found[0]:
                 values = [one[fault] for one in found]
                 rows.append(show({"what": fault, "kind": kind} | mean_and_interval(values)))
     for what, judge in fitted.items():
         for name, audio in sources.items():
-            right = judge.right(audio, known[what])
+            right = judge.find_correct(audio, known[what])
             rows.append(show({"what": what, "of": name} | mean_and_interval(right)))
     return rows

@@ -1,7 +1,8 @@
-"""What hears which instrument, tempo or sound effect is in a clip.
+"""Classifies the instrument, tempo or sound effect of a clip.
 
-Each is a logistic regression on few, plain features, fitted on renders that no model was trained
-on; half of them have gone through the codec, so that its traces are not taken for an instrument's.
+Each judge is a logistic regression on a few simple features, fitted on renders that no model was
+trained on. Half of them were encoded and decoded by the codec, so that its artefacts are not taken
+for properties of an instrument.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +19,13 @@ SAMPLE_RATE = 16000
 HOP = 160
 MELS = 64
 LONGEST_LAG = 300
-"""Of the onsets' autocorrelation, in hops: 3 s, a bar at the slowest tempo but little more."""
+"""Longest lag of the onsets' autocorrelation in hops: 3 s, about a bar at the slowest tempo."""
 Audio = NDArray[np.float32]
 Features = NDArray[np.float32]
 
 
-def timbre(audio: Audio) -> Features:
-    """Return levels, spread and change of each mel band in decibels, whatever the loudness."""
+def extract_timbre(audio: Audio) -> Features:
+    """Return level, spread and change of each mel band in dB, independent of loudness."""
     power = librosa.feature.melspectrogram(
         y=audio, sr=SAMPLE_RATE, n_fft=1024, hop_length=HOP, n_mels=MELS
     )
@@ -35,8 +36,8 @@ def timbre(audio: Audio) -> Features:
     return np.concatenate(parts).astype(np.float32)
 
 
-def rhythm(audio: Audio) -> Features:
-    """Return the autocorrelation of the strength of onsets, by lag: a tempogram's mean."""
+def extract_rhythm(audio: Audio) -> Features:
+    """Return the autocorrelation of the onset strength by lag, the mean of a tempogram."""
     onsets = librosa.onset.onset_strength(
         y=audio, sr=SAMPLE_RATE, hop_length=HOP, n_fft=1024, n_mels=MELS
     )
@@ -55,11 +56,11 @@ class Judge:
     def fit(
         cls, features: Callable[[Audio], Features], audio: Sequence[Audio], labels: Sequence[str]
     ) -> "Judge":
-        """Fit to clips of known content."""
+        """Fit a classifier to clips with known labels."""
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=3000))
         return cls(features, model.fit(np.stack([features(clip) for clip in audio]), labels))
 
-    def right(self, audio: Sequence[Audio], labels: Sequence[str]) -> list[float]:
-        """Return 1 for each clip in which it hears its label, else 0."""
+    def find_correct(self, audio: Sequence[Audio], labels: Sequence[str]) -> list[float]:
+        """Return 1 for each clip that is classified as its label, and 0 for the others."""
         heard = self.model.predict(np.stack([self.features(clip) for clip in audio]))
         return [float(one == label) for one, label in zip(heard, labels, strict=True)]

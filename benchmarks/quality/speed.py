@@ -1,4 +1,4 @@
-"""How fast one listener gets a clip, with the machine to itself."""
+"""Measures how fast one clip is generated while nothing else runs."""
 
 import time
 from pathlib import Path
@@ -14,8 +14,9 @@ SECONDS, FIRST_FRAMES, RUNS = 10, 50, 5
 
 
 def measure(kind: str, bundle: Path) -> list[Row]:
-    """Return seconds of computing for a second of audio, and until the first second is there."""
-    model, codec = generate.load(kind, bundle), Codec.load(str(bundle / "codec"), device="cpu")
+    """Return the median time per second of audio, and the median time to the first second."""
+    model = generate.load_model(kind, bundle)
+    codec = Codec.load(str(bundle / "codec"), device="cpu")
     prompts = [f"slow piano number {number}" for number in range(RUNS + 1)]
     figures: dict[str, list[float]] = {"first second of audio after, s": [], "s per s of audio": []}
     for number, text in enumerate(prompts):
@@ -24,8 +25,8 @@ def measure(kind: str, bundle: Path) -> list[Row]:
         ):
             frames = int(seconds * generate.FRAME_RATE)
             begun = time.perf_counter()
-            made = generate.codes(model, [GenerationParams(text, frames, seed=number)])
-            generate.audio(codec, made)
+            made = generate.generate_codes(model, [GenerationParams(text, frames, seed=number)])
+            generate.decode_codes(codec, made)
             figures[name].append((time.perf_counter() - begun) / (1 if seconds == 1 else seconds))
     model.loop.close()
     medians = {name: round(float(np.median(values[1:])), 3) for name, values in figures.items()}

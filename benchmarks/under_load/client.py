@@ -1,4 +1,4 @@
-"""Clients in a process of their own: as many at once as are told, or when they are told."""
+"""Sends HTTP requests at given times, or from a fixed number of clients."""
 
 import asyncio
 import itertools
@@ -15,8 +15,8 @@ TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A request, and when it comes, in seconds since the first may."""
+class TimedRequest:
+    """A request with the time at which it is sent, in seconds after the start."""
 
     at: float
     path: str
@@ -25,98 +25,106 @@ class Ask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request; times are from when it was to come."""
+    """The outcome of a request; times are measured from its scheduled time."""
 
     at: float
     kind: str
-    """A status, or what an exception is called."""
+    """The HTTP status, or the name of the exception."""
     first_s: float
-    """To the first byte of its body."""
+    """Seconds to the first byte of the body."""
     whole_s: float
+    """Seconds to the end of the body."""
     audio_s: float
+    """Seconds of audio in the answer."""
     timing: str = ""
-    """`server-timing`."""
+    """The `server-timing` header."""
 
 
-async def _ask(http: aiohttp.ClientSession, ask: Ask, since: float) -> Outcome:
+async def _send_request(
+    http: aiohttp.ClientSession, request: TimedRequest, since: float
+) -> Outcome:
     first, timing = 0.0, ""
     try:
-        async with http.post(ask.path, json=ask.body) as response:
+        async with http.post(request.path, json=request.body) as response:
             async for _ in response.content.iter_any():
                 first = first or time.perf_counter() - since
             kind, timing = str(response.status), response.headers.get("server-timing", "")
     except (aiohttp.ClientError, TimeoutError) as error:
         kind = type(error).__name__
     whole = time.perf_counter() - since
-    made = ask.body["duration"] if kind == "200" else 0.0
-    return Outcome(ask.at, kind, first or whole, whole, made, timing)
+    made = request.body["duration"] if kind == "200" else 0.0
+    return Outcome(request.at, kind, first or whole, whole, made, timing)
 
 
-def _session(url: str) -> aiohttp.ClientSession:
+def _open_session(url: str) -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     connector = aiohttp.TCPConnector(limit=0)
     return aiohttp.ClientSession(url, timeout=timeout, connector=connector)
 
 
-def open_loop(url: str, asks: Sequence[Ask]) -> list[Outcome]:
-    """Send each at its time, whatever became of the others."""
+def run_open_loop(url: str, requests: Sequence[TimedRequest]) -> list[Outcome]:
+    """Send each request at its time, independent of the other answers."""
 
-    async def run() -> list[Outcome]:
-        async with _session(url) as http:
+    async def run_all() -> list[Outcome]:
+        async with _open_session(url) as http:
             begun = time.perf_counter()
 
-            async def one(ask: Ask) -> Outcome:
-                await asyncio.sleep(begun + ask.at - time.perf_counter())
-                return await _ask(http, ask, begun + ask.at)
+            async def send_at(request: TimedRequest) -> Outcome:
+                await asyncio.sleep(begun + request.at - time.perf_counter())
+                return await _send_request(http, request, begun + request.at)
 
-            return await asyncio.gather(*map(one, asks))
+            return await asyncio.gather(*map(send_at, requests))
 
-    return asyncio.run(run())
+    return asyncio.run(run_all())
 
 
-def closed_loop(url: str, asks: Sequence[Ask], at_once: int, seconds: float) -> list[Outcome]:
-    """Let so many clients ask these in turn, again and again, for so long."""
+def run_closed_loop(
+    url: str, requests: Sequence[TimedRequest], at_once: int, seconds: float
+) -> list[Outcome]:
+    """Let `at_once` clients send the requests in turn, repeatedly, for so many seconds."""
 
-    async def run() -> list[Outcome]:
+    async def run_all() -> list[Outcome]:
         outcomes: list[Outcome] = []
         begun = time.perf_counter()
-        turns = itertools.cycle(asks)
+        turns = itertools.cycle(requests)
 
-        async def client() -> None:
+        async def run_client() -> None:
             while (now := time.perf_counter()) < begun + seconds:
-                ask = replace(next(turns), at=now - begun)
-                outcomes.append(await _ask(http, ask, now))
+                request = replace(next(turns), at=now - begun)
+                outcomes.append(await _send_request(http, request, now))
 
-        async with _session(url) as http:
-            await asyncio.gather(*(client() for _ in range(at_once)))
+        async with _open_session(url) as http:
+            await asyncio.gather(*(run_client() for _ in range(at_once)))
         return outcomes
 
-    return asyncio.run(run())
+    return asyncio.run(run_all())
 
 
-def arrivals(
-    rate: float, seconds: float, make: Callable[[np.random.Generator], Ask], seed: int
-) -> list[Ask]:
-    """Draw requests that come at random, so many a second on average."""
+def draw_requests(
+    rate: float, seconds: float, make: Callable[[np.random.Generator], TimedRequest], seed: int
+) -> list[TimedRequest]:
+    """Draw requests with Poisson arrivals at `rate` per second."""
     draw = np.random.default_rng(seed)
     at = np.cumsum(draw.exponential(1 / rate, int(2 * rate * seconds) + 10))
     drawn = (make(draw) for _ in range(len(at)))
     return [
-        Ask(float(t), ask.path, ask.body) for t, ask in zip(at, drawn, strict=True) if t < seconds
+        TimedRequest(float(t), request.path, request.body)
+        for t, request in zip(at, drawn, strict=True)
+        if t < seconds
     ]
 
 
-def steady(outcomes: Sequence[Outcome], seconds: float) -> float:
-    """Return how many a second ended well, once a third of the time had passed and until its end.
+def steady_rate(outcomes: Sequence[Outcome], seconds: float) -> float:
+    """Return the successful requests per second in the last two thirds of the time.
 
-    What ends later began in that time as what ended early in it began before.
+    Requests still running at the end balance those that were running at the beginning.
     """
     ends = (one.at + one.whole_s for one in outcomes if one.kind == "200")
     return round(sum(seconds / 3 <= end < seconds for end in ends) / (seconds * 2 / 3), 2)
 
 
-def figures(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
-    """Return what a table has of them: of those that were answered with 200, and all by kind."""
+def summarise_outcomes(outcomes: Sequence[Outcome], seconds: float) -> dict[str, Any]:
+    """Return the figures of all requests with status 200, and the number of each kind."""
     good = [one for one in outcomes if one.kind == "200"]
     row: dict[str, Any] = {
         "requests": len(outcomes),

@@ -1,7 +1,7 @@
-"""The application with models that compute nothing: what is left is the graph.
+"""Builds our application with models that compute nothing, to measure the graph alone.
 
-`import_path: benchmarks.under_load.fast:build`. Codes come at once, in chunks of the sizes that are
-asked for, and audio of the right length is silent.
+`import_path: benchmarks.under_load.fast:build`. Codes come immediately, in chunks of the requested
+sizes, and the audio is silence of the right length.
 """
 
 from collections.abc import AsyncGenerator
@@ -33,23 +33,23 @@ CODEBOOKS, CARDINALITY, SAMPLE_RATE, FRAME_RATE = 4, 512, 16000, 50
 @serve.deployment
 @traced
 class FastMusicGen:
-    """A language model's replica, but for the model."""
+    """A replica of a language model without the model."""
 
     def __init__(self, settings: TokenModelSettings) -> None:
         self._slots = settings.engine.max_slots
 
     async def info(self) -> LanguageModelInfo:
-        """Return the embedded model's."""
+        """Return the properties of the embedded model."""
         return LanguageModelInfo(CODEBOOKS, CARDINALITY, SAMPLE_RATE, FRAME_RATE, 30.0)
 
     async def record_routing_stats(self) -> dict[str, int]:
-        """Return what `deployments.scaling.router` goes by."""
+        """Return the number of slots for `deployments.scaling.router`."""
         return {"slots": self._slots}
 
     async def generate(
         self, params: GenerationParams, chunk_frames: int, first_chunk_frames: int
     ) -> AsyncGenerator[Generated, None]:
-        """Yield codes, at once."""
+        """Yield chunks of zero codes immediately."""
         done, size = 0, first_chunk_frames
         while done < params.frames:
             size = min(size, params.frames - done)
@@ -60,27 +60,27 @@ class FastMusicGen:
 @serve.deployment(max_ongoing_requests=256)
 @traced
 class FastEnCodec:
-    """A codec's replica, but for the codec."""
+    """A replica of a codec without the codec."""
 
     def __init__(self, settings: EnCodecSettings) -> None:
         pass
 
     async def info(self) -> CodecInfo:
-        """Return the embedded codec's."""
+        """Return the properties of the embedded codec."""
         return CodecInfo(CODEBOOKS, CARDINALITY, SAMPLE_RATE, 1, FRAME_RATE)
 
     async def load(self) -> BatchLoad:
-        """Return nothing."""
+        """Return an empty load."""
         return BatchLoad(0, 0, 0)
 
     async def decode(self, piece: CodesPiece) -> AudioPiece:
-        """Return silence, at once."""
+        """Return silence of the right length immediately."""
         samples = piece.codes.frames * SAMPLE_RATE // FRAME_RATE
         audio = Waveform.pack(np.zeros((1, samples), np.float32), SAMPLE_RATE)
         return AudioPiece(audio, b"", piece.ended)
 
 
 def build(args: AppArgs) -> Application:
-    """Bind our graph over these."""
+    """Bind our graph with these deployments."""
     with patch.dict(app.DEPLOYMENTS, musicgen=FastMusicGen, encodec=FastEnCodec):
         return app.build(args)

@@ -1,4 +1,4 @@
-"""One FastAPI process, one model, one request at a time: a server as it is written first.
+"""Serves one model from one FastAPI process, one request at a time, as a baseline.
 
 `python -m benchmarks.under_load.naive PORT` serves the embedded music model by AudioCraft's own
 generation and codec: `POST /generate/music` with `text` and `duration`, a WAV file back.
@@ -20,7 +20,7 @@ from engine.reference import ReferenceModel
 
 
 class Body(BaseModel):
-    """What is asked for."""
+    """The body of a request."""
 
     text: str
     duration: float
@@ -28,7 +28,7 @@ class Body(BaseModel):
 
 
 def create_app(model: ReferenceModel, codec: CompressionModel) -> FastAPI:
-    """Return the application; while it generates, it answers nobody else."""
+    """Build the application, which blocks all other requests while it generates."""
     app = FastAPI()
 
     @app.post("/generate/music")
@@ -46,7 +46,7 @@ def create_app(model: ReferenceModel, codec: CompressionModel) -> FastAPI:
 
 
 def main() -> None:
-    """Serve until the end."""
+    """Load the models and serve until the process ends."""
     model = ReferenceModel.load("bundle:tiny/music", device="cpu", dtype="float32")
     codec = load_codec("bundle:tiny/codec", device="cpu")
     app = create_app(model, codec)

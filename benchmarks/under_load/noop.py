@@ -1,4 +1,4 @@
-"""An application of the same hops and payloads as a clip's, that does nothing: Serve's own price.
+"""An application that does nothing, with the hops and payloads of a clip, to measure Serve alone.
 
 `import_path: benchmarks.under_load.noop:application`. `POST /noop` with `{"duration": seconds}`
 asks a ledger, reads a stream of codes, has them decoded, tells the ledger, and answers with as
@@ -18,24 +18,24 @@ from benchmarks.under_load.fast import CODEBOOKS, FRAME_RATE, SAMPLE_RATE
 from graph.pipeline import CHUNK_S
 
 LEDGER_BYTES = 300
-"""Of a charge and a share, pickled: about."""
+"""Approximate size of a pickled charge and share."""
 
 
 @serve.deployment(max_ongoing_requests=1000)
 class Ledger:
-    """Says yes."""
+    """A ledger that admits every request."""
 
     async def admit(self, charge: bytes) -> bool:
-        """Return at once."""
+        """Admit the request immediately."""
         return True
 
 
 @serve.deployment(max_ongoing_requests=1000)
 class Tokens:
-    """Yields as many bytes as codes have."""
+    """A language model that yields zero bytes of the size of codes."""
 
     async def generate(self, seconds: float) -> AsyncGenerator[bytes, None]:
-        """Yield a chunk at a time, at once."""
+        """Yield the chunks of a clip immediately."""
         done = 0.0
         while done < seconds:
             chunk = min(CHUNK_S, seconds - done)
@@ -45,10 +45,10 @@ class Tokens:
 
 @serve.deployment(max_ongoing_requests=1000)
 class Codec:
-    """Returns as many bytes as samples have."""
+    """A codec that returns zero bytes of the size of samples."""
 
     async def decode(self, codes: bytes) -> bytes:
-        """Return at once."""
+        """Return the bytes immediately."""
         return bytes(len(codes) // (2 * CODEBOOKS) * SAMPLE_RATE // FRAME_RATE * 4)
 
 
@@ -58,7 +58,7 @@ http = FastAPI()
 @serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1})
 @serve.ingress(http)
 class Noop:
-    """Asks all three."""
+    """The ingress, which calls the ledger, the language model and the codec."""
 
     def __init__(
         self, ledger: DeploymentHandle, tokens: DeploymentHandle, codec: DeploymentHandle
@@ -68,18 +68,18 @@ class Noop:
         self._telling: set[asyncio.Task[None]] = set()
 
     @http.post("/noop")
-    async def clip(self, request: Request) -> Response:
-        """Make one."""
+    async def make_clip(self, request: Request) -> Response:
+        """Answer with as many bytes as the WAV file of a clip has."""
         body = await request.json()
         assert await self._ledger.admit.remote(bytes(LEDGER_BYTES))
         chunks = [chunk async for chunk in self._tokens.generate.remote(body["duration"])]
         samples = await self._codec.decode.remote(b"".join(chunks))
-        telling = asyncio.create_task(self._tell())
+        telling = asyncio.create_task(self._notify_ledger())
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
         return Response(bytes(44 + len(samples) // 2), media_type="audio/wav")
 
-    async def _tell(self) -> None:
+    async def _notify_ledger(self) -> None:
         await self._ledger.admit.remote(bytes(LEDGER_BYTES))
 
 

@@ -1,4 +1,4 @@
-"""One picture of a load that was held: answers and waits by the minute, memory by process."""
+"""Plots a held load: answers and waiting times per minute, and memory per process."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 
 
-def draw(path: Path, title: str, held: dict[str, Any]) -> None:
-    """Write what `benchmarks.load hold` found as PNG."""
+def draw_load(path: Path, title: str, held: dict[str, Any]) -> None:
+    """Write the result of `benchmarks.load hold` as a PNG file."""
     figure, (rates, waits, memory) = plt.subplots(
         3, sharex=True, figsize=(12, 7), layout="constrained"
     )

@@ -1,4 +1,4 @@
-"""Starts Ray under one of Serve's transports, with applications on it."""
+"""Starts Ray Serve with one of its transports and deploys applications."""
 
 import os
 import socket
@@ -15,20 +15,20 @@ TRANSPORTS: dict[str, dict[str, str]] = {
     "grpc": {"RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"},
     "haproxy": {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"},
 }
-"""What Serve's processes are told beside what is shipped, which is the first."""
+"""Environment variables of each transport; the first one is the shipped setting."""
 OURS, NOOP = "/v1/generations", "/noop/noop"
 
 
 def set_environment(transport: str = "actors") -> None:
-    """Before Ray is imported."""
+    """Set the environment for a transport; call it before Ray is imported."""
     launch.set_environment()
     os.environ |= {**TRANSPORTS[transport], "OMP_NUM_THREADS": "1"}
 
 
-def configuration(fast: bool, max_wait_s: float) -> dict[str, Any]:
-    """Return the shipped file's, with its music model alone, on a free port.
+def build_config(fast: bool, max_wait_s: float) -> dict[str, Any]:
+    """Return the shipped configuration with only its music model, on a free port.
 
-    `fast`: with models that compute nothing, and beside it the application that does nothing.
+    With `fast`, models compute nothing, and the application that does nothing is added.
     """
     from launch.config_file import read_config_file
 
@@ -56,8 +56,8 @@ def configuration(fast: bool, max_wait_s: float) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(config: dict[str, Any]) -> Iterator[str]:
-    """Serve; yield the address."""
+def run_serve(config: dict[str, Any]) -> Iterator[str]:
+    """Serve a configuration; yield the address."""
     import ray
 
     launch.start_ray()
@@ -70,8 +70,8 @@ def serving(config: dict[str, Any]) -> Iterator[str]:
         ray.shutdown()
 
 
-def megabytes() -> dict[str, float]:
-    """Return the memory that each of our and Serve's processes has to itself."""
+def measure_memory() -> dict[str, float]:
+    """Return the unshared memory in MB of each replica and of Serve's processes."""
     found = {}
     for process in psutil.Process().children(recursive=True):
         name = process.cmdline()[0] if process.cmdline() else ""

@@ -1,4 +1,4 @@
-"""Clips by the models of the bundle, many at a time, for training and for measuring."""
+"""Generates many clips at once with the models of the bundle."""
 
 import asyncio
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ STRIDE_SECONDS = 5.0
 SETTINGS = EngineSettings(max_slots=16, max_text_tokens=64)
 
 
-def load(kind: str, bundle: Path) -> LanguageModel:
-    """Load "music", "melody" or "sound"."""
+def load_model(kind: str, bundle: Path) -> LanguageModel:
+    """Load the language model "music", "melody" or "sound"."""
     return LanguageModel.load(
         str(bundle / kind),
         SETTINGS,
@@ -31,30 +31,32 @@ def load(kind: str, bundle: Path) -> LanguageModel:
     )
 
 
-def codes(model: LanguageModel, wanted: Sequence[GenerationParams]) -> list[NDArray[np.int16]]:
-    """Return each one's codes, [codebooks, frames]; they share steps."""
+def generate_codes(
+    model: LanguageModel, wanted: Sequence[GenerationParams]
+) -> list[NDArray[np.int16]]:
+    """Generate the codes of all clips together; return each one's, [codebooks, frames]."""
 
-    async def one(params: GenerationParams) -> NDArray[np.int16]:
+    async def generate_one(params: GenerationParams) -> NDArray[np.int16]:
         request = model.prepare(params)
         parts = [part async for part in model.loop.generate(request)]
         return np.concatenate(parts, axis=1)
 
-    async def all_of_them() -> list[NDArray[np.int16]]:
-        return await asyncio.gather(*map(one, wanted))
+    async def generate_all() -> list[NDArray[np.int16]]:
+        return await asyncio.gather(*map(generate_one, wanted))
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(generate_all())
 
 
-def audio(codec: Codec, of: Sequence[NDArray[np.int16]]) -> NDArray[np.float32]:
-    """Decode codes of equal length; float32 [clips, samples]."""
-    assert all(one.shape[0] == CODEBOOKS for one in of)
-    decoded = codec.decode([CodesPiece(Codes.pack(one)) for one in of])
+def decode_codes(codec: Codec, clips: Sequence[NDArray[np.int16]]) -> NDArray[np.float32]:
+    """Decode codes of equal length to float32 [clips, samples]."""
+    assert all(one.shape[0] == CODEBOOKS for one in clips)
+    decoded = codec.decode([CodesPiece(Codes.pack(one)) for one in clips])
     return np.stack([one.audio.array()[0] for one in decoded if isinstance(one, AudioPiece)])
 
 
 @torch.inference_mode()
 def copied(codec: Codec, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return one clip, [samples], after the codec."""
+    """Encode and decode one clip [samples] with the codec."""
     encoded, _ = codec.model.encode(torch.from_numpy(audio)[None, None])
     decoded: NDArray[np.float32] = codec.model.decode(encoded)[0, 0, : len(audio)].numpy()
     return decoded

@@ -1,20 +1,22 @@
-"""What the load's figures are, of outcomes that are known."""
+"""Tests the steady rate of a load with known outcomes."""
 
 import pytest
 
-from benchmarks.under_load.client import Outcome, steady
+from benchmarks.under_load.client import Outcome, steady_rate
 
 
-def ended(at: float, kind: str = "200", after: float = 6.0) -> Outcome:
+def build_outcome(at: float, kind: str = "200", after: float = 6.0) -> Outcome:
     return Outcome(at - after, kind, 0.1, after, 1.0)
 
 
 def test_a_steady_rate_is_found_whatever_one_takes():
     for after in (0.0, 6.0, 20.0):
-        every_half_second = [ended(at / 2, after=after) for at in range(200)]
-        assert steady(every_half_second, 60.0) == pytest.approx(2.0)
+        every_half_second = [build_outcome(at / 2, after=after) for at in range(200)]
+        assert steady_rate(every_half_second, 60.0) == pytest.approx(2.0)
 
 
 def test_what_ends_before_or_after_or_badly_does_not_count():
-    within, before, after = ended(30.0), ended(19.9), ended(60.1)
-    assert steady([within, before, after, ended(31.0, "429")], 60.0) == round(1 / 40, 2)
+    within, before, after = build_outcome(30.0), build_outcome(19.9), build_outcome(60.1)
+    assert steady_rate([within, before, after, build_outcome(31.0, "429")], 60.0) == round(
+        1 / 40, 2
+    )

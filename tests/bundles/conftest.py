@@ -1,4 +1,4 @@
-"""What renders music in these tests, where it is installed."""
+"""Provides the renderer of music, or skips the tests if it is not installed."""
 
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def fluid() -> ModuleType:
-    """The module that renders by fluidsynth."""
+    """The module that renders with fluidsynth."""
     reason = "Debian's libfluidsynth3 and fluid-soundfont-gm are not installed"
     pytest.importorskip("fluidsynth", reason=reason, exc_type=ImportError)
     from bundles.tiny.data import fluid

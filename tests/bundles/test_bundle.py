@@ -1,4 +1,4 @@
-"""The committed models: published layout, within their sizes, of the recipe's configuration."""
+"""Tests the layout, size and configuration of the committed models."""
 
 from pathlib import Path
 

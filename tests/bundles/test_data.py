@@ -1,4 +1,4 @@
-"""The recipe's data: the same number gives the same clip, and captions say what is in it."""
+"""Tests that a number always gives the same clip, and that captions describe it."""
 
 from itertools import islice
 from types import ModuleType
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bundles.tiny.data import captions, effects, music
-from bundles.tiny.data.store import numbers
+from bundles.tiny.data.store import list_numbers
 
 SECONDS = 3.0
 
@@ -40,13 +40,13 @@ def test_captions_name_what_is_heard():
 
 @pytest.mark.parametrize("kind", ["music", "sound"])
 def test_what_is_held_out_is_never_trained_on(kind: str):
-    trained, kept = (set(islice(numbers(kind, held_out), 300)) for held_out in (False, True))
+    trained, kept = (set(islice(list_numbers(kind, held_out), 300)) for held_out in (False, True))
     assert not trained & kept
     assert 0.05 < sum(number <= max(trained) for number in kept) / len(trained) < 0.2
 
 
 def test_every_family_and_tempo_is_held_out_somewhere():
-    pieces = [music.draw_piece(number) for number in islice(numbers("music", True), 300)]
+    pieces = [music.draw_piece(number) for number in islice(list_numbers("music", True), 300)]
     assert {piece.family for piece in pieces} == set(music.FAMILIES)
     assert {piece.tempo for piece in pieces} == set(music.TEMPI)
 

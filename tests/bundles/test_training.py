@@ -1,4 +1,4 @@
-"""Every training stage runs for some seconds, resumes, and its result loads as published."""
+"""Tests that every training stage runs and resumes, and that its export can be loaded."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = [
 SECONDS = 8 / 3600
 
 
-def lines(work: Path, stage: str) -> list[dict[str, float]]:
+def read_log(work: Path, stage: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in (work / stage / "log.jsonl").read_text().splitlines()]
 
 
@@ -33,13 +33,13 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(module, "MUSIC_CLIPS", 8)
         monkeypatch.setattr(module, "SOUND_CLIPS", 8)
 
-    def quick(filters: int) -> DictConfig:
+    def build_quick_config(filters: int) -> DictConfig:
         cfg = recipe.codec_config(filters)
         cfg.rvq.kmeans_iters = 2  # the published number takes longer than these stages
         return cfg
 
-    monkeypatch.setattr(codec, "codec_config", quick)
-    monkeypatch.setattr(export, "codec_config", quick)
+    monkeypatch.setattr(codec, "codec_config", build_quick_config)
+    monkeypatch.setattr(export, "codec_config", build_quick_config)
     monkeypatch.setattr(language, "CLIPS", {"music": 16, "melody": 16, "sound": 16})
     monkeypatch.setattr(language, "WARM_UP_STEPS", 4)  # these stages take some ten steps
     monkeypatch.setattr(discriminators, "GENERATED_CLIPS", {"music": 2, "sound": 2})
@@ -47,9 +47,9 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("bundles.tiny.train.progress.LOG_EVERY_STEPS", 1)
 
     codec.train(work, 2 * SECONDS)
-    first = lines(work, "codec")
+    first = read_log(work, "codec")
     codec.train(work, 5 * SECONDS)
-    resumed = lines(work, "codec")[len(first) :]
+    resumed = read_log(work, "codec")[len(first) :]
     assert resumed[0]["step"] == first[-1]["step"] + 1
     export.EXPORTS["codec"](work, bundle)
     trained = Codec.load(str(bundle / "codec"), device="cpu")
@@ -59,7 +59,7 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     for stage in ("decoder", "adversaries"):
         decoder.train(stage, work, bundle, 2 * SECONDS)
-        assert ("d_msstftd" in lines(work, stage)[-1]) is (stage == "adversaries")
+        assert ("d_msstftd" in read_log(work, stage)[-1]) is (stage == "adversaries")
         before = codec.trained_codec(bundle).state_dict()
         export.EXPORTS[stage](work, bundle)
         changed = {
@@ -71,7 +71,7 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     for kind in ("music", "melody", "sound"):
         language.train(kind, work, bundle, 2 * SECONDS)
-        losses = [line["loss"] for line in lines(work, kind) if "loss" in line]
+        losses = [line["loss"] for line in read_log(work, kind) if "loss" in line]
         assert np.mean(losses[len(losses) // 2 :]) < losses[0] < 8
         export.EXPORTS[kind](work, bundle)
         state = torch.load(bundle / kind / "state_dict.bin", weights_only=True)["best_state"]
@@ -80,17 +80,17 @@ def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     again = tmp_path / "again"
     language.train("music", again, bundle, SECONDS, from_bundle=True)
-    first, *_ = [line["loss"] for line in lines(again, "music") if "loss" in line]
-    assert first < lines(work, "music")[0]["loss"], "it goes on from what is there"
+    first, *_ = [line["loss"] for line in read_log(again, "music") if "loss" in line]
+    assert first < read_log(work, "music")[0]["loss"], "it goes on from what is there"
 
     diffusion.train(work, bundle, SECONDS)
-    assert lines(work, "diffusion")
+    assert read_log(work, "diffusion")
     export.export_diffusion(work, bundle)
     models, _, _ = load_diffusion(str(bundle / "diffusion"), DIFFUSION_FILE, device="cpu")
     assert len(models) == diffusion.BANDS
 
     discriminators.train(work, bundle, SECONDS)
-    assert {"mpd", "msd", "msstftd"} <= lines(work, "discriminators")[-1].keys()
+    assert {"mpd", "msd", "msstftd"} <= read_log(work, "discriminators")[-1].keys()
     export.export_discriminators(work, bundle)
     loaded = Discriminators.load(str(bundle / "discriminators"), device="cpu")
     assert loaded.info.sample_rate == 16000

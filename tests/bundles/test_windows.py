@@ -1,4 +1,4 @@
-"""Which windows of clips the language models learn from, and what they hear of them."""
+"""Tests the windows that language models are trained on, and their past codes."""
 
 from itertools import islice
 from typing import cast
@@ -16,7 +16,7 @@ from bundles.tiny.train import hearing, language
 
 def test_short_crops_begin_with_a_bar():
     bars = np.array([80, 96, 128])
-    drawn = list(islice(language.windows(bars, np.random.default_rng(0)), 200))
+    drawn = list(islice(language.draw_windows(bars, np.random.default_rng(0)), 200))
     crops = [one for one in drawn if one[2] == language.CROP]
     assert len(crops) == 100
     for which, starts, frames in crops:
@@ -26,7 +26,7 @@ def test_short_crops_begin_with_a_bar():
 
 
 class CertainModel:
-    """Takes every code for the next one; knows nothing of the last frame."""
+    """A model that predicts code + 1 for every code, and nothing for the last frame."""
 
     def compute_predictions(self, codes: Tensor, conditions: list[ConditioningAttributes]):
         logits = 100.0 * functional.one_hot(codes + 1, 512)
@@ -38,7 +38,7 @@ class CertainModel:
 def test_half_of_what_is_heard_is_guesses_in_runs():
     codes = torch.arange(500).expand(16, 4, 500)
     model = cast(LMModel, CertainModel())
-    heard = hearing.misheard(model, codes, [], np.random.default_rng(0))
+    heard = hearing.mix_in_guesses(model, codes, [], np.random.default_rng(0))
     changed = heard - codes
     assert set(changed.unique().tolist()) == {0, 1}
     assert (changed == changed[:, :1]).all(), "all codebooks of a frame together"
@@ -51,7 +51,7 @@ def test_half_of_what_is_heard_is_guesses_in_runs():
 
 def test_a_foreign_past_is_another_clip():
     codes = torch.arange(8)[:, None, None] * 1000 + torch.arange(500).expand(8, 4, 500)
-    heard = hearing.foreign(codes, np.random.default_rng(0))
+    heard = hearing.swap_clips(codes, np.random.default_rng(0))
     assert not (heard // 1000 == codes // 1000).any()
     assert sorted((heard // 1000)[:, 0, 0].tolist()) == list(range(8))
 
@@ -60,7 +60,7 @@ def test_a_foreign_past_is_another_clip():
 def test_the_last_training_hears_fewer_other_clips(share: float, own: int):
     codes = torch.arange(500).expand(8, 4, 500)
     model = cast(LMModel, CertainModel())
-    heard = hearing.past(model, codes, [], share, np.random.default_rng(0))
+    heard = hearing.build_past(model, codes, [], share, np.random.default_rng(0))
     changed = heard - codes
     assert set(changed[:own].unique().tolist()) == {0, 1}, "its own guesses"
     assert (changed[own:].abs() > 1).all(), "another moment"

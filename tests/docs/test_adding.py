@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from bundles.tiny import recipe
 from deployments.settings import AnyModelSettings
-from engine.checkpoints import load_language_model, read
+from engine.checkpoints import load_language_model, read_checkpoint
 from engine.fetch import LOADERS
 from graph.app import DEPLOYMENTS
 from graph.settings import OURS, AppArgs
@@ -42,7 +42,7 @@ def test_a_training_becomes_a_folder_that_loads(
     model = load_language_model(str(tmp_path / "my-model"), device="cpu", dtype="float32")
     loaded = model.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in trained.items())
-    codec = read(tmp_path / "my-model" / "compression_state_dict.bin")
+    codec = read_checkpoint(tmp_path / "my-model" / "compression_state_dict.bin")
     assert codec["pretrained"] == "facebook/encodec_32khz"
 
 

@@ -10,7 +10,7 @@ import yaml
 from audiocraft.models import builders
 from audiocraft.models.lm import LMModel
 
-from benchmarks.shapes import SHAPES, config, language_model
+from benchmarks.shapes import SHAPES, build_config, build_language_model
 from deployments.settings import EnCodecSettings, EngineArgs, TokenModelSettings
 from engine.cache import slot_bytes
 from engine.codec import Codec
@@ -71,12 +71,12 @@ def test_every_family_has_its_figures(name: str):
 
 
 def test_weights_are_those_of_audiocrafts_module():
-    model = language_model("mini")
+    model = build_language_model("mini")
     layers, width, _ = SHAPES["mini"]
     counted = sum(parameter.numel() for parameter in model.parameters())
     computed = width * (16 * layers * width + CODEBOOKS * (2 * CARDINALITY + 1))
     assert counted == pytest.approx(computed, rel=0.01)
-    assert config("mini").transformer_lm.n_q == CODEBOOKS
+    assert build_config("mini").transformer_lm.n_q == CODEBOOKS
 
 
 @pytest.mark.parametrize("name", FAMILIES)

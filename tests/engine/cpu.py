@@ -1,4 +1,4 @@
-"""What this machine's CPU can be asked for."""
+"""Defines pytest parameters that depend on the machine's CPU."""
 
 import pytest
 

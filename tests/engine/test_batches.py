@@ -1,4 +1,4 @@
-"""Grouping by shape: order, errors and company."""
+"""Tests the grouping of requests by shape: order, errors and shared passes."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def test_equal_shapes_share_a_pass_only_on_a_gpu(device: str, passes: list[list[
     results = serve_in_groups(
         ["a", "bb", "", "c", "dd"],
         torch.device(device),
-        problem=lambda item: None if item else InvalidRequest("nothing to serve", "item"),
+        reject=lambda item: None if item else InvalidRequest("nothing to serve", "item"),
         shape=len,
         serve=serve,
     )

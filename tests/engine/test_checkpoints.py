@@ -1,4 +1,4 @@
-"""Published checkpoints load; broken ones are errors that name the file and the key."""
+"""Tests that published checkpoints load, and that broken ones give errors with file and key."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def test_half_precision(checkpoints: Checkpoints):
 
 
 def test_from_the_hub(checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A hub id is found in the hub's cache, laid out as the hub library lays it out."""
+    """A hub id is read from the hub's cache, in the layout of the hub library."""
     repository = tmp_path / "models--facebook--musicgen-test"
     snapshot = repository / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
@@ -111,14 +111,14 @@ def test_codec_in_transformers_format(tmp_path: Path):
     torch.testing.assert_close(torch.tensor(made.audio.array()), expected)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(CheckpointNotFound, match="nor as a transformers model"):
+    with pytest.raises(CheckpointNotFound, match="not a transformers model"):
         load_codec(str(tmp_path), device="cpu")
 
 
 def test_melody_model_without_a_melody(
     checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It needs no stem separator, and gives what AudioCraft gives with one that is never asked."""
+    """It needs no stem separator; the codes equal AudioCraft's with an unused separator."""
     write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
     (tmp_path / CODEC_FILE).write_bytes((checkpoints.codec / CODEC_FILE).read_bytes())
     monkeypatch.setattr(demucs.pretrained, "get_model", lambda name: pytest.fail("asked"))
@@ -139,14 +139,14 @@ def test_melody_model_without_a_melody(
 def test_stem_separation_needs_its_weights(
     checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It fails at the start, and says how to go without; it never takes the whole mix silently."""
+    """Loading fails and tells how to turn stem separation off; the mix is never used silently."""
 
     def unreachable(name: str) -> torch.nn.Module:
         raise URLError(f"{name}: no network")
 
     write.write_language_model(tmp_path, checkpoints.text_encoder, write.melody_config())
     monkeypatch.setattr(demucs.pretrained, "get_model", unreachable)
-    with pytest.raises(CheckpointNotFound, match="stem_separation: false goes without"):
+    with pytest.raises(CheckpointNotFound, match="with stem_separation: false"):
         load_language_model(str(tmp_path), device="cpu", dtype="float32", stem_separation=True)
 
 
@@ -188,7 +188,7 @@ def test_missing_file(tmp_path: Path):
         load_codec(str(tmp_path), device="cpu")
 
 
-def without_a_weight(folder: Path) -> None:
+def remove_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights.pop("encoder.final_layer_norm.weight")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
@@ -199,7 +199,7 @@ def edit_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 
-def halve(path: Path) -> None:
+def truncate_file(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
@@ -209,9 +209,13 @@ def halve(path: Path) -> None:
         (lambda f: (f / "config.json").unlink(), CheckpointUnreadable, r"config\.json"),
         (lambda f: (f / "spiece.model").unlink(), CheckpointNotFound, "no tokenizer"),
         (lambda f: (f / "model.safetensors").unlink(), CheckpointNotFound, "no T5"),
-        (lambda f: halve(f / "spiece.model"), CheckpointUnreadable, "broken text encoder"),
-        (lambda f: halve(f / "model.safetensors"), CheckpointUnreadable, "broken text encoder"),
-        (without_a_weight, CheckpointMismatch, "encoder.final_layer_norm.weight"),
+        (lambda f: truncate_file(f / "spiece.model"), CheckpointUnreadable, "broken text encoder"),
+        (
+            lambda f: truncate_file(f / "model.safetensors"),
+            CheckpointUnreadable,
+            "broken text encoder",
+        ),
+        (remove_weight, CheckpointMismatch, "encoder.final_layer_norm.weight"),
         (lambda f: edit_config(f, model_type="bert"), CheckpointMismatch, "'bert', not 't5'"),
         (lambda f: edit_config(f, vocab_size=64), CheckpointError, "shared.weight|embeddings|size"),
     ],
@@ -245,7 +249,7 @@ def test_a_name_that_the_hub_refuses(source: str, monkeypatch: pytest.MonkeyPatc
         load_music(source)
 
 
-def changed(checkpoints: Checkpoints, folder: Path, change: object) -> Path:
+def write_changed(checkpoints: Checkpoints, folder: Path, change: object) -> Path:
     package = torch.load(checkpoints.music / "state_dict.bin", weights_only=True)
     change(package)
     torch.save(package, folder / "state_dict.bin")
@@ -262,8 +266,8 @@ def changed(checkpoints: Checkpoints, folder: Path, change: object) -> Path:
         (lambda p: p["best_state"].update({"emb.0.weight": torch.ones(2, 2)}), "size mismatch"),
         (lambda p: p.update(best_state=None), "does not fit"),
         (lambda p: p.update(best_state=[1]), "does not fit"),
-        (lambda p: p.update({"xp.cfg": "a: [b"}), "no configuration"),
-        (lambda p: p.update({"xp.cfg": 7}), "no configuration|another kind"),
+        (lambda p: p.update({"xp.cfg": "a: [b"}), "not a configuration"),
+        (lambda p: p.update({"xp.cfg": 7}), "not a configuration|another kind"),
         (lambda p: p.update({"xp.cfg": p["xp.cfg"].replace("dim: 64", "dim: -1")}), "not build"),
         (
             lambda p: p.update(
@@ -271,12 +275,15 @@ def changed(checkpoints: Checkpoints, folder: Path, change: object) -> Path:
             ),
             "not build",
         ),
-        (lambda p: p.update({"xp.cfg": "lm_model: none\ntransformer_lm: {}"}), "does not build"),
+        (
+            lambda p: p.update({"xp.cfg": "lm_model: none\ntransformer_lm: {}"}),
+            "cannot build a model",
+        ),
     ],
 )
 def test_mismatched_file(checkpoints: Checkpoints, tmp_path: Path, change: object, message: str):
     with pytest.raises(CheckpointMismatch, match=f"(?s)state_dict.bin.*{message}"):
-        load_music(changed(checkpoints, tmp_path, change))
+        load_music(write_changed(checkpoints, tmp_path, change))
 
 
 def test_wrong_kind(checkpoints: Checkpoints, tmp_path: Path):

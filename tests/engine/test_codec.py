@@ -1,4 +1,4 @@
-"""Codes to audio and back: what AudioCraft makes of each clip alone, whole and in pieces."""
+"""Tests that decoding and encoding, whole or in pieces, equals AudioCraft for each clip alone."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -30,13 +30,13 @@ FRAMES = 40
 RATE = 16000
 
 
-def ours() -> CompressionModel:
+def build_audiocraft_codec() -> CompressionModel:
     model = builders.get_compression_model(codec_config()).eval()
     fill_codebooks(model)
     return model
 
 
-def published() -> CompressionModel:
+def build_transformers_codec() -> CompressionModel:
     config = EncodecConfig(
         sampling_rate=RATE, upsampling_ratios=[8, 5, 4, 2], num_filters=4, hidden_size=16,
         codebook_size=64, codebook_dim=16, target_bandwidths=[0.3, 0.6, 1.2],
@@ -46,9 +46,9 @@ def published() -> CompressionModel:
 
 STEREO = "EnCodec, stereo by a mono codec"
 MODELS: dict[str, Callable[[], CompressionModel]] = {
-    "EnCodec": ours,
-    "EnCodec of transformers (24, 48 kHz)": published,
-    STEREO: lambda: InterleaveStereoCompressionModel(ours()),
+    "EnCodec": build_audiocraft_codec,
+    "EnCodec of transformers (24, 48 kHz)": build_transformers_codec,
+    STEREO: lambda: InterleaveStereoCompressionModel(build_audiocraft_codec()),
 }
 
 
@@ -66,7 +66,7 @@ def codec(name: str) -> Codec:
 @pytest.fixture(scope="module")
 def own() -> Codec:
     torch.manual_seed(0)
-    return Codec(ours())
+    return Codec(build_audiocraft_codec())
 
 
 def test_one_that_cannot_run_in_pieces_is_refused_by_name(tmp_path: Path):
@@ -77,29 +77,29 @@ def test_one_that_cannot_run_in_pieces_is_refused_by_name(tmp_path: Path):
         Codec.load(str(tmp_path), device="cpu")
 
 
-def some_codes(codec: Codec, frames: int = FRAMES) -> NDArray[np.integer]:
+def draw_codes(codec: Codec, frames: int = FRAMES) -> NDArray[np.integer]:
     draw = np.random.default_rng(0)
     return draw.integers(0, codec.info.cardinality, (codec.info.codebooks, frames))
 
 
-def some_audio(codec: Codec, samples: int) -> NDArray[np.float32]:
+def draw_audio(codec: Codec, samples: int) -> NDArray[np.float32]:
     draw = np.random.default_rng(0)
     return draw.normal(0, 0.1, (codec.info.channels, samples)).astype(np.float32)
 
 
-def decoded(codec: Codec, *pieces: CodesPiece) -> list[AudioPiece]:
+def decode_pieces(codec: Codec, *pieces: CodesPiece) -> list[AudioPiece]:
     made = codec.decode(pieces)
     assert all(isinstance(one, AudioPiece) for one in made)
     return made  # type: ignore[return-value]
 
 
 def test_whole_clips_are_audiocrafts(name: str, codec: Codec, parity: Parity):
-    codes = some_codes(codec)
-    (made,) = decoded(codec, CodesPiece(Codes.pack(codes)))
+    codes = draw_codes(codec)
+    (made,) = decode_pieces(codec, CodesPiece(Codes.pack(codes)))
     with torch.inference_mode():
         theirs = codec.model.decode(torch.from_numpy(codes)[None], None)[0].numpy()
     assert parity(name, "a clip's codes to samples", made.audio.array(), theirs) == 0
-    audio = some_audio(codec, RATE + 17)
+    audio = draw_audio(codec, RATE + 17)
     (piece,) = codec.encode([AudioPiece(Waveform.pack(audio, RATE))])
     with torch.inference_mode():
         codes, _ = codec.model.encode(torch.from_numpy(audio)[None])
@@ -109,10 +109,10 @@ def test_whole_clips_are_audiocrafts(name: str, codec: Codec, parity: Parity):
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.sets(st.integers(1, FRAMES - 1)))
 def test_pieces_joined_are_the_whole(name: str, codec: Codec, parity: Parity, cuts: set[int]):
-    codes, state, parts = some_codes(codec), b"", []
+    codes, state, parts = draw_codes(codec), b"", []
     for start, end in pairwise([0, *sorted(cuts), FRAMES]):
         piece = CodesPiece(Codes.pack(codes[:, start:end]), state, ended=end == FRAMES)
-        (made,) = decoded(codec, piece)
+        (made,) = decode_pieces(codec, piece)
         parts.append(made.audio.array())
         state = made.state
     joined = np.concatenate(parts, axis=1)
@@ -123,17 +123,17 @@ def test_pieces_joined_are_the_whole(name: str, codec: Codec, parity: Parity, cu
 
 
 def test_the_end_may_be_said_with_no_more_codes(own: Codec):
-    codes = some_codes(own)
-    (begun,) = decoded(own, CodesPiece(Codes.pack(codes), ended=False))
-    (rest,) = decoded(own, CodesPiece(Codes.pack(codes[:, :0]), begun.state))
+    codes = draw_codes(own)
+    (begun,) = decode_pieces(own, CodesPiece(Codes.pack(codes), ended=False))
+    (rest,) = decode_pieces(own, CodesPiece(Codes.pack(codes[:, :0]), begun.state))
     assert begun.audio.samples + rest.audio.samples == FRAMES * 320
     assert rest.state == b""
 
 
 @pytest.mark.parametrize("samples", [RATE * 3, RATE * 3 + 1, RATE * 3 - 1])
 def test_encoding_in_pieces(codec: Codec, samples: int):
-    """The same frames, and the same codes but where rounding tips a near tie."""
-    audio, state, parts = some_audio(codec, samples), b"", []
+    """Pieces give as many frames as the whole clip, and equal codes except for near ties."""
+    audio, state, parts = draw_audio(codec, samples), b"", []
     for start, end in pairwise([0, RATE, RATE + 333, samples]):
         wave = Waveform.pack(audio[:, start:end], RATE)
         (made,) = codec.encode([AudioPiece(wave, state, ended=end == samples)])
@@ -148,17 +148,17 @@ def test_encoding_in_pieces(codec: Codec, samples: int):
 
 
 def test_the_first_codebooks_alone(own: Codec):
-    codes = some_codes(own)[:2]
-    (made,) = decoded(own, CodesPiece(Codes.pack(codes)))
+    codes = draw_codes(own)[:2]
+    (made,) = decode_pieces(own, CodesPiece(Codes.pack(codes)))
     with torch.inference_mode():
         theirs = own.model.decode(torch.from_numpy(codes)[None], None)[0].numpy()
     np.testing.assert_array_equal(made.audio.array(), theirs)
 
 
 def test_a_batch_gives_what_each_request_gets_alone(own: Codec):
-    pieces = [CodesPiece(Codes.pack(some_codes(own, frames))) for frames in (5, 20, 5, 1)]
-    for piece, made in zip(pieces, decoded(own, *pieces), strict=True):
-        (alone,) = decoded(own, piece)
+    pieces = [CodesPiece(Codes.pack(draw_codes(own, frames))) for frames in (5, 20, 5, 1)]
+    for piece, made in zip(pieces, decode_pieces(own, *pieces), strict=True):
+        (alone,) = decode_pieces(own, piece)
         assert made.audio.data == alone.audio.data
         assert made.audio.array().shape == (1, piece.codes.frames * 320)
 
@@ -186,7 +186,7 @@ def test_bad_codes_fail_alone(own: Codec, codes: np.ndarray, reason: str):
         (Waveform.pack(np.zeros((1, 10)), 24000), "16000 Hz"),
         (Waveform.pack(np.zeros((2, 10)), RATE), "1 channels"),
         (Waveform.pack(np.zeros((1, 0)), RATE), "no samples"),
-        (Waveform.pack(np.full((1, 9), np.nan), RATE), "not numbers"),
+        (Waveform.pack(np.full((1, 9), np.nan), RATE), "not finite numbers"),
     ],
 )
 def test_bad_audio_fails_alone(own: Codec, wave: Waveform, reason: str):
@@ -198,14 +198,14 @@ def test_bad_audio_fails_alone(own: Codec, wave: Waveform, reason: str):
 
 
 def test_a_mono_codec_of_a_file_becomes_stereo(tmp_path: Path):
-    """As musicgen-stereo's: its codes decode to left and right, each as the mono codec's own."""
+    """As for musicgen-stereo, left and right are decoded as by the mono codec alone."""
     mono = write.write_codec(tmp_path)
     codec = Codec.load(str(tmp_path), device="cpu", stereo=True)
     assert (codec.info.codebooks, codec.info.channels) == (8, 2)
-    codes = some_codes(codec)
-    (made,) = decoded(codec, CodesPiece(Codes.pack(codes)))
+    codes = draw_codes(codec)
+    (made,) = decode_pieces(codec, CodesPiece(Codes.pack(codes)))
     for channel in range(2):
-        (alone,) = decoded(Codec(mono), CodesPiece(Codes.pack(codes[channel::2])))
+        (alone,) = decode_pieces(Codec(mono), CodesPiece(Codes.pack(codes[channel::2])))
         assert np.abs(made.audio.array()[channel] - alone.audio.array()).max() < 2e-3, (
             "half precision"
         )

@@ -1,20 +1,20 @@
-"""On a GPU: the kernels compiled, steps captured, codes against AudioCraft's on the same device."""
+"""Tests compiled kernels, captured steps and greedy codes on a GPU."""
 
 import pytest
 import torch
 
 from engine import kernels_cpu
 from engine.checkpoints import load_language_model
-from engine.conditioning import attributes_of
+from engine.conditioning import build_attributes
 from engine.engine import Engine, EngineSettings
 from tests.conftest import Checkpoints
 from tests.engine.test_exactness import (
     CASES,
     assert_same,
-    by_audiocraft,
-    finish,
-    lively,
-    request_of,
+    build_request,
+    generate_with_audiocraft,
+    run_to_end,
+    spread_logits,
 )
 from tests.engine.test_kernels import HEADS, POSITIONS, SIZE, SLOTS, TOKENS
 from tests.parity import Parity
@@ -39,29 +39,31 @@ def test_compiled_kernels_agree_with_the_cpus(dtype: torch.dtype):
 
 @pytest.mark.parametrize("captured", [False, True])
 def test_greedy_codes_are_audiocrafts(checkpoints: Checkpoints, captured: bool, parity: Parity):
-    """In float32, where rounding differs in last bits only."""
+    """Codes are equal in float32, where rounding differs only in the last bits."""
     torch.backends.cuda.matmul.allow_tf32 = False
-    lm = lively(load_language_model(str(checkpoints.music), device="cuda", dtype="float32"))
+    lm = spread_logits(load_language_model(str(checkpoints.music), device="cuda", dtype="float32"))
     settings = EngineSettings(max_slots=5, max_positions=200, cuda_graphs=captured)
     engine = Engine(lm, settings)
-    requests = [request_of(lm, case, attributes_of(lm, case.text)) for case in CASES]
+    requests = [build_request(lm, case, build_attributes(lm, case.text)) for case in CASES]
     for request in requests:
-        engine.scheduler.add(request)
-    for case, codes in zip(CASES, finish(engine, requests), strict=True):
-        expected = by_audiocraft(lm, case, attributes_of(lm, case.text))
+        engine.scheduler.add_request(request)
+    for case, codes in zip(CASES, run_to_end(engine, requests), strict=True):
+        expected = generate_with_audiocraft(lm, case, build_attributes(lm, case.text))
         assert_same(parity, "greedy codes on a GPU", expected, codes, case)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_captured_logits_are_those_of_an_eager_step(checkpoints: Checkpoints, precision: str):
-    lm = lively(load_language_model(str(checkpoints.music), device="cuda", dtype=precision))
+    lm = spread_logits(load_language_model(str(checkpoints.music), device="cuda", dtype=precision))
     logits = []
     for captured in (False, True):
         settings = EngineSettings(2, max_positions=60, precision=precision, cuda_graphs=captured)
         engine = Engine(lm, settings)
-        engine.scheduler.add(request_of(lm, CASES[0], attributes_of(lm, "calm piano")))
+        engine.scheduler.add_request(
+            build_request(lm, CASES[0], build_attributes(lm, "calm piano"))
+        )
         engine.step()
         with torch.inference_mode():
-            logits.append(engine.run(engine.scheduler.segments()))
+            logits.append(engine.run(engine.scheduler.plan_segments()))
     eager, captured_ones = logits
     assert (eager - captured_ones).abs().max() < 0.02 * eager.abs().max()

@@ -1,4 +1,4 @@
-"""Multi-band diffusion: AudioCraft's samples for the same noise, each request by its own seed."""
+"""Tests that multi-band diffusion equals AudioCraft for the same noise, with a seed per request."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import EncodecConfig, EncodecModel
 
 from engine.codec import Codec
-from engine.diffusion import STEPS, Diffusion, Job, noise
+from engine.diffusion import STEPS, Diffusion, Job, draw_normal
 from engine.errors import Cancelled, CheckpointMismatch, GenerationFailed, InvalidRequest
 from engine.params import Codes, CodesPiece, Waveform
 from tests import checkpoints as write
@@ -35,29 +35,29 @@ def diffusion(folder: Path) -> Diffusion:
     return Diffusion.load(str(folder), str(folder / "codec"), device="cpu")
 
 
-def codes(frames: int = FRAMES, seed: int = 0) -> Codes:
+def draw_codes(frames: int = FRAMES, seed: int = 0) -> Codes:
     return Codes.pack(np.random.default_rng(seed).integers(0, 512, (4, frames)))
 
 
-def made(diffusion: Diffusion, *jobs: Job) -> list[Waveform]:
+def generate_clips(diffusion: Diffusion, *jobs: Job) -> list[Waveform]:
     clips = diffusion.generate(jobs)
     assert all(isinstance(clip, Waveform) for clip in clips)
     return clips  # type: ignore[return-value]
 
 
-def audiocrafts(diffusion: Diffusion, job: Job, samples: int) -> np.ndarray:
-    """What AudioCraft's class makes of the same noise, [1, samples]."""
+def generate_with_audiocraft(diffusion: Diffusion, job: Job, samples: int) -> np.ndarray:
+    """Decode a job with AudioCraft's class and our noise; return [1, samples]."""
     theirs = MultiBandDiffusion(
         [DiffusionProcess(band.model, band.schedule) for band in diffusion._bands],
         diffusion._codec,
     )
 
-    def drawn() -> Iterator[Tensor]:
+    def draw_noises() -> Iterator[Tensor]:
         for band in range(len(diffusion._bands)):
             for step in range(len(STEPS) - 1):
-                yield noise(job.seed, band, step, (1, samples))[None]
+                yield draw_normal(job.seed, band, step, (1, samples))[None]
 
-    draws = drawn()
+    draws = draw_noises()
     tokens = torch.tensor(job.codes.array().astype(np.int64))[None]
     size = torch.Size([1, 1, samples])
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
@@ -76,10 +76,10 @@ def audiocrafts(diffusion: Diffusion, job: Job, samples: int) -> np.ndarray:
 def test_samples_are_audiocrafts_for_the_same_noise(
     diffusion: Diffusion, equalize: bool, samples: int, parity: Parity
 ):
-    """`tokens_to_wav`, and what `regenerate` makes of its input's codes at its input's length."""
-    job = Job(codes(), seed=7, equalize=equalize, samples=samples)
-    (clip,) = made(diffusion, job)
-    expected = audiocrafts(diffusion, job, samples)
+    """The clips equal `tokens_to_wav`, and `regenerate` for its input's codes and length."""
+    job = Job(draw_codes(), seed=7, equalize=equalize, samples=samples)
+    (clip,) = generate_clips(diffusion, job)
+    expected = generate_with_audiocraft(diffusion, job, samples)
     what = "`tokens_to_wav`" if equalize else "`regenerate`, after the codec"
     what += " for the same noise, of the largest sample"
     scale = float(np.abs(expected).max())
@@ -87,21 +87,21 @@ def test_samples_are_audiocrafts_for_the_same_noise(
 
 
 def test_the_seed_decides_whoever_shares_the_batch(diffusion: Diffusion):
-    (alone,) = made(diffusion, Job(codes(), seed=1))
-    jobs = [Job(codes(seed=2), seed=3), Job(codes(), seed=1), Job(codes(5), seed=1)]
-    together = made(diffusion, *jobs)
+    (alone,) = generate_clips(diffusion, Job(draw_codes(), seed=1))
+    jobs = [Job(draw_codes(seed=2), seed=3), Job(draw_codes(), seed=1), Job(draw_codes(5), seed=1)]
+    together = generate_clips(diffusion, *jobs)
     assert together[1].data == alone.data
     assert together[2].samples == 5 * 320
-    (other,) = made(diffusion, Job(codes(), seed=2))
+    (other,) = generate_clips(diffusion, Job(draw_codes(), seed=2))
     assert other.data != alone.data
 
 
 def test_progress_and_cancelling_within_one_step(
     diffusion: Diffusion, monkeypatch: pytest.MonkeyPatch
 ):
-    staying, leaving = Job(codes(), seed=1), Job(codes(), seed=2)
+    staying, leaving = Job(draw_codes(), seed=1), Job(draw_codes(), seed=2)
     # As on a GPU, where clips of equal shape are made together.
-    group = diffusion._together
+    group = diffusion._decode_group
     seen: list[int] = []
     model = diffusion._bands[0].model
     evaluate = model.forward
@@ -118,15 +118,15 @@ def test_progress_and_cancelling_within_one_step(
     assert leaving.evaluated == 3
     assert seen == [2] * 3 + [1] * (len(STEPS) - 4)
     assert staying.evaluated == diffusion.evaluations
-    (alone,) = made(diffusion, Job(codes(), seed=1))
+    (alone,) = generate_clips(diffusion, Job(draw_codes(), seed=1))
     assert np.abs(alone.array() - clip.array()).max() < 1e-4
-    assert isinstance(diffusion.generate([Job(codes(), 1, cancelled=True)])[0], Cancelled)
+    assert isinstance(diffusion.generate([Job(draw_codes(), 1, cancelled=True)])[0], Cancelled)
 
 
 def test_it_follows_the_codecs_levels(diffusion: Diffusion, folder: Path):
-    """The equaliser gives the clip the deviation of what the codec itself makes."""
-    (clip,) = made(diffusion, Job(codes(50), seed=1))
-    (own,) = Codec.load(str(folder / "codec"), device="cpu").decode([CodesPiece(codes(50))])
+    """The equaliser gives the clip the standard deviation of the codec's own output."""
+    (clip,) = generate_clips(diffusion, Job(draw_codes(50), seed=1))
+    (own,) = Codec.load(str(folder / "codec"), device="cpu").decode([CodesPiece(draw_codes(50))])
     assert clip.array().std() == pytest.approx(own.audio.array().std(), rel=0.1)
 
 
@@ -139,7 +139,7 @@ def test_it_follows_the_codecs_levels(diffusion: Diffusion, folder: Path):
     ],
 )
 def test_bad_codes_fail_alone(diffusion: Diffusion, bad: np.ndarray, reason: str):
-    error, clip = diffusion.generate([Job(Codes.pack(bad), 1), Job(codes(2), 1)])
+    error, clip = diffusion.generate([Job(Codes.pack(bad), 1), Job(draw_codes(2), 1)])
     assert isinstance(error, InvalidRequest)
     assert reason in str(error)
     assert isinstance(clip, Waveform)
@@ -148,7 +148,7 @@ def test_bad_codes_fail_alone(diffusion: Diffusion, bad: np.ndarray, reason: str
 def test_what_is_not_a_number_is_an_error(diffusion: Diffusion, monkeypatch: pytest.MonkeyPatch):
     processor = diffusion._bands[1].schedule.sample_processor
     monkeypatch.setattr(processor, "return_sample", lambda x: x * torch.nan)
-    (error,) = diffusion.generate([Job(codes(), 1)])
+    (error,) = diffusion.generate([Job(draw_codes(), 1)])
     assert isinstance(error, GenerationFailed)
 
 
@@ -183,7 +183,7 @@ def test_24_khz_at_its_three_bandwidths(codebooks: int, tmp_path: Path, parity: 
     (clip,) = diffusion.generate([job])
     assert isinstance(clip, Waveform)
     assert (clip.samples, job.evaluated) == (6 * 320, diffusion.evaluations)
-    expected = audiocrafts(diffusion, job, clip.samples)
+    expected = generate_with_audiocraft(diffusion, job, clip.samples)
     what = "`generate` for the same noise, of the largest sample"
     scale = float(np.abs(expected).max())
     assert parity(f"mbd_comp_{codebooks}, 24 kHz", what, clip.array(), expected, scale) < 1e-5

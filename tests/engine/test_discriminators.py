@@ -1,4 +1,4 @@
-"""Discriminators: AudioCraft's own logits, from a training's checkpoint; a verdict over windows."""
+"""Tests that scores equal AudioCraft's, and how windows are combined into an analysis."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def models(theirs: tuple[Path, dict[str, nn.Module]]) -> Discriminators:
     return Discriminators.load(str(theirs[0]), device="cpu")
 
 
-def noise(seconds: float, seed: int = 0, channels: int = 1) -> Waveform:
+def draw_noise(seconds: float, seed: int = 0, channels: int = 1) -> Waveform:
     draw = np.random.default_rng(seed)
     return Waveform.pack(draw.normal(0, 0.1, (channels, int(seconds * RATE))), RATE)
 
@@ -38,7 +38,7 @@ def noise(seconds: float, seed: int = 0, channels: int = 1) -> Waveform:
 def test_scores_are_audiocrafts(
     models: Discriminators, theirs: tuple[Path, dict[str, nn.Module]], parity: Parity
 ):
-    window = noise(1.0)
+    window = draw_noise(1.0)
     (made,) = models.analyze([window])
     assert isinstance(made, WindowScores)
     layers = []
@@ -60,14 +60,14 @@ def test_scores_are_audiocrafts(
 
 
 def test_all_scales_hear_the_same_as_in_audiocraft(theirs: tuple[Path, dict[str, nn.Module]]):
-    """`msd.py` throws its downsampled signal away; were it used, lengths would differ."""
+    """`msd.py` does not use its downsampled signal, so logits of all scales have equal shape."""
     with torch.inference_mode():
         logits, _ = theirs[1]["msd"](torch.randn(1, 1, RATE))
     assert len({one.shape for one in logits}) == 1
 
 
 def test_windows_of_a_batch_do_not_mix(models: Discriminators):
-    windows = [noise(1.0, 1), noise(0.5, 2), noise(1.0, 3)]
+    windows = [draw_noise(1.0, 1), draw_noise(0.5, 2), draw_noise(1.0, 3)]
     together = models.analyze(windows)
     for window, made in zip(windows, together, strict=True):
         assert models.analyze([window]) == [made]
@@ -76,14 +76,14 @@ def test_windows_of_a_batch_do_not_mix(models: Discriminators):
 @pytest.mark.parametrize(
     ("window", "reason"),
     [
-        (noise(0.1), "too short"),
-        (noise(1.0, channels=2), "16000 Hz with 1 channels"),
+        (draw_noise(0.1), "too short"),
+        (draw_noise(1.0, channels=2), "16000 Hz with 1 channels"),
         (Waveform.pack(np.zeros((1, RATE)), 8000), "16000 Hz"),
-        (Waveform.pack(np.full((1, RATE), np.inf), RATE), "not numbers"),
+        (Waveform.pack(np.full((1, RATE), np.inf), RATE), "not finite numbers"),
     ],
 )
 def test_bad_windows_fail_alone(models: Discriminators, window: Waveform, reason: str):
-    error, made = models.analyze([window, noise(1.0)])
+    error, made = models.analyze([window, draw_noise(1.0)])
     assert isinstance(error, InvalidRequest)
     assert reason in str(error)
     assert isinstance(made, WindowScores)
@@ -116,14 +116,14 @@ def test_calibration_lies_beside_the_weights(tmp_path: Path):
         Discriminators.load(str(tmp_path), device="cpu")
 
 
-def window_scores(samples: int, score: float, logit: float) -> WindowScores:
+def build_scores(samples: int, score: float, logit: float) -> WindowScores:
     return WindowScores(
         samples, dict.fromkeys(NAMES, score), {name: [logit, 0.0] for name in NAMES}, [[logit]]
     )
 
 
 def test_a_file_is_the_mean_of_its_windows_by_length():
-    windows = [window_scores(300, 0.9, 4.0), window_scores(100, 0.1, 0.0)]
+    windows = [build_scores(300, 0.9, 4.0), build_scores(100, 0.1, 0.0)]
     plain = combine(windows, DiscriminatorsInfo(RATE, 1, None, 0.0))
     assert plain.scores == pytest.approx(dict.fromkeys(NAMES, 0.7))
     assert plain.logits["msd"] == pytest.approx([3.0, 0.0])

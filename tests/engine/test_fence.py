@@ -1,4 +1,4 @@
-"""A share of a GPU, on one that is made up: what is asked of PyTorch, and what is said."""
+"""Tests the limits and messages for a share of a GPU, with a simulated card."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from engine.language_model import LanguageModel
 
 @dataclass
 class Card:
-    """80 GB, of which this process has some."""
+    """A simulated card with 80 GB, and the limits that were set on it."""
 
     reserved_gb: float = 0.0
     fractions: list[float] = field(default_factory=list)
@@ -52,7 +52,7 @@ def test_weights_that_do_not_fit_are_said_with_numbers(card: Card):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-def budget(settings: EngineSettings, device: str = "cuda") -> tuple[float, str]:
+def get_budget(settings: EngineSettings, device: str = "cuda") -> tuple[float, str]:
     parameter = SimpleNamespace(device=torch.device(device))
     model = SimpleNamespace(_lm=SimpleNamespace(parameters=lambda: iter([parameter])))
     return LanguageModel._budget_gb(model, settings)  # type: ignore[arg-type]
@@ -61,15 +61,15 @@ def budget(settings: EngineSettings, device: str = "cuda") -> tuple[float, str]:
 def test_caches_get_what_the_weights_leave(card: Card):
     card.reserved_gb = 3.7
     left = 0.9 * 20 - fence.CONTEXT_GB - 3.7
-    assert budget(EngineSettings(gpu_share=0.25))[0] == pytest.approx(left)
-    assert budget(EngineSettings(gpu_share=0.25, cache_gb=5.0))[0] == 5.0
+    assert get_budget(EngineSettings(gpu_share=0.25))[0] == pytest.approx(left)
+    assert get_budget(EngineSettings(gpu_share=0.25, cache_gb=5.0))[0] == 5.0
     told = (
         r"0\.25 of a GPU is 20\.0 GB, the weights take 3\.7 GB and leave 13\.7 GB, cache_gb is 15"
     )
     with pytest.raises(NoRoom, match=told):
-        budget(EngineSettings(gpu_share=0.25, cache_gb=15.0))
+        get_budget(EngineSettings(gpu_share=0.25, cache_gb=15.0))
 
 
 def test_on_a_cpu_they_get_what_is_said(card: Card):
-    assert budget(EngineSettings(), "cpu")[0] == 2.0
-    assert budget(EngineSettings(cache_gb=0.5), "cpu") == (0.5, "0.5 GB (cache_gb)")
+    assert get_budget(EngineSettings(), "cpu")[0] == 2.0
+    assert get_budget(EngineSettings(cache_gb=0.5), "cpu") == (0.5, "0.5 GB (cache_gb)")

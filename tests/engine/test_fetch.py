@@ -1,4 +1,4 @@
-"""What a pod fetches before its models are needed."""
+"""Tests the download of checkpoints before they are needed."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from engine.errors import CheckpointError
 from tests.conftest import Checkpoints
 
 
-def models(checkpoints: Checkpoints, **changes: str) -> str:
+def build_models(checkpoints: Checkpoints, **changes: str) -> str:
     music = {"kind": "musicgen", "checkpoint": str(checkpoints.music)}
     music |= {"text_encoder": checkpoints.text_encoder} | changes
     return json.dumps([music, {"kind": "encodec", "checkpoint": str(checkpoints.codec)}])
@@ -24,13 +24,13 @@ def test_each_model_is_loaded_once(
     loaded: list[str] = []
     for kind, load in fetch.LOADERS.items():
 
-        def counted(model: dict[str, str], kind: str = kind, load=load) -> None:
+        def record_load(model: dict[str, str], kind: str = kind, load=load) -> None:
             loaded.append(kind)
             load(model)
 
-        monkeypatch.setitem(fetch.LOADERS, kind, counted)
-    fetch.fetch(models(checkpoints))
-    fetch.fetch(models(checkpoints))
+        monkeypatch.setitem(fetch.LOADERS, kind, record_load)
+    fetch.fetch_models(build_models(checkpoints))
+    fetch.fetch_models(build_models(checkpoints))
     assert loaded == ["musicgen", "encodec"]
 
 
@@ -38,10 +38,10 @@ def test_what_is_missing_is_said_and_not_remembered(
     checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(fetch, "HF_HOME", str(tmp_path))
-    wanted = models(checkpoints, checkpoint=str(tmp_path / "nothing" / "here"))
+    wanted = build_models(checkpoints, checkpoint=str(tmp_path / "nothing" / "here"))
     for _ in range(2):
         with pytest.raises(CheckpointError):
-            fetch.fetch(wanted)
+            fetch.fetch_models(wanted)
     monkeypatch.setattr(sys, "argv", ["fetch", wanted])
     with pytest.raises(SystemExit) as said:
         fetch.main()

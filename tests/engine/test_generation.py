@@ -1,4 +1,4 @@
-"""The reference path and the codec give what AudioCraft itself gives."""
+"""Tests that the reference model and the codec equal AudioCraft."""
 
 import numpy as np
 import pytest
@@ -24,18 +24,18 @@ def codec(checkpoints: Checkpoints) -> Codec:
 
 @pytest.fixture(scope="module")
 def audiocraft(checkpoints: Checkpoints) -> MusicGen:
-    """The same checkpoint, loaded and run by AudioCraft alone."""
+    """The checkpoint, loaded and run by AudioCraft alone."""
     lm = loaders.load_lm_model(str(checkpoints.music))
     return MusicGen("reference", loaders.load_compression_model(str(checkpoints.codec)), lm)
 
 
-def never() -> bool:
+def never_cancelled() -> bool:
     return False
 
 
 def generate(model: ReferenceModel, **changes: object) -> np.ndarray:
     params = GenerationParams(**{"text": "calm piano", "frames": 30, "seed": 7, **changes})
-    return model.generate(params, never).array()
+    return model.generate(params, never_cancelled).array()
 
 
 @pytest.mark.parametrize(

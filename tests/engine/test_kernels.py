@@ -1,4 +1,4 @@
-"""Attention by the kernels of each kind of device, against a plain computation in float64."""
+"""Tests the attention kernels of each device against a plain computation in float64."""
 
 import importlib
 import os
@@ -23,7 +23,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 @pytest.fixture
 def kernels() -> ModuleType:
-    """The CPU's kernels, or in a process that interprets Triton, those for CUDA."""
+    """The CPU's kernels, or the ones for CUDA in a process that interprets Triton."""
     return importlib.import_module(f"engine.kernels_{'cuda' if INTERPRETED else 'cpu'}")
 
 
@@ -36,8 +36,8 @@ def test_those_for_cuda_interpreted_on_the_cpu():
     assert "4 passed" in done.stdout, done.stdout
 
 
-def attended(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """One token's attention: query [heads, size]; keys and values [heads, past, size]."""
+def attend_plainly(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Compute one token's attention: query [heads, size], keys and values [heads, past, size]."""
     weights = torch.einsum("hd,hpd->hp", query.double(), keys.double()).softmax(-1)
     return torch.einsum("hp,hpd->hd", weights, values.double())
 
@@ -57,7 +57,7 @@ def test_each_token_attends_to_its_own_past(kernels: ModuleType, dtype: torch.dt
     torch.testing.assert_close(past, expected, rtol=rounding, atol=0)
     for token, (slot, row, position) in enumerate(TOKENS):
         keys, values = past[:, slot, row, :, : position + 1]
-        wanted = attended(projected[token, 0], keys, values)
+        wanted = attend_plainly(projected[token, 0], keys, values)
         assert (out[token] - wanted).abs().max() < 2e-6
 
 
@@ -70,12 +70,12 @@ def test_each_token_attends_to_its_slots_text(kernels: ModuleType, dtype: torch.
     out = kernels.attend_text(query, text, slots, lengths)
     for token, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
         keys, values = text[:, slot, :, :length]
-        assert (out[token] - attended(query[token], keys, values)).abs().max() < 2e-6
+        assert (out[token] - attend_plainly(query[token], keys, values)).abs().max() < 2e-6
 
 
 def test_int8_rows():
     rows = torch.tensor([[0.0, 1.0, -2.0, 0.5], [0.0, 0.0, 0.0, 0.0]])
-    unsigned, scales = kernels_cpu.quantise(rows)
+    unsigned, scales = kernels_cpu.quantise_rows(rows)
     restored = (unsigned.float() - 128) * scales
     assert (restored - rows).abs().max() <= 2.0 / 127 / 2 + 1e-6
     assert unsigned[0, 2] == 1
@@ -86,5 +86,5 @@ def test_int8_rows():
 def test_int8_rows_keep_what_is_no_number(wrong: float):
     rows = torch.ones(3, 8)
     rows[1, 5] = wrong
-    _, scales = kernels_cpu.quantise(rows)
+    _, scales = kernels_cpu.quantise_rows(rows)
     assert scales.isnan().flatten().tolist() == [False, True, False]

@@ -1,4 +1,4 @@
-"""The engine's thread: streams, cancellation, failures, seeds, resuming, limits."""
+"""Tests the engine's thread: streams, cancellation, failures, seeds, resuming and limits."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -46,15 +46,15 @@ async def generate(model: LanguageModel, params: GenerationParams = PARAMS):
         return np.concatenate([chunk async for chunk in chunks], axis=1)
 
 
-async def until_idle(model: LanguageModel) -> None:
-    """Wait, by a request that is served last, until what came before it has ended."""
+async def wait_until_idle(model: LanguageModel) -> None:
+    """Wait until no request is running or waiting, and check that all slots are free."""
     while model.loop.engine.busy:
         await asyncio.sleep(0.005)
     model.loop.engine.check_idle()
 
 
 async def test_chunks_come_while_it_runs(model: LanguageModel):
-    request = model.request(PARAMS, model.conditions("calm piano"))
+    request = model.build_request(PARAMS, model.encode_text("calm piano"))
     sizes, running = [], []
     async for chunk in model.loop.generate(request, chunk_frames=10, first_chunk_frames=3):
         sizes.append(chunk.shape[1])
@@ -63,7 +63,7 @@ async def test_chunks_come_while_it_runs(model: LanguageModel):
     assert all(size >= 10 for size in sizes[1:-1])
     assert sum(sizes) == 40
     assert running[0]
-    await until_idle(model)
+    await wait_until_idle(model)
 
 
 async def test_same_seed_same_codes_whoever_shares_the_batch(model: LanguageModel):
@@ -85,12 +85,12 @@ async def test_resumed_from_its_codes_it_goes_on_the_same(model: LanguageModel, 
 
 
 async def test_a_running_requests_text_can_be_replaced(model: LanguageModel):
-    """What was generated stays; what follows is of the new text; neighbours notice nothing."""
+    """Past codes stay, the next ones follow the new text, and other requests are not affected."""
     params = replace(PARAMS, frames=400)
-    texts = {text: model.conditions(text) for text in ("calm piano", "thunder and rain", "")}
+    texts = {text: model.encode_text(text) for text in ("calm piano", "thunder and rain", "")}
 
-    async def changed_to(text: str) -> tuple[int, np.ndarray]:
-        request = model.request(params, texts["calm piano"])
+    async def generate_with_change(text: str) -> tuple[int, np.ndarray]:
+        request = model.build_request(params, texts["calm piano"])
         parts = []
         async for chunk in model.loop.generate(request, chunk_frames=10):
             if not parts:
@@ -100,13 +100,15 @@ async def test_a_running_requests_text_can_be_replaced(model: LanguageModel):
 
     unchanged = await generate(model, params)
     (_, same), (known, other), neighbour = await asyncio.gather(
-        changed_to("calm piano"), changed_to("thunder and rain"), generate(model, params)
+        generate_with_change("calm piano"),
+        generate_with_change("thunder and rain"),
+        generate(model, params),
     )
     np.testing.assert_array_equal(same, unchanged)
     np.testing.assert_array_equal(neighbour, unchanged)
     np.testing.assert_array_equal(other[:, :known], unchanged[:, :known])
     assert (other[:, known:] != unchanged[:, known:]).any()
-    request = model.request(params, texts["calm piano"])
+    request = model.build_request(params, texts["calm piano"])
     with pytest.raises(InvalidRequest, match="can become another text"):
         model.loop.replace_conditions(request, texts[""])
 
@@ -119,11 +121,11 @@ async def test_a_clip_longer_than_the_window(model: LanguageModel):
 
 async def test_leaving_frees_the_slot_within_one_step(model: LanguageModel):
     engine = model.loop.engine
-    request = model.request(replace(PARAMS, frames=1500), model.conditions("calm piano"))
+    request = model.build_request(replace(PARAMS, frames=1500), model.encode_text("calm piano"))
     async with aclosing(model.loop.generate(request, chunk_frames=1)) as chunks:
         async for _ in chunks:
             break
-    await until_idle(model)
+    await wait_until_idle(model)
     stopped = engine.statistics.steps
     assert stopped < 1500
     await generate(model)
@@ -131,24 +133,24 @@ async def test_leaving_frees_the_slot_within_one_step(model: LanguageModel):
 
 
 async def test_leaving_before_it_begins(model: LanguageModel):
-    conditions = model.conditions("calm piano")
-    waiting = [model.request(replace(PARAMS, frames=200), conditions) for _ in range(9)]
+    conditions = model.encode_text("calm piano")
+    waiting = [model.build_request(replace(PARAMS, frames=200), conditions) for _ in range(9)]
     tasks = [asyncio.ensure_future(anext(model.loop.generate(r))) for r in waiting]
     while model.loop.engine.scheduler.waiting < 5:
         await asyncio.sleep(0.001)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await until_idle(model)
+    await wait_until_idle(model)
     assert (await generate(model)).shape == (4, 40)
 
 
 @pytest.mark.parametrize("model", ["float32", BFLOAT16, "int8"], indirect=True)
 async def test_a_poisoned_request_fails_alone(model: LanguageModel):
-    conditions = model.conditions("calm piano")
+    conditions = model.encode_text("calm piano")
     poison = replace(conditions, text=torch.full_like(conditions.text, torch.nan))
     expected = await generate(model)
-    bad = model.loop.generate(model.request(PARAMS, poison))
+    bad = model.loop.generate(model.build_request(PARAMS, poison))
     good, error = await asyncio.gather(generate(model), anext(bad), return_exceptions=True)
     assert isinstance(error, GenerationFailed)
     np.testing.assert_array_equal(good, expected)
@@ -169,7 +171,7 @@ async def test_a_failing_step_ends_its_requests_and_nothing_else(
     monkeypatch.setattr(model.loop.engine.decoder, "forward", fail_once)
     with pytest.raises(GenerationFailed, match="MemoryError: no memory left"):
         await generate(model)
-    await until_idle(model)
+    await wait_until_idle(model)
     np.testing.assert_array_equal(await generate(model), expected)
 
 
@@ -180,12 +182,12 @@ async def test_memory_that_runs_out_ends_who_came_last_and_shrinks(
     slots, forward = engine.scheduler.slots.number, engine.decoder.forward
     expected = await generate(model, LONGER)
 
-    def of_two(inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+    def run_two_at_most(inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
         if len(segments) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(inputs, segments)
 
-    monkeypatch.setattr(engine.decoder, "forward", of_two)
+    monkeypatch.setattr(engine.decoder, "forward", run_two_at_most)
     first, second = (asyncio.ensure_future(generate(model, LONGER)) for _ in range(2))
     while len(engine.scheduler.running) < 2:
         await asyncio.sleep(0.001)
@@ -194,7 +196,7 @@ async def test_memory_that_runs_out_ends_who_came_last_and_shrinks(
     for made in await asyncio.gather(first, second):
         np.testing.assert_array_equal(made, expected)
     assert engine.scheduler.slots.number == slots - 1
-    await until_idle(model)
+    await wait_until_idle(model)
     while engine.scheduler.slots.number > 2:
         await asyncio.gather(
             *(generate(model, LONGER) for _ in range(slots)), return_exceptions=True
@@ -208,8 +210,8 @@ async def test_a_failing_replacement_ends_its_request_alone(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ):
     expected = await generate(model, replace(PARAMS, frames=300))
-    conditions = model.conditions("calm piano")
-    request = model.request(replace(PARAMS, frames=300), conditions)
+    conditions = model.encode_text("calm piano")
+    request = model.build_request(replace(PARAMS, frames=300), conditions)
     running = model.loop.generate(request, chunk_frames=10)
     neighbour = asyncio.ensure_future(generate(model, replace(PARAMS, frames=300)))
     await anext(running)
@@ -225,11 +227,11 @@ async def test_a_failing_replacement_ends_its_request_alone(
 
 
 async def test_priorities_and_arrival_decide_who_is_next(model: LanguageModel):
-    conditions = model.conditions("calm piano")
+    conditions = model.encode_text("calm piano")
     ended: list[int] = []
 
     async def run(number: int, priority: int) -> None:
-        request = model.request(PARAMS, conditions)
+        request = model.build_request(PARAMS, conditions)
         request.priority = priority
         async for _ in model.loop.generate(request, chunk_frames=40):
             pass
@@ -244,14 +246,14 @@ async def test_priorities_and_arrival_decide_who_is_next(model: LanguageModel):
 
 def test_a_text_that_is_too_long(model: LanguageModel):
     with pytest.raises(InvalidRequest, match="tokens long; this model takes up to 64"):
-        model.request(PARAMS, model.conditions("a very " * 100))
-    running = model.request(PARAMS, model.conditions("calm piano"))
+        model.build_request(PARAMS, model.encode_text("a very " * 100))
+    running = model.build_request(PARAMS, model.encode_text("calm piano"))
     with pytest.raises(InvalidRequest, match="tokens long; this model takes up to 64"):
-        model.loop.replace_conditions(running, model.conditions("a very " * 100))
+        model.loop.replace_conditions(running, model.encode_text("a very " * 100))
 
 
 def test_variations_share_their_conditions(model: LanguageModel):
-    assert model.conditions("calm piano") is model.conditions("calm piano")
+    assert model.encode_text("calm piano") is model.encode_text("calm piano")
 
 
 # Layers, width, and positions of a slot: the window's columns, chroma and text before them.
@@ -264,7 +266,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_gpu_configuration_has_room_for_slots(name: str):
-    """Four slots at least, in the caches that the shipped file gives the published models."""
+    """The caches in the shipped file hold at least four slots of each published model."""
     config = yaml.safe_load((ROOT / "serve_config.gpu.yaml").read_text())
     models = {m["name"]: m for m in config["applications"][0]["args"]["models"]}
     layers, width, positions = PUBLISHED[name]

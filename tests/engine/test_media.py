@@ -1,4 +1,4 @@
-"""Uploaded files: what is audio is decoded, what is not is a typed error, and nothing crashes."""
+"""Tests that audio files are decoded, and that all other uploads give InvalidAudio."""
 
 import tracemalloc
 
@@ -9,7 +9,7 @@ from audiocraft.data.audio_utils import convert_audio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.media_files import FILES, RATE, by_ffmpeg, by_soundfile, tone
+from benchmarks.media_files import FILES, RATE, encode_with_ffmpeg, encode_with_soundfile, make_tone
 from engine.errors import InvalidAudio
 from engine.media import convert, decode
 from engine.params import MediaLimits, Waveform
@@ -30,18 +30,18 @@ def test_every_kind_of_audio(kind: str):
 
 
 def test_lossless_is_lossless():
-    audio = decode(by_soundfile("WAV", "FLOAT", tone(channels=2)), LIMITS)
+    audio = decode(encode_with_soundfile("WAV", "FLOAT", make_tone(channels=2)), LIMITS)
     assert audio.sample_rate == RATE
-    np.testing.assert_array_equal(audio.array(), tone(channels=2).astype(np.float32))
+    np.testing.assert_array_equal(audio.array(), make_tone(channels=2).astype(np.float32))
 
 
-def bomb() -> bytes:
-    """Hours of silence in some kilobytes."""
-    return by_soundfile("FLAC", audio=np.zeros((1, 3600 * RATE)))
+def make_bomb() -> bytes:
+    """Make a file with hours of silence in a few kilobytes."""
+    return encode_with_soundfile("FLAC", audio=np.zeros((1, 3600 * RATE)))
 
 
-def unsized(data: bytes) -> bytes:
-    """The wav of a pipe: its sizes were not known when its head was written."""
+def remove_sizes(data: bytes) -> bytes:
+    """Set the sizes in a WAV header to "unknown", as a program that writes to a pipe does."""
     return data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:]
 
 
@@ -51,21 +51,21 @@ BAD = {
     "a picture": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(500), "cannot be read"),
     "a playlist": (lambda: b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "cannot be read"),
     "a concat list": (lambda: b"ffconcat version 1.0\nfile /etc/passwd\n", "cannot be read"),
-    "a video": (lambda: by_ffmpeg("mp4", "aac", video="mpeg4"), "is a video"),
-    "no samples": (lambda: by_soundfile("WAV", "PCM_16", np.zeros((1, 0))), "no samples"),
+    "a video": (lambda: encode_with_ffmpeg("mp4", "aac", video="mpeg4"), "is a video"),
+    "no samples": (lambda: encode_with_soundfile("WAV", "PCM_16", np.zeros((1, 0))), "no samples"),
     "not numbers": (
-        lambda: by_soundfile("WAV", "FLOAT", np.full((1, 500), np.nan)),
-        "not numbers",
+        lambda: encode_with_soundfile("WAV", "FLOAT", np.full((1, 500), np.nan)),
+        "not finite numbers",
     ),
-    "cut wav": (lambda: by_soundfile("WAV", "PCM_16")[:20000], "cut short"),
-    "cut flac": (lambda: by_soundfile("FLAC")[:5000], "cut short|cannot be read"),
+    "cut wav": (lambda: encode_with_soundfile("WAV", "PCM_16")[:20000], "cut short"),
+    "cut flac": (lambda: encode_with_soundfile("FLAC")[:5000], "cut short|cannot be read"),
     "cut m4a": (lambda: FILES["m4a"]()[:3000], "cannot be read|cut short"),
-    "only a head": (lambda: by_soundfile("WAV", "PCM_16")[:44], "no samples|cut short"),
+    "only a head": (lambda: encode_with_soundfile("WAV", "PCM_16")[:44], "no samples|cut short"),
     "too many bytes": (lambda: bytes(LIMITS.max_bytes + 1), "allowed: 2000000"),
-    "too long": (lambda: by_soundfile("WAV", "PCM_U8", tone(21)), "longer than 20 s"),
-    "a bomb": (bomb, "longer than 20 s"),
+    "too long": (lambda: encode_with_soundfile("WAV", "PCM_U8", make_tone(21)), "longer than 20 s"),
+    "a bomb": (make_bomb, "longer than 20 s"),
     "too many channels": (
-        lambda: by_soundfile("WAV", "PCM_16", np.zeros((6, 500))),
+        lambda: encode_with_soundfile("WAV", "PCM_16", np.zeros((6, 500))),
         "6 channels; allowed: 1 to 2",
     ),
 }
@@ -80,13 +80,13 @@ def test_what_is_not_audio_or_too_much_is_refused(kind: str):
 
 
 def test_a_wav_from_a_pipe_is_read_to_its_end():
-    audio = decode(unsized(by_soundfile("WAV", "PCM_16")), LIMITS)
+    audio = decode(remove_sizes(encode_with_soundfile("WAV", "PCM_16")), LIMITS)
     assert audio.samples == RATE
 
 
 def test_a_bomb_is_stopped_while_it_unfolds():
-    """Where no length is stated, memory stays near what is allowed."""
-    data = unsized(by_soundfile("WAV", "PCM_U8", np.zeros((1, 1_900_000))))
+    """Without a stated length, memory stays near the limit for the allowed length."""
+    data = remove_sizes(encode_with_soundfile("WAV", "PCM_U8", np.zeros((1, 1_900_000))))
     tracemalloc.start()
     with pytest.raises(InvalidAudio, match="longer than 20 s"):
         decode(data, LIMITS)
@@ -97,12 +97,12 @@ def test_a_bomb_is_stopped_while_it_unfolds():
 
 @pytest.mark.parametrize("source", FILES)
 def test_damaged_files_end_cleanly(source: str):
-    """Bytes changed, cut and repeated, anywhere in a real file."""
+    """Files with changed bytes and a missing end are decoded or give InvalidAudio."""
     whole = FILES[source]()
 
     @settings(max_examples=25, deadline=None)
     @given(st.data())
-    def damaged(data: st.DataObject) -> None:
+    def decode_damaged(data: st.DataObject) -> None:
         broken = bytearray(whole)
         for _ in range(data.draw(st.integers(1, 20))):
             at = data.draw(st.integers(0, len(broken) - 1))
@@ -115,13 +115,13 @@ def test_damaged_files_end_cleanly(source: str):
         assert np.isfinite(audio.array()).all()
         assert audio.samples <= LIMITS.max_seconds * audio.sample_rate
 
-    damaged()
+    decode_damaged()
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (16000, 1), (32000, 2), (48000, 1)])
 @pytest.mark.parametrize("given_channels", [1, 2])
 def test_converting_is_audiocrafts(rate: int, channels: int, given_channels: int):
-    audio = tone(0.3, given_channels).astype(np.float32)
+    audio = make_tone(0.3, given_channels).astype(np.float32)
     made = convert(Waveform.pack(audio, RATE), rate, channels)
     expected = convert_audio(torch.tensor(audio), RATE, rate, channels).numpy()
     assert (made.sample_rate, made.channels) == (rate, channels)
@@ -130,4 +130,4 @@ def test_converting_is_audiocrafts(rate: int, channels: int, given_channels: int
 
 def test_two_channels_do_not_become_three():
     with pytest.raises(InvalidAudio, match="send 1, 3 or more"):
-        convert(Waveform.pack(tone(channels=2), RATE), RATE, 3)
+        convert(Waveform.pack(make_tone(channels=2), RATE), RATE, 3)

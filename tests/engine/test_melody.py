@@ -1,4 +1,4 @@
-"""A melody is followed as `MusicGen.generate_with_chroma` follows it, in every window of a clip."""
+"""Tests that a melody is followed as in `MusicGen.generate_with_chroma`, in every window."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from engine.language_model import LanguageModel
 from engine.params import Codes, GenerationParams, Waveform
 from tests import checkpoints as write
 from tests.conftest import Checkpoints
-from tests.engine.test_exactness import lively
+from tests.engine.test_exactness import spread_logits
 from tests.parity import Parity
 
 RATE, WINDOW_S, STRIDE_S = 16000, 2.0, 1.5
@@ -28,12 +28,12 @@ SETTINGS = EngineSettings(max_slots=2, max_text_tokens=64, prefill_chunk=50)
 def pair(
     checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[LanguageModel, MusicGen]]:
-    """The engine and AudioCraft over one model, without a stem separator."""
+    """The engine and AudioCraft with one shared model, without a stem separator."""
     folder = tmp_path_factory.mktemp("melody")
     cfg = write.melody_config()
     cfg.dataset.segment_duration = WINDOW_S
     write.write_language_model(folder, checkpoints.text_encoder, cfg)
-    lm = lively(load_language_model(str(folder), device="cpu", dtype="float32"))
+    lm = spread_logits(load_language_model(str(folder), device="cpu", dtype="float32"))
     codec: CompressionModel = load_codec(str(checkpoints.codec), device="cpu")
     model = LanguageModel(lm, SETTINGS, frame_rate=50, stride_seconds=18)
     audiocraft = MusicGen("reference", codec, lm, max_duration=30)
@@ -42,7 +42,7 @@ def pair(
     model.loop.close()
 
 
-async def by_the_engine(model: LanguageModel, params: GenerationParams) -> np.ndarray:
+async def generate_with_engine(model: LanguageModel, params: GenerationParams) -> np.ndarray:
     request = model.prepare(params)
     return np.concatenate([part async for part in model.loop.generate(request)], axis=1)
 
@@ -62,7 +62,7 @@ def test_greedy_codes_are_audiocrafts(
     params = GenerationParams(
         "calm piano", int(seconds * 50), 0, temperature=0.0, stride_seconds=STRIDE_S, melody=MELODY
     )
-    ours = asyncio.run(by_the_engine(model, params))
+    ours = asyncio.run(generate_with_engine(model, params))
     what = "greedy codes by a melody, also in windows (`generate_with_chroma`)"
     assert parity("language models", what, ours, theirs[0].numpy()) == 0
 
@@ -88,7 +88,7 @@ def test_a_prompt_beyond_the_first_window_begins_in_a_later_one(
     assert len(model.prepare(params).later) == 1
 
 
-def codes(shape: tuple[int, int], value: int = 0) -> Codes:
+def fill_codes(shape: tuple[int, int], value: int = 0) -> Codes:
     return Codes.pack(np.full(shape, value))
 
 
@@ -98,12 +98,12 @@ def codes(shape: tuple[int, int], value: int = 0) -> Codes:
         ({"melody": Waveform.pack(np.zeros((1, 9)), 8000)}, "melody", "16000 Hz, mono"),
         ({"melody": Waveform.pack(np.zeros((2, 9)), RATE)}, "melody", "16000 Hz, mono"),
         ({"melody": Waveform.pack(np.zeros((1, 0)), RATE)}, "melody", "empty"),
-        ({"melody": Waveform.pack(np.full((1, 9), np.nan), RATE)}, "melody", "no numbers"),
+        ({"melody": Waveform.pack(np.full((1, 9), np.nan), RATE)}, "melody", "not finite numbers"),
         ({"stride_seconds": 2.0}, "extend_stride", "below this model's window, 2 s"),
         ({"stride_seconds": 0.01}, "extend_stride", "above 0"),
-        ({"prompt": codes((2, 3))}, "continue_from", "2 codebooks; this model has 4"),
-        ({"prompt": codes((4, 30))}, "continue_from", "longer duration"),
-        ({"prompt": codes((4, 3), 512)}, "continue_from", "from 0 to 511"),
+        ({"prompt": fill_codes((2, 3))}, "continue_from", "2 codebooks; this model has 4"),
+        ({"prompt": fill_codes((4, 30))}, "continue_from", "longer duration"),
+        ({"prompt": fill_codes((4, 3), 512)}, "continue_from", "from 0 to 511"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
@@ -120,7 +120,7 @@ def test_a_model_of_text_alone_follows_no_melody(checkpoints: Checkpoints):
         str(checkpoints.music), SETTINGS, device="cpu", frame_rate=50, stride_seconds=18
     )
     try:
-        with pytest.raises(InvalidRequest, match="follows no melody"):
+        with pytest.raises(InvalidRequest, match="cannot follow a melody"):
             model.prepare(GenerationParams("x", 30, 0, melody=MELODY))
     finally:
         model.loop.close()

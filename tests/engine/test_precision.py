@@ -1,10 +1,10 @@
-"""The matrix products: a row's bits are its own, and how far each precision is from float32."""
+"""Tests that a row's product is independent of other rows, and near float32 in each precision."""
 
 import pytest
 import torch
 
 import engine.precision as precision_module
-from benchmarks.shapes import language_model
+from benchmarks.shapes import build_language_model
 from engine.cache import Cache, Segment
 from engine.decoder import Decoder
 from engine.errors import UnsupportedPrecision
@@ -51,7 +51,7 @@ def test_what_the_cpu_cannot_multiply_in_is_refused(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_logits_at_the_real_shape_are_near():
-    lm = language_model("small")
+    lm = build_language_model("small")
     text = torch.randn(20, lm.dim)
     columns = torch.randint(0, lm.card, (24, 4))
     logits = {}
@@ -61,7 +61,7 @@ def test_logits_at_the_real_shape_are_near():
         decoder = Decoder(lm, cache, precision)
         with torch.inference_mode():
             decoder.set_text(0, text)
-            inputs = decoder.embed(columns).repeat(2, 1)
+            inputs = decoder.embed_columns(columns).repeat(2, 1)
             logits[precision] = decoder.forward(inputs, [Segment(0, 2, 0, 24)])
     for precision in able:
         error = logits[precision] - logits["float32"]

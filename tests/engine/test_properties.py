@@ -1,4 +1,4 @@
-"""Random arrivals, lengths, parameters and cancellations: everyone ends once, nothing is lost."""
+"""Tests with random schedules that every request ends exactly once and no slot is lost."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from audiocraft.models.lm import LMModel
 from hypothesis import HealthCheck, given, settings
 
 from engine.checkpoints import load_language_model
-from engine.conditioning import Conditions, attributes_of, encode
+from engine.conditioning import Conditions, build_attributes, encode_conditions
 from engine.engine import Engine, EngineSettings
 from engine.params import GenerationParams
 from engine.request import Request
@@ -60,10 +60,10 @@ def engine(checkpoints: Checkpoints) -> Engine:
 def conditions(checkpoints: Checkpoints) -> dict[str, Conditions]:
     lm: LMModel = load_language_model(str(checkpoints.music), device="cpu", dtype="float32")
     texts = ["", "rain", "slow jazz with piano"]
-    return {text: encode(lm, attributes_of(lm, text)) for text in texts}
+    return {text: encode_conditions(lm, build_attributes(lm, text)) for text in texts}
 
 
-def made(plan: Plan, conditions: dict[str, Conditions]) -> Request:
+def build_request(plan: Plan, conditions: dict[str, Conditions]) -> Request:
     windowing = Windowing([0, 1, 2, 3], 512, MAX_FRAMES, STRIDE)
     prompt = np.zeros((4, min(plan.prompt, plan.frames - 1)), int)
     params = GenerationParams(
@@ -79,7 +79,7 @@ def made(plan: Plan, conditions: dict[str, Conditions]) -> Request:
 def test_everyone_ends_once(
     engine: Engine, conditions: dict[str, Conditions], schedule: list[Plan]
 ):
-    requests = [(plan, made(plan, conditions)) for plan in schedule]
+    requests = [(plan, build_request(plan, conditions)) for plan in schedule]
     frames = {id(request): 0 for _, request in requests}
     ended: list[int] = []
     left: list[int] = []
@@ -87,8 +87,8 @@ def test_everyone_ends_once(
     for step in range(30 + sum(3 * (p.frames + 4) + 30 for p in schedule)):
         for plan, request in requests:
             if plan.arrives == step:
-                engine.scheduler.add(request)
-            if plan.leaves == step and engine.cancel(request):
+                engine.scheduler.add_request(request)
+            if plan.leaves == step and engine.cancel_request(request):
                 left.append(id(request))
         for progress in engine.step():
             key = id(progress.request)

@@ -1,4 +1,4 @@
-"""Captions in varied words for what a clip is: synonyms, word order, attributes left out."""
+"""Writes captions of clips with varied synonyms, word order and attributes."""
 
 import numpy as np
 
@@ -70,39 +70,39 @@ PACE_WORDS = {
 FAR_WORDS = ("in the distance", "far away", "distant", "muffled, from afar")
 
 
-def one(draw: Draw, words: tuple[str, ...]) -> str:
-    """Draw one of some words; the first, plainest, more often."""
+def pick_words(draw: Draw, words: tuple[str, ...]) -> str:
+    """Draw one of some synonyms; the first, plainest one is drawn more often."""
     return words[0] if draw.random() < 0.3 else str(draw.choice(words))
 
 
 def describe_music(piece: Piece, draw: Draw) -> str:
-    """Caption a piece; its instrument is nearly always named, the rest often."""
-    parts = [one(draw, INSTRUMENTS[piece.family])] if draw.random() < 0.95 else []
+    """Write a caption of a piece, nearly always with its instrument, and often with the rest."""
+    parts = [pick_words(draw, INSTRUMENTS[piece.family])] if draw.random() < 0.95 else []
     for words, share in (
         (TEMPO_WORDS[piece.tempo], 0.9),
         (GENRE_WORDS[piece.genre], 0.6),
         (MOOD_WORDS[piece.mood], 0.5),
     ):
         if draw.random() < share:
-            parts.append(one(draw, words))
+            parts.append(pick_words(draw, words))
     if not parts:
-        parts = [one(draw, GENRE_WORDS[piece.genre]), "music"]
+        parts = [pick_words(draw, GENRE_WORDS[piece.genre]), "music"]
     order = draw.permutation(len(parts))
     joined = draw.choice([" ", ", "]).join(parts[index] for index in order)
     if draw.random() < 0.35:
         without = NO_DRUM_WORDS if piece.bass else SOLO_WORDS
-        joined += " " + one(draw, DRUM_WORDS if piece.drums else without)
+        joined += " " + pick_words(draw, DRUM_WORDS if piece.drums else without)
     if piece.bass and draw.random() < 0.3:
-        joined += " " + one(draw, BASS_WORDS)
+        joined += " " + pick_words(draw, BASS_WORDS)
     return str(joined)
 
 
 def describe_effect(effect: Effect, draw: Draw) -> str:
-    """Caption a sound effect; what it is is always named."""
-    caption = one(draw, SOUNDS[effect.kind])
+    """Write a caption of a sound effect, always with its kind."""
+    caption = pick_words(draw, SOUNDS[effect.kind])
     if draw.random() < 0.6:
-        pace = one(draw, PACE_WORDS[effect.pace])
+        pace = pick_words(draw, PACE_WORDS[effect.pace])
         caption = f"{pace} {caption}" if draw.random() < 0.7 else f"{caption}, {pace}"
     if effect.far and draw.random() < 0.7:
-        caption += " " + one(draw, FAR_WORDS)
+        caption += " " + pick_words(draw, FAR_WORDS)
     return caption

@@ -1,4 +1,4 @@
-"""Renders composed pieces by fluidsynth.
+"""Renders composed pieces with fluidsynth.
 
 Needs Debian's libfluidsynth3 and fluid-soundfont-gm (MIT licence).
 """
@@ -15,13 +15,13 @@ SOUNDFONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
 SAMPLE_RATE = 16000
 RENDER_RATE = 32000
 BLOCK = 64
-"""Samples that fluidsynth makes at a time; events begin with a block."""
+"""Samples per fluidsynth block; events are aligned to blocks."""
 LEVEL = 2 / 2**15
-"""Of a 16-bit step: loud pieces peak at 0.75, and the same note is as loud in every piece."""
+"""Level of one 16-bit step: loud pieces peak at 0.75, without normalising each piece."""
 
 
 class Renderer:
-    """One fluidsynth, kept for many pieces; loading its sounds takes seconds."""
+    """A fluidsynth instance that renders many pieces; loading its sounds takes seconds."""
 
     def __init__(self) -> None:
         self._synth = fluidsynth.Synth(samplerate=float(RENDER_RATE), gain=0.4)
@@ -33,7 +33,7 @@ class Renderer:
             raise FileNotFoundError(f"{SOUNDFONT}: install Debian's fluid-soundfont-gm")
 
     def render(self, piece: music.Piece, seconds: float) -> NDArray[np.float32]:
-        """Return mono samples at 16 kHz, full scale ±1."""
+        """Render a piece to mono samples at 16 kHz, full scale ±1."""
         synth = self._synth
         synth.system_reset()
         for channel in (music.LEAD, music.MELODY, music.BASS, music.DRUM):
@@ -45,7 +45,7 @@ class Renderer:
         synth.program_select(music.DRUM, self._font, 128, 0)
         events = [
             event
-            for note in music.compose(piece, seconds)
+            for note in music.compose_notes(piece, seconds)
             for event in ((note.start, 1, note), (note.end, 0, note))
         ]
         done, parts = 0, []

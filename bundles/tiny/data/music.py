@@ -1,13 +1,13 @@
-"""Composes short pieces from a closed grammar.
+"""Composes short pieces of music from a small grammar.
 
-A piece is drawn from its number alone: a family of instruments leads, in one of four tempi, after
-the pattern of a genre, in a key, register and density, with or without drums and bass.
+A piece is drawn from its number alone: the leading family of instruments, one of four tempi, the
+pattern of a genre, a key, a register and a density, and whether there are drums and bass.
 
-The models that learn from it have a few million weights and hours of two cores. So whatever need
-not vary does not: three neighbouring keys and their relative minors, two levels of loudness, notes
-that begin on the codec's frames and sound the same each time, chords that come again within four
-seconds. So beyond its beginning a piece is a copy of what came before, at a distance that its tempo
-says: to copy is what such a model learns first, and a beat comes with it.
+The models that learn from it have a few million weights and are trained for hours on two cores, so
+the variety is limited: three neighbouring keys and their relative minors, two levels of loudness,
+notes that begin on the codec's frames and always sound the same, and chords that repeat within four
+seconds. After its beginning, a piece repeats what came before at a distance given by its tempo.
+Such a model learns to copy first, and the beat with it.
 """
 
 from dataclasses import dataclass
@@ -25,19 +25,19 @@ FAMILIES = {
     "bells": 9,
     "synth": 80,
 }
-# Frames of the codec, 1/50 s, that a sixteenth lasts: 68, 94, 125 and 150 beats a minute. Where
-# tempi fell between frames, and varied by 3 %, a model of this size learnt no beat. A tracker
-# that errs by an octave still tells them apart.
+# Codec frames, 1/50 s, per sixteenth: 68, 94, 125 and 150 beats per minute. With tempi between
+# frames that varied by 3 %, a model of this size learned no beat. A beat tracker that is wrong by
+# an octave can still tell these tempi apart.
 TEMPI = {"slow": 11, "medium": 8, "fast": 6, "very fast": 5}
 FRAME_S = 0.02
-# Sixteenths that a chord lasts. Four of them come again after 3.5, 2.6, 3.8 and 3.2 s.
+# Sixteenths per chord. A progression of four repeats after 3.5, 2.6, 3.8 and 3.2 s.
 CHORD = {"slow": 4, "medium": 4, "fast": 8, "very fast": 8}
 GENRES = ("ambient", "jazz", "rock", "techno", "classical", "folk", "funk", "blues")
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
-# Semitones above C, of major keys; a minor piece has the notes of one of them.
+# Major keys in semitones above C; a minor piece has the notes of one of them.
 KEYS = (0, 5, 7)
 SOFT, LOUD = 72, 108
-# Moods: scale and velocity.
+# The scale and velocity of each mood.
 MOODS = {
     "happy": (MAJOR, LOUD),
     "bright": (MAJOR, LOUD),
@@ -52,7 +52,7 @@ PROGRESSIONS = ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (5, 3, 0, 4), (0, 0, 3
 BASSES = {"jazz": 32, "rock": 34, "techno": 38, "funk": 36, "blues": 33, "folk": 32}
 KICK, SNARE, HAT, OPEN, RIDE, CLAP = 36, 38, 42, 46, 51, 39
 BEATS = (0, 4, 8, 12)
-# Sixteenths of a bar at which each drum sounds: the first on every beat.
+# Sixteenths of a bar at which each drum sounds; the first drum sounds on every beat.
 DRUMS: dict[str, dict[int, tuple[int, ...]]] = {
     "jazz": {KICK: BEATS, RIDE: (0, 4, 7, 8, 12, 15)},
     "rock": {KICK: BEATS, SNARE: (4, 12), HAT: (0, 2, 4, 6, 8, 10, 12, 14)},
@@ -61,7 +61,7 @@ DRUMS: dict[str, dict[int, tuple[int, ...]]] = {
     "blues": {KICK: BEATS, SNARE: (4, 12), RIDE: (0, 3, 4, 7, 8, 11, 12, 15)},
     "folk": {KICK: BEATS, HAT: (2, 6, 10, 14)},
 }
-# Sixteenths at which the lead's chords sound, and for how long.
+# Sixteenths of a bar at which the lead plays chords, and their length.
 COMPING: dict[str, tuple[tuple[int, ...], int]] = {
     "ambient": ((), 0),
     "classical": ((), 0),
@@ -76,14 +76,14 @@ COMPING: dict[str, tuple[tuple[int, ...], int]] = {
 
 @dataclass(frozen=True)
 class Piece:
-    """What a clip of music is, in the words that captions use."""
+    """The properties of a clip of music, in the words of the captions."""
 
     family: str
     tempo: str
     genre: str
     mood: str
     key: int
-    """Semitones above C."""
+    """The key in semitones above C."""
     octave: int
     dense: bool
     drums: bool
@@ -93,7 +93,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Note:
-    """Times in seconds; channel 9 is the drums."""
+    """A note with times in seconds and MIDI values; channel 9 is the drums."""
 
     start: float
     end: float
@@ -107,7 +107,7 @@ TRIAD = (0, 2, 4)
 
 
 def draw_piece(number: int) -> Piece:
-    """Return the piece of that number."""
+    """Draw the properties of the piece with this number."""
     draw = np.random.default_rng([7, number])
     family = str(draw.choice(list(FAMILIES)))
     genre = str(draw.choice(GENRES))
@@ -127,13 +127,13 @@ def draw_piece(number: int) -> Piece:
 
 
 def is_held_out(piece: Piece) -> bool:
-    """Whether a piece's family, genre and tempo together are kept from training: one in ten."""
+    """Return whether the combination of family, genre and tempo is held out; one in ten is."""
     where = list(FAMILIES).index(piece.family) * 3 + GENRES.index(piece.genre)
     return (where + 7 * list(TEMPI).index(piece.tempo)) % 10 == 0
 
 
-def compose(piece: Piece, seconds: float) -> list[Note]:
-    """Write the piece's notes for at least so long."""
+def compose_notes(piece: Piece, seconds: float) -> list[Note]:
+    """Compose the notes of a piece for at least so many seconds."""
     draw = np.random.default_rng([11, piece.seed])
     scale, velocity = MOODS[piece.mood]
     root = 12 * piece.octave + (piece.key - (3 if scale is MINOR else 0)) % 12
@@ -142,15 +142,15 @@ def compose(piece: Piece, seconds: float) -> list[Note]:
     motif, rests = draw.integers(-2, 5, 16), draw.random(16) < 0.2
     notes: list[Note] = []
 
-    def add(channel: int, at: float, length: float, pitch: int, loud: float = 1.0) -> None:
+    def add_note(channel: int, at: float, length: float, pitch: int, loud: float = 1.0) -> None:
         pressed = min(round(velocity * loud), 127)
         start = at * sixteenth
         notes.append(Note(start, start + 0.95 * length * sixteenth, channel, pitch, pressed))
 
-    def degree(step: int) -> int:
+    def scale_pitch(step: int) -> int:
         return root + 12 * (step // 7) + scale[step % 7]
 
-    def chord(at: int) -> int:
+    def chord_root(at: int) -> int:
         return progression[at // CHORD[piece.tempo] % 4]
 
     pace = 2 if piece.dense else 4
@@ -158,25 +158,25 @@ def compose(piece: Piece, seconds: float) -> list[Note]:
     for bar in range(0, 16 * int(np.ceil(seconds / (16 * sixteenth))), 16):
         for at in (bar + time for time in times):
             for step in TRIAD:
-                add(LEAD, at, length, degree(chord(at) + step), 0.8)
+                add_note(LEAD, at, length, scale_pitch(chord_root(at) + step), 0.8)
         if piece.genre == "ambient":
             for at in range(bar, bar + 16, CHORD[piece.tempo]):
                 for step in TRIAD:
-                    add(LEAD, at, CHORD[piece.tempo], degree(chord(at) + step), 0.8)
+                    add_note(LEAD, at, CHORD[piece.tempo], scale_pitch(chord_root(at) + step), 0.8)
         for count, time in enumerate(range(0, 16, pace)):
             at = bar + time
             if piece.genre in ("classical", "ambient"):
                 step = TRIAD[(0, 2, 1, 2)[count % 4]]
-                add(LEAD, at, pace, degree(chord(at) + step), 0.8)
+                add_note(LEAD, at, pace, scale_pitch(chord_root(at) + step), 0.8)
             if not rests[time]:
-                add(MELODY, at, pace, degree(chord(at) + 7 + int(motif[time])), 1.05)
+                add_note(MELODY, at, pace, scale_pitch(chord_root(at) + 7 + int(motif[time])), 1.05)
         if piece.bass:
             walks = piece.genre in ("jazz", "blues")
             for count, time in enumerate(BEATS if walks else (0, 6, 8, 14)):
-                step = chord(bar + time) + (TRIAD[count % 3] if walks else 0)
-                add(BASS, bar + time, 3, degree(step) - 24 - 12 * (piece.octave - 4), 0.9)
+                step = chord_root(bar + time) + (TRIAD[count % 3] if walks else 0)
+                add_note(BASS, bar + time, 3, scale_pitch(step) - 24 - 12 * (piece.octave - 4), 0.9)
         if piece.drums:
             for drum, hits in DRUMS[piece.genre].items():
                 for time in hits:
-                    add(DRUM, bar + time, 1, drum, 1.15)
+                    add_note(DRUM, bar + time, 1, drum, 1.15)
     return notes

@@ -1,4 +1,4 @@
-"""Renders many clips once, and reads them back as int16 from disk."""
+"""Renders clips once, and reads them from disk as int16."""
 
 import json
 import multiprocessing
@@ -26,16 +26,16 @@ FRAME = round(music.FRAME_S * effects.SAMPLE_RATE)
 
 @dataclass(frozen=True)
 class Clips:
-    """Rendered clips: their numbers, and audio int16 [clips, samples], mapped from disk."""
+    """Rendered clips: their numbers, and their audio, int16 [clips, samples], mapped from disk."""
 
     numbers: list[int]
     audio: NDArray[np.int16]
 
     def crops(self, draw: np.random.Generator, number: int, samples: int) -> torch.Tensor:
-        """Return random crops, float32 [number, 1, samples], full scale ±1.
+        """Draw random crops, float32 [number, 1, samples], full scale ±1.
 
-        They begin with the codec's frames, as clips do: notes then sound the same each time, also
-        in their phase, and a codec of so few bits can learn them.
+        A crop begins at a codec frame, as clips do: notes then always sound the same, including
+        their phase, so that a codec with so few bits can learn them.
         """
         which = draw.integers(len(self.audio), size=number)
         starts = FRAME * draw.integers((SAMPLES - samples) // FRAME + 1, size=number)
@@ -43,8 +43,8 @@ class Clips:
         return torch.from_numpy(np.stack(crops).astype(np.float32) / 32768)[:, None]
 
 
-def numbers(kind: str, held_out: bool) -> Iterator[int]:
-    """Yield the numbers of pieces or effects that are, or are not, kept from training."""
+def list_numbers(kind: str, held_out: bool) -> Iterator[int]:
+    """Yield, without end, the numbers of pieces or effects that are held out, or are not."""
     for number in count():
         if kind == "music":
             kept = music.is_held_out(music.draw_piece(number))
@@ -55,8 +55,8 @@ def numbers(kind: str, held_out: bool) -> Iterator[int]:
 
 
 @cache
-def _renderer() -> "Renderer":
-    # Only rendering needs fluidsynth; reading rendered clips does not.
+def _get_renderer() -> "Renderer":
+    # Imported here, since reading stored clips does not need fluidsynth.
     from bundles.tiny.data.fluid import Renderer
 
     torch.set_num_threads(1)
@@ -64,12 +64,12 @@ def _renderer() -> "Renderer":
 
 
 def render_music(number: int) -> NDArray[np.float32]:
-    """Render a piece by its number."""
-    return _renderer().render(music.draw_piece(number), SECONDS)
+    """Render the piece with this number, float32 [samples]."""
+    return _get_renderer().render(music.draw_piece(number), SECONDS)
 
 
 def render_effect(number: int) -> NDArray[np.float32]:
-    """Render a sound effect by its number."""
+    """Render the sound effect with this number, float32 [samples]."""
     return effects.render(effects.draw_effect(number), SECONDS)
 
 
@@ -80,9 +80,9 @@ RENDERERS: dict[str, Callable[[int], NDArray[np.float32]]] = {
 
 
 def clips(work: Path, kind: str, how_many: int, *, held_out: bool = False, after: int = 0) -> Clips:
-    """Return rendered clips of "music" or "sound", rendered now where they are not there yet.
+    """Return `how_many` clips of "music" or "sound", rendering them if they are not stored yet.
 
-    They are the first so many that are, or are not, kept from training, after the first `after`.
+    They are the first ones that are held out, or are not, after skipping `after` of them.
     """
     folder = work / "data"
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def clips(work: Path, kind: str, how_many: int, *, held_out: bool = False, after
     path = folder / f"{kind}-{'held-out' if held_out else 'train'}-{which}.npy"
     index = path.with_suffix(".json")
     if not index.exists():
-        wanted = list(islice(numbers(kind, held_out), after, after + how_many))
+        wanted = list(islice(list_numbers(kind, held_out), after, after + how_many))
         audio = np.lib.format.open_memmap(path, "w+", np.int16, (how_many, SAMPLES))
         with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
             for at, clip in enumerate(pool.imap(RENDERERS[kind], wanted, chunksize=8)):

@@ -1,10 +1,9 @@
 """Trains one part of the embedded bundle: `python -m bundles.tiny.train STAGE --budget-hours N`.
 
-Everything a stage makes lies in the work folder: rendered clips, its state and its log. A stage
-that was ended goes on where it last saved; its budget counts all of its runs. What it learns from
-other models, it takes from the bundle, so export each stage (`bundles.tiny.train.export`) before
-the next: `codec`, then `decoder`, perhaps `adversaries`, and `music` (with the text encoder), then
-the others.
+The work folder holds the rendered clips, and the state and log of each stage. A stage that was
+stopped resumes where it last saved, and its budget counts all of its runs. A stage reads other
+models from the bundle, so export each stage (`bundles.tiny.train.export`) before the next: `codec`,
+then `decoder`, optionally `adversaries`, and `music` (with the text encoder), then the others.
 """
 
 import argparse
@@ -28,13 +27,13 @@ STAGES: dict[str, Callable[..., None]] = {
 
 
 def main() -> None:
-    """Run one stage."""
+    """Train one stage."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=list(STAGES))
     parser.add_argument("--budget-hours", type=float, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/tiny"))
     parser.add_argument(
-        "--from-bundle", action="store_true", help="a language model: go on from the bundle's"
+        "--from-bundle", action="store_true", help="continue from the bundle's language model"
     )
     options = parser.parse_args()
     further = {"from_bundle": True} if options.from_bundle else {}

@@ -1,8 +1,8 @@
-"""Trains the codec's decoder on, and then against AudioCraft's three discriminators.
+"""Trains the codec's decoder further, first alone and then against AudioCraft's discriminators.
 
-The encoder and its codebooks stay, so codes keep their meaning for the language models. Stage
-`decoder` minimises the reconstruction's losses; stage `adversaries` adds the discriminators and
-their features, combined as in `solvers/compression.py`.
+The encoder and its codebooks do not change, so codes keep their meaning for the language models.
+Stage `decoder` minimises the reconstruction losses; stage `adversaries` adds the three
+discriminators and their feature losses, combined as in `solvers/compression.py`.
 """
 
 import math
@@ -26,15 +26,15 @@ from bundles.tiny.train.codec import (
 from bundles.tiny.train.progress import Average, Progress
 
 BATCH_OF_ADVERSARIES = 4
-"""They take three times as long as the codec; music and sound are in it as in the whole batch."""
+"""Items for the discriminators, which are slow: a part of each batch, with the same mix."""
 RATE = 3e-4
 WEIGHTS = {"l1": 0.2, "msspec": 2.0, "mrstft": 1.0}
-"""More for the mel bands than the codec's first stage has, which settled the harmonics."""
+"""Loss weights; mel bands weigh more than in the codec stage, which has fixed the harmonics."""
 WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 1.0, 1.0
 
 
 def adversaries_config() -> DictConfig:
-    """Return the adversaries, narrow, with the keys of AudioCraft's `config/solver/compression`."""
+    """Return narrow discriminators, with the keys of AudioCraft's `config/solver/compression`."""
     return OmegaConf.create(
         {
             "device": "cpu",
@@ -74,8 +74,8 @@ def adversaries_config() -> DictConfig:
     )  # fmt: skip
 
 
-def trained_decoder(stage: str, work: Path, bundle: Path) -> EncodecModel:
-    """Return the codec in `bundle` with its decoder as a stage trained it, averaged."""
+def load_trained_decoder(stage: str, work: Path, bundle: Path) -> EncodecModel:
+    """Load the codec in `bundle` with the averaged decoder that a stage has trained."""
     model = trained_codec(bundle)
     state = torch.load(work / stage / "state.pt", weights_only=True)
     model.load_state_dict(state["average"])

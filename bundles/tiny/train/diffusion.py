@@ -1,8 +1,8 @@
-"""Trains the multi-band diffusion decoder: a U-Net a band, from the codec's latents to audio.
+"""Trains the multi-band diffusion decoder: one U-Net per band, from the codec's latents to audio.
 
-The loss is `solvers/diffusion.py`'s, as `solver/diffusion/default` has it: the noise's squared
-error, each item of a batch at a step of its own. (Divided by that of the noisy input, `norm_power`
-1, only the steps that are nearly all noise count: nothing else was learnt in half an hour.)
+The loss is that of `solvers/diffusion.py` with `solver/diffusion/default`: the squared error of the
+noise, with another step for each item of a batch. (Divided by the power of the noisy input,
+`norm_power` 1, only steps that are nearly all noise counted, and half an hour taught nothing else.)
 """
 
 import math
@@ -27,8 +27,8 @@ BATCH, SAMPLES = 8, SAMPLE_RATE
 RATE = 1e-3
 
 
-def config(codec_dim: int) -> DictConfig:
-    """Return one band's model, with the keys of AudioCraft's `config/solver/diffusion`."""
+def build_config(codec_dim: int) -> DictConfig:
+    """Build a band's configuration, with the keys of AudioCraft's `config/solver/diffusion`."""
     return OmegaConf.create(
         {
             "sample_rate": SAMPLE_RATE,
@@ -53,17 +53,17 @@ def config(codec_dim: int) -> DictConfig:
     )  # fmt: skip
 
 
-def build(codec_dim: int) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """Return every band's model and processor, untrained."""
-    cfg = config(codec_dim)
+def build_bands(codec_dim: int) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """Build the untrained model and processor of every band."""
+    cfg = build_config(codec_dim)
     models = nn.ModuleList(builders.get_diffusion_model(cfg) for _ in range(BANDS))
     processors = [builders.get_processor(cfg.processor, SAMPLE_RATE) for _ in range(BANDS)]
     return models, nn.ModuleList(processors)
 
 
-def trained_bands(work: Path, bundle: Path) -> list[tuple[nn.Module, nn.Module]]:
-    """Return each band's averaged model and its processor, as trained in `work`."""
-    models, processors = build(trained_codec(bundle).encoder.dimension)
+def load_trained_bands(work: Path, bundle: Path) -> list[tuple[nn.Module, nn.Module]]:
+    """Load the averaged model and the processor of each band from `work`."""
+    models, processors = build_bands(trained_codec(bundle).encoder.dimension)
     state = torch.load(work / "diffusion" / "state.pt", weights_only=True)
     models.load_state_dict(state["average"])
     processors.load_state_dict(state["processors"])
@@ -71,12 +71,12 @@ def trained_bands(work: Path, bundle: Path) -> list[tuple[nn.Module, nn.Module]]
 
 
 def train(work: Path, bundle: Path, budget_hours: float) -> None:
-    """Train every band until the budget is spent, one band a step."""
+    """Train all bands in turn, one per step, until the budget is spent."""
     torch.manual_seed(0)
     sources = (clips(work, "music", MUSIC_CLIPS), clips(work, "sound", SOUND_CLIPS))
     codec = trained_codec(bundle)
-    models, processors = build(codec.encoder.dimension)
-    schedule = config(codec.encoder.dimension).schedule
+    models, processors = build_bands(codec.encoder.dimension)
+    schedule = build_config(codec.encoder.dimension).schedule
     schedules = [
         NoiseSchedule(**schedule, sample_processor=processor, device="cpu")
         for processor in processors

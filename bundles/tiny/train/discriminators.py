@@ -1,8 +1,8 @@
-"""Trains the three discriminators: real clips against what the bundle makes.
+"""Trains the three discriminators to separate real clips from clips that the bundle makes.
 
-They learn, by AudioCraft's hinge loss, to tell clips from the finished codec's copies of them and
-from clips of the finished language models. Then a logistic regression, fitted on held-out clips,
-turns their logits into a probability.
+With AudioCraft's hinge loss they learn to tell real clips from their copies by the finished codec,
+and from clips of the finished language models. Then a logistic regression, fitted on held-out
+clips, turns their logits into a probability.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from bundles.tiny.data.store import SECONDS, Clips, clips
 from bundles.tiny.recipe import SAMPLE_RATE
 from bundles.tiny.train.codec import MUSIC_CLIPS, SOUND_CLIPS, trained_codec
 from bundles.tiny.train.decoder import adversaries_config
-from bundles.tiny.train.language import caption
+from bundles.tiny.train.language import draw_caption
 from bundles.tiny.train.progress import Progress
 from engine.codec import Codec
 from engine.discriminators import NAMES, Discriminators
@@ -29,38 +29,39 @@ from engine.params import GenerationParams, Waveform, WindowScores
 KINDS = ("music", "sound")
 GENERATED_CLIPS = {"music": 320, "sound": 160}
 HELD_OUT_CLIPS = 100
-"""Of each kind, real and generated, to fit the probability on."""
+"""Clips of each kind, real and generated, for the fit of the probability."""
 CROPS, SAMPLES_OF_A_CROP = 2, SAMPLE_RATE
-"""Crops of each kind in a batch, from real clips and as many generated ones."""
+"""Crops of each kind per batch, from real clips and as many from generated ones."""
 
 
-def generated(work: Path, kind: str, rendered: Clips, name: str, bundle: Path) -> Clips:
-    """Return clips that the bundle makes for the captions of rendered ones; make them once."""
+def generate_clips(work: Path, kind: str, rendered: Clips, name: str, bundle: Path) -> Clips:
+    """Generate clips for the captions of rendered ones, and store them for the next call."""
     path = work / "data" / f"{kind}-{name}.npy"
     if not path.exists():
         draw = np.random.default_rng([37, len(rendered.numbers)])
         frames = int(SECONDS * generate.FRAME_RATE)
         wanted = [
-            GenerationParams(caption(kind, number, draw), frames, seed=number)
+            GenerationParams(draw_caption(kind, number, draw), frames, seed=number)
             for number in rendered.numbers
         ]
-        model, codec = generate.load(kind, bundle), Codec.load(str(bundle / "codec"), device="cpu")
-        audio = generate.audio(codec, generate.codes(model, wanted))
+        model = generate.load_model(kind, bundle)
+        codec = Codec.load(str(bundle / "codec"), device="cpu")
+        audio = generate.decode_codes(codec, generate.generate_codes(model, wanted))
         model.loop.close()
         np.save(path, np.round(audio.clip(-1, 1) * 32767).astype(np.int16))
     return Clips(rendered.numbers, np.load(path, mmap_mode="r"))
 
 
-def adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
-    """Return one discriminator, out of its loss."""
+def get_adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:
+    """Return the discriminator inside one of the losses."""
     loss = adversaries[name]
     assert isinstance(loss, AdversarialLoss)
     discriminator: nn.Module = loss.adversary
     return discriminator
 
 
-def mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.float64]:
-    """Return each discriminator's mean logit over its scales, of every whole clip, [clips, 3]."""
+def compute_mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.float64]:
+    """Return the mean logit over the scales of each discriminator for each clip, [clips, 3]."""
     rows = []
     for clip in rendered.audio:
         wave = Waveform.pack(clip[None] / 32768, SAMPLE_RATE)
@@ -70,23 +71,25 @@ def mean_logits(models: Discriminators, rendered: Clips) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-def calibrate(models: Discriminators, real: list[Clips], made: list[Clips]) -> dict[str, object]:
-    """Fit the probability that a clip is real, from all three; as `calibration.json` has it."""
-    parts = [mean_logits(models, rendered) for rendered in (*real, *made)]
+def fit_calibration(
+    models: Discriminators, real: list[Clips], made: list[Clips]
+) -> dict[str, object]:
+    """Fit the probability that a clip is real; return the contents of `calibration.json`."""
+    parts = [compute_mean_logits(models, rendered) for rendered in (*real, *made)]
     labels = np.repeat([1] * len(real) + [0] * len(made), [len(part) for part in parts])
     model = LogisticRegression().fit(np.concatenate(parts), labels)
     weights = dict(zip(NAMES, model.coef_[0].round(5).tolist(), strict=True))
     return {"weights": weights, "bias": round(float(model.intercept_[0]), 5)}
 
 
-def held_out(work: Path, kind: str, bundle: Path) -> tuple[Clips, Clips]:
-    """Return held-out real clips and generated ones, to fit on."""
+def load_held_out(work: Path, kind: str, bundle: Path) -> tuple[Clips, Clips]:
+    """Return held-out real clips, and clips generated for their captions."""
     real = clips(work, kind, HELD_OUT_CLIPS, held_out=True)
-    return real, generated(work, kind, real, f"generated-held-out-{HELD_OUT_CLIPS}", bundle)
+    return real, generate_clips(work, kind, real, f"generated-held-out-{HELD_OUT_CLIPS}", bundle)
 
 
-def trained_adversaries(work: Path) -> nn.ModuleDict:
-    """Return the discriminators as this stage left them in `work`."""
+def load_adversaries(work: Path) -> nn.ModuleDict:
+    """Load the trained discriminators from `work`."""
     adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
     state = torch.load(work / "discriminators" / "state.pt", weights_only=True)
     adversaries.load_state_dict(state["adv"])
@@ -95,13 +98,13 @@ def trained_adversaries(work: Path) -> nn.ModuleDict:
 
 
 def train(work: Path, bundle: Path, budget_hours: float) -> None:
-    """Train until the budget is spent, against the models in `bundle`."""
+    """Train against the models in `bundle` until the budget is spent."""
     torch.manual_seed(0)
     sets = {"music": clips(work, "music", MUSIC_CLIPS), "sound": clips(work, "sound", SOUND_CLIPS)}
     pools = {}
     for kind, rendered in sets.items():
         few = Clips(rendered.numbers[: GENERATED_CLIPS[kind]], rendered.audio[:1])
-        pools[kind] = generated(work, kind, few, "generated", bundle)
+        pools[kind] = generate_clips(work, kind, few, "generated", bundle)
     codec = trained_codec(bundle)
     adversaries: nn.ModuleDict = solver_builders.get_adversarial_losses(adversaries_config())
     progress = Progress(work, "discriminators", budget_hours, adv=adversaries)

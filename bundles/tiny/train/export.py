@@ -1,4 +1,4 @@
-"""Writes what was trained into the bundle, in AudioCraft's published layouts and half precision.
+"""Writes trained models into the bundle, in AudioCraft's published layouts and half precision.
 
 `python -m bundles.tiny.train.export STAGE` writes one stage's models.
 """
@@ -25,14 +25,14 @@ from engine.discriminators import CALIBRATION_FILE, DISCRIMINATORS_FILE, NAMES, 
 BUNDLE = Path(__file__).resolve().parents[1]
 
 
-def half(model: nn.Module) -> dict[str, Tensor]:
-    """Return a model's state in half precision; whole numbers stay."""
+def to_half_precision(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state in half precision; integer tensors are not changed."""
     state = model.state_dict()
     return {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
 
 
 def export_codec(work: Path, bundle: Path) -> None:
-    """Write the codec as its first stage left it."""
+    """Write the codec that the stage "codec" has trained."""
     model = builders.get_compression_model(codec_config(FILTERS))
     state = torch.load(work / "codec" / "state.pt", weights_only=True)
     model.load_state_dict(state["average"])
@@ -40,34 +40,34 @@ def export_codec(work: Path, bundle: Path) -> None:
 
 
 def export_decoder(stage: str, work: Path, bundle: Path) -> None:
-    """Write the codec with the decoder as "decoder" or "adversaries" trained it on."""
-    model = decoder.trained_decoder(stage, work, bundle)
+    """Write the codec with the decoder that "decoder" or "adversaries" has trained."""
+    model = decoder.load_trained_decoder(stage, work, bundle)
     export(model, codec_config(FILTERS), bundle / "codec" / CODEC_FILE)
 
 
 def export_language_model(kind: str, work: Path, bundle: Path) -> None:
-    """Write "music", and with it a text encoder that it trained, or "melody" or "sound"."""
+    """Write "music", "melody" or "sound"; with "music", also the text encoder that it trained."""
     if kind == "music" and (work / "t5").exists():
         language.export_text_encoder(work, bundle)
     state = torch.load(work / kind / "state.pt", weights_only=True)["average"]
-    cfg = language.config(kind, bundle / "t5")
-    model = language.build(cfg)
+    cfg = language.build_config(kind, bundle / "t5")
+    model = language.build_model(cfg)
     model.load_state_dict({key: value for key, value in state.items() if ".t5." not in key})
     cfg.conditioners.description.t5.name = TEXT_ENCODER
     export(model, cfg, bundle / kind / LANGUAGE_MODEL_FILE)
 
 
 def export_diffusion(work: Path, bundle: Path) -> None:
-    """Write multi-band diffusion as `mbd_musicgen_32khz.th` has it: a model and its levels a band.
+    """Write multi-band diffusion in the layout of `mbd_musicgen_32khz.th`.
 
-    The file has the published name, at 16 kHz though.
+    The file has the published name, although it is for 16 kHz.
     """
-    bands = diffusion.trained_bands(work, bundle)
+    bands = diffusion.load_trained_bands(work, bundle)
     package: dict[object, object] = {"sample_rate": SAMPLE_RATE, "n_bands": len(bands)}
     for index, (model, processor) in enumerate(bands):
         package[index] = {
-            "cfg": diffusion.config(trained_codec(bundle).encoder.dimension),
-            "model_state": half(model),
+            "cfg": diffusion.build_config(trained_codec(bundle).encoder.dimension),
+            "model_state": to_half_precision(model),
             "processor_state": processor.state_dict(),
         }
     (bundle / "diffusion").mkdir(parents=True, exist_ok=True)
@@ -75,16 +75,16 @@ def export_diffusion(work: Path, bundle: Path) -> None:
 
 
 def export_discriminators(work: Path, bundle: Path) -> None:
-    """Write the discriminators as a compression training's `checkpoint.th` has them.
+    """Write the discriminators in the layout of a codec training's `checkpoint.th`.
 
-    Of its keys only `adv_losses` and `xp.cfg`, without optimizers. `calibration.json` beside it
-    turns each one's mean logit into the probability that a clip is real.
+    It has only the keys `adv_losses` and `xp.cfg`, without optimizers. `calibration.json` beside it
+    turns the mean logits into the probability that a clip is real.
     """
-    adversaries = discriminators.trained_adversaries(work)
+    adversaries = discriminators.load_adversaries(work)
     weights = {
         f"{name}.adversary.{key}": value
         for name in NAMES
-        for key, value in half(discriminators.adversary(adversaries, name)).items()
+        for key, value in to_half_precision(discriminators.get_adversary(adversaries, name)).items()
     }
     folder = bundle / "discriminators"
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,9 +97,9 @@ def export_discriminators(work: Path, bundle: Path) -> None:
     }
     torch.save(package, folder / DISCRIMINATORS_FILE)
     models = Discriminators.load(str(folder), device="cpu")
-    pairs = [discriminators.held_out(work, kind, bundle) for kind in discriminators.KINDS]
+    pairs = [discriminators.load_held_out(work, kind, bundle) for kind in discriminators.KINDS]
     real, made = zip(*pairs, strict=True)
-    calibration = discriminators.calibrate(models, list(real), list(made))
+    calibration = discriminators.fit_calibration(models, list(real), list(made))
     (folder / CALIBRATION_FILE).write_text(json.dumps(calibration, indent=2) + "\n")
 
 

@@ -1,10 +1,10 @@
-"""What a language model hears before a frame while it is trained, and its loss.
+"""Builds the past codes that a language model is trained on, and computes its loss.
 
-Music that repeats itself is easily told from what was really there: a model that heard nothing
-else was lost after its own first mistake, and its beat with it. So half of what is heard of a clip
-is the model's own guesses (parallel scheduled sampling, Duckworth et al., 2019). And of some clips
-it is another clip: then text and position alone tell where a beat falls. Such a past tells nothing
-of the timbre either, so these clips become few in the end.
+Music repeats itself, so a true past makes prediction easy: a model trained only on true codes lost
+the beat after its first mistake. So half of a clip's past is replaced by the model's own guesses
+(parallel scheduled sampling, Duckworth et al., 2019). For some clips the past is another clip, so
+that only text and position tell where a beat is. Such a past has the wrong timbre too, so there
+are fewer of these clips at the end of the training.
 """
 
 import numpy as np
@@ -17,15 +17,15 @@ from torch.nn import functional
 from bundles.tiny.train.progress import rounded
 
 RUN, MISHEARD = 8, 0.5
-"""Frames of a run, and the share of runs that are not what they should be."""
+"""Mean frames of a run, and the share of runs that are replaced by guesses."""
 FOREIGN, FOREIGN_AT_LAST, LAST = 0.5, 1 / 6, 0.8
-"""The share of clips that hear another one, before and after this share of the training."""
+"""Share of clips whose past is another clip, before and after `LAST` of the training."""
 
 
-def misheard(
+def mix_in_guesses(
     model: LMModel, codes: Tensor, conditions: list[Conditions], draw: np.random.Generator
 ) -> Tensor:
-    """Return codes, [clips, codebooks, frames], runs of which are what the model takes them for."""
+    """Replace random runs of codes [clips, codebooks, frames] by the model's own guesses."""
     with torch.no_grad(), rounded():
         output = model.compute_predictions(codes, conditions)
     likely = output.logits.float().nan_to_num().softmax(-1)
@@ -36,31 +36,31 @@ def misheard(
     return torch.where(torch.from_numpy(chosen)[:, None] & output.mask, guessed, codes)
 
 
-def foreign(codes: Tensor, draw: np.random.Generator) -> Tensor:
-    """Return codes of which each clip is another one, and later or earlier than it was."""
+def swap_clips(codes: Tensor, draw: np.random.Generator) -> Tensor:
+    """Return codes in which each clip is replaced by another one, shifted in time."""
     clips, _, frames = codes.shape
     shifts = int(draw.integers(1, clips)), int(draw.integers(frames))
     return codes.roll(shifts, (0, 2))
 
 
-def past(
+def build_past(
     model: LMModel,
     codes: Tensor,
     conditions: list[Conditions],
     share: float,
     draw: np.random.Generator,
 ) -> Tensor:
-    """Return what is heard before the frames of clips; `share` of the training is over."""
+    """Build the past codes of a batch; `share` is the finished part of the training, 0 to 1."""
     others = FOREIGN if share < LAST else FOREIGN_AT_LAST
     own = len(codes) - round(len(codes) * others)
-    guessed = misheard(model, codes[:own], conditions[:own], draw)
-    return torch.cat([guessed, foreign(codes, draw)[own:]])
+    guessed = mix_in_guesses(model, codes[:own], conditions[:own], draw)
+    return torch.cat([guessed, swap_clips(codes, draw)[own:]])
 
 
-def cross_entropy(
+def compute_losses(
     model: LMModel, codes: Tensor, heard: Tensor, conditions: list[Conditions]
 ) -> Tensor:
-    """Return each codebook's cross-entropy, [codebooks], where the model has heard other codes."""
+    """Return each codebook's cross-entropy [codebooks] of `codes`, given the past `heard`."""
     with rounded():
         output = model.compute_predictions(heard, conditions)
     each = []

@@ -1,16 +1,15 @@
 """Trains the text-to-music, melody and text-to-sound models on codes of the trained codec.
 
-Cross-entropy of every codebook under AudioCraft's delay pattern, as `solvers/musicgen.py` computes
-it, with its dropout of conditions for guidance; but the first codebooks weigh more, since notes and
-their beat are in them, and little training must do. The text encoder learns along with the music
-model and is frozen for the others. Where music is learnt on, so is the encoder, but for what it
-makes of captions of sounds, which the sound model goes by.
+The loss is the cross-entropy of every codebook under AudioCraft's delay pattern, with dropout of
+conditions for guidance, as in `solvers/musicgen.py`. The first codebooks weigh more, because they
+hold the notes and the beat and the training is short. The text encoder is trained with the music
+model and frozen for the others. When the music model is trained further, a penalty keeps the
+encoder's output for captions of sounds, because the sound model depends on it.
 
-What a clip is, the text tells only while little of the clip is known: of a clip of 10 s the model
-learns it from the first frames alone. So every other batch is of short crops, as many frames in
-all.
-What a model hears before a frame is not always what was there: see `hearing.py`.
-The matrices of the layers learn by Muon (orthogonalised momentum, Jordan et al., 2024).
+The text matters only while little of a clip is known, so from a clip of 10 s the model learns it
+in the first frames only. Therefore every other batch consists of short crops, with as many frames.
+The past is not always the true one: see `hearing.py`. The matrices of the layers are trained with
+Muon (orthogonalised momentum, Jordan et al., 2024).
 """
 
 import math
@@ -41,35 +40,35 @@ from bundles.tiny.recipe import (
     write_text_encoder,
 )
 from bundles.tiny.train.codec import trained_codec
-from bundles.tiny.train.hearing import cross_entropy, past
+from bundles.tiny.train.hearing import build_past, compute_losses
 from bundles.tiny.train.progress import Average, Progress
 from engine.checkpoints import LANGUAGE_MODEL_FILE, without_stem_separator
 from engine.conditioning import use_text_encoder
 
 CLIPS = {"music": 6000, "melody": 3000, "sound": 3000}
 DATA = {"music": "music", "melody": "music", "sound": "sound"}
-"""Which clips a model learns from."""
+"""The kind of clips that each model learns from."""
 SECONDS = 10.0
 SHAPES = {"music": (192, 8, 3), "melody": (192, 8, 3), "sound": (160, 6, 5)}
-"""Width, layers, heads."""
-BEGINS_AS = {"melody": "music"}
-"""What a model is before its own training; it has no cross-attention to take over."""
+"""Width, layers and heads of each model."""
+ORIGINS = {"melody": "music"}
+"""The model whose weights a new model starts from; "melody" has no cross-attention."""
 WAVELENGTHS_AN_OCTAVE = 15
-"""Of the positions of music. From 2π frames on, these fall on the sixteenths, beats and bars of all
-four tempi to within 1 %, so that a beat is a sum of few of them; 6.3 octaves reach a window's end.
-AudioCraft's are spread up to a thousand times as long."""
+"""Wavelengths per octave of the positional encoding for music. From 2π frames on, they match the
+sixteenths, beats and bars of all four tempi to within 1 %, so that a beat is a sum of few of them;
+6.3 octaves reach the end of a window. AudioCraft's longest are a thousand times as long."""
 BATCH, FRAMES, SAMPLES_PER_FRAME = 6, 500, 320
 CROP = 100
-"""Frames of the short crops."""
+"""Frames of a short crop."""
 Windows = tuple[NDArray[np.int64], NDArray[np.int64], int]
-"""Of clips: which, from which frames on, and how many frames of each."""
-RATE, WARM_UP_STEPS, KEPT = 1e-3, 200, 10.0
+"""Windows of clips: indices of the clips, first frames, and the number of frames of each."""
+RATE, WARM_UP_STEPS, PENALTY_WEIGHT = 1e-3, 200, 10.0
 WEIGHTS = (0.5, 0.25, 0.15, 0.1)
-"""Of the codebooks, in the loss."""
+"""Weights of the codebooks in the loss."""
 
 
-def encode(codec: EncodecModel, work: Path, rendered: Clips, kind: str) -> NDArray[np.int16]:
-    """Return the clips' codes, int16 [clips, codebooks, frames]; kept in the work folder."""
+def encode_clips(codec: EncodecModel, work: Path, rendered: Clips, kind: str) -> NDArray[np.int16]:
+    """Encode clips to int16 [clips, codebooks, frames], and store the codes in the work folder."""
     path = work / "data" / f"{kind}-codes-{len(rendered.numbers)}.npy"
     if not path.exists():
         parts = []
@@ -82,15 +81,15 @@ def encode(codec: EncodecModel, work: Path, rendered: Clips, kind: str) -> NDArr
     return codes
 
 
-def caption(kind: str, number: int, draw: np.random.Generator) -> str:
-    """Draw one of the captions of a clip."""
+def draw_caption(kind: str, number: int, draw: np.random.Generator) -> str:
+    """Draw a caption of the clip with this number."""
     if kind == "music":
         return captions.describe_music(music.draw_piece(number), draw)
     return captions.describe_effect(effects.draw_effect(number), draw)
 
 
-def config(kind: str, text_encoder: Path, finetune: bool = False) -> DictConfig:
-    """Return the model's configuration; `finetune`: whether its text encoder learns with it."""
+def build_config(kind: str, text_encoder: Path, finetune: bool = False) -> DictConfig:
+    """Build a model's configuration; with `finetune`, its text encoder is trained too."""
     cfg = language_model_config(SECONDS)
     sizes = cfg.transformer_lm
     sizes.dim, sizes.num_layers, sizes.num_heads = SHAPES[kind]
@@ -103,8 +102,8 @@ def config(kind: str, text_encoder: Path, finetune: bool = False) -> DictConfig:
     return cfg
 
 
-def build(cfg: DictConfig) -> LMModel:
-    """Return the model, untrained; a melody is taken as it is, without a stem separator."""
+def build_model(cfg: DictConfig) -> LMModel:
+    """Build an untrained model, without a stem separator for melodies."""
     with without_stem_separator():
         model = builders.get_lm_model(cfg)
     if "self_wav" in cfg.conditioners:
@@ -113,32 +112,32 @@ def build(cfg: DictConfig) -> LMModel:
     return model
 
 
-def text_encoder_of(model: LMModel) -> T5Conditioner:
-    """Return the model's text encoder."""
+def get_text_encoder(model: LMModel) -> T5Conditioner:
+    """Return the text encoder of a model."""
     encoder = model.condition_provider.conditioners["description"]
     assert isinstance(encoder, T5Conditioner)
     return encoder
 
 
 def export_text_encoder(work: Path, bundle: Path) -> None:
-    """Write the encoder that the music stage trained into the bundle, in half precision."""
-    model = build(config("music", work / "t5", finetune=True))
+    """Write the text encoder of the music stage into the bundle, in half precision."""
+    model = build_model(build_config("music", work / "t5", finetune=True))
     model.load_state_dict(torch.load(work / "music" / "state.pt", weights_only=True)["average"])
-    text_encoder_of(model).t5.half().save_pretrained(bundle / "t5")
+    get_text_encoder(model).t5.half().save_pretrained(bundle / "t5")
     shutil.copy(work / "t5" / "spiece.model", bundle / "t5")
     write_config_dtype(bundle / "t5")
 
 
-class KeptForSounds:
-    """How far a text encoder has gone from what it was at first, for captions of sounds."""
+class SoundCaptionPenalty:
+    """A penalty for changes of a text encoder's output for captions of sounds."""
 
     def __init__(self, encoder: T5Conditioner) -> None:
         self._encoder, self._first = encoder, deepcopy(encoder.t5)
 
     def __call__(self, draw: np.random.Generator) -> Tensor:
-        """Return the mean squared difference of some captions' hidden states."""
+        """Return the mean squared change of the hidden states of random captions."""
         which = draw.integers(CLIPS["sound"], size=32)
-        texts = [caption("sound", int(number), draw) for number in which]
+        texts = [draw_caption("sound", int(number), draw) for number in which]
         tokens = self._encoder.t5_tokenizer(texts, return_tensors="pt", padding=True)
         with torch.no_grad():
             wanted = self._first(**tokens).last_hidden_state
@@ -146,8 +145,8 @@ class KeptForSounds:
         return functional.mse_loss(made, wanted)
 
 
-def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Conditions]:
-    """Return what AudioCraft conditions each clip on: its text, and for "melody" its own chroma."""
+def build_attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Conditions]:
+    """Build the conditions of each clip: its text, and for "melody" its own audio."""
     conditions = [Conditions(text={"description": text}) for text in texts]
     if kind == "melody":
         for one, clip in zip(conditions, audio, strict=True):
@@ -158,8 +157,8 @@ def attributes(kind: str, texts: list[str], audio: NDArray[np.int16]) -> list[Co
     return conditions
 
 
-def optimizers(model: LMModel) -> dict[str, torch.optim.Optimizer]:
-    """Return Muon for the layers' matrices, at AdamW's rates, and AdamW for all else."""
+def build_optimizers(model: LMModel) -> dict[str, torch.optim.Optimizer]:
+    """Build Muon, at AdamW's rates, for the layers' matrices, and AdamW for all other weights."""
     matrices, rest = list[Tensor](), list[Tensor]()
     for name, weight in model.named_parameters():
         if weight.requires_grad:
@@ -172,25 +171,25 @@ def optimizers(model: LMModel) -> dict[str, torch.optim.Optimizer]:
     return {"muon": muon, "adamw": adamw}
 
 
-def begin_as(model: LMModel, other: str, bundle: Path) -> None:
-    """Give a model the weights of one in the bundle, where it has such."""
+def copy_shared_weights(model: LMModel, other: str, bundle: Path) -> None:
+    """Copy the weights of a model in the bundle to all keys that exist in both models."""
     package = torch.load(bundle / other / LANGUAGE_MODEL_FILE, weights_only=True)
     own = model.state_dict()
     model.load_state_dict(own | {k: v for k, v in package["best_state"].items() if k in own})
 
 
-def bars(data: str, numbers: list[int]) -> NDArray[np.int64]:
-    """Return how many frames a bar of each clip lasts; of sounds, which have none, 1."""
+def bar_lengths(data: str, numbers: list[int]) -> NDArray[np.int64]:
+    """Return the frames per bar of each clip; for sounds, which have no bars, 1."""
     if data == "sound":
         return np.ones(len(numbers), np.int64)
     return np.array([16 * music.TEMPI[music.draw_piece(number).tempo] for number in numbers])
 
 
-def windows(bars: NDArray[np.int64], draw: np.random.Generator) -> Iterator[Windows]:
-    """Yield, of clips with such bars, which to take, from which frames and how many, without end.
+def draw_windows(bars: NDArray[np.int64], draw: np.random.Generator) -> Iterator[Windows]:
+    """Yield batches of windows without end, whole clips and short crops in turn.
 
-    Whole ones and short crops by turns. Crops begin with a bar, so that where a beat falls can be
-    told from the text; of the whole ones a tenth begin anywhere, as windows of a long piece do.
+    Crops begin with a bar, so that the position of a beat follows from the text. A tenth of the
+    whole clips begin at a random frame, as the windows of a long piece do.
     """
     while True:
         start = int(draw.integers(FRAMES // 2)) if draw.random() < 0.1 else 0
@@ -200,8 +199,8 @@ def windows(bars: NDArray[np.int64], draw: np.random.Generator) -> Iterator[Wind
         yield which, bars[which] * draw.integers(beginnings), CROP
 
 
-def taken(of: NDArray[np.int16], which: Windows, per_frame: int = 1) -> NDArray[np.int16]:
-    """Return these windows of clips, [clips, ..., frames times `per_frame`]."""
+def cut_windows(of: NDArray[np.int16], which: Windows, per_frame: int = 1) -> NDArray[np.int16]:
+    """Cut windows out of clips; return [clips, ..., frames x `per_frame`]."""
     clips, starts, frames = which
     ends = (starts + frames) * per_frame
     pairs = zip(clips, starts * per_frame, ends, strict=True)
@@ -213,12 +212,12 @@ def train(
 ) -> None:
     """Train "music", "melody" or "sound" on the bundle's codec until the budget is spent.
 
-    `from_bundle`: begin with the weights that are there, instead of new ones.
+    With `from_bundle`, the training starts from the weights in the bundle.
     """
     torch.manual_seed(0)
     data = DATA[kind]
     rendered = clips(work, data, CLIPS[kind])
-    codes = encode(trained_codec(bundle), work, rendered, data)
+    codes = encode_clips(trained_codec(bundle), work, rendered, data)
     with_text = kind == "music"
     if with_text and not (work / "t5").exists():
         if from_bundle:
@@ -226,31 +225,31 @@ def train(
         else:
             write_text_encoder(work / "t5")
     text_encoder = work / "t5" if with_text else bundle / "t5"
-    model = build(config(kind, text_encoder, finetune=with_text)).train()
-    kept = KeptForSounds(text_encoder_of(model)) if with_text and from_bundle else None
-    if kept:
-        text_encoder_of(model).t5.eval()  # without dropout, whose noise would count
-    if begins_as := kind if from_bundle else BEGINS_AS.get(kind):
-        begin_as(model, begins_as, bundle)
-    by_name = optimizers(model)
+    model = build_model(build_config(kind, text_encoder, finetune=with_text)).train()
+    penalty = SoundCaptionPenalty(get_text_encoder(model)) if with_text and from_bundle else None
+    if penalty:
+        get_text_encoder(model).t5.eval()  # no dropout, since its noise would add to the penalty
+    if origin := kind if from_bundle else ORIGINS.get(kind):
+        copy_shared_weights(model, origin, bundle)
+    by_name = build_optimizers(model)
     average = Average(model, 0.999)
     weights = torch.tensor(WEIGHTS)
     progress = Progress(work, kind, budget_hours, model=model, average=average, **by_name)
     draw = np.random.default_rng([29, progress.step])
-    for which in windows(bars(data, rendered.numbers), draw):
+    for which in draw_windows(bar_lengths(data, rendered.numbers), draw):
         if progress.share == 1:
             break
         warm = min(1.0, (progress.step + 1) / WARM_UP_STEPS)
         cooled = 0.5 * (1 + math.cos(math.pi * progress.share))
-        batch = torch.from_numpy(taken(codes, which).astype(np.int64))
-        texts = [caption(data, rendered.numbers[clip], draw) for clip in which[0]]
-        audio = taken(rendered.audio, which, SAMPLES_PER_FRAME)
-        conditions = attributes(kind, texts, audio)
-        heard = past(model, batch, conditions, progress.share, draw)
-        each = cross_entropy(model, batch, heard, conditions)
+        batch = torch.from_numpy(cut_windows(codes, which).astype(np.int64))
+        texts = [draw_caption(data, rendered.numbers[clip], draw) for clip in which[0]]
+        audio = cut_windows(rendered.audio, which, SAMPLES_PER_FRAME)
+        conditions = build_attributes(kind, texts, audio)
+        heard = build_past(model, batch, conditions, progress.share, draw)
+        each = compute_losses(model, batch, heard, conditions)
         loss = each @ weights
-        if kept:
-            loss = loss + KEPT * kept(draw)
+        if penalty:
+            loss = loss + PENALTY_WEIGHT * penalty(draw)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in by_name.values():

@@ -1,4 +1,4 @@
-"""What every training stage shares: a time budget, a log, and a state to resume from."""
+"""Tracks the time budget, the log and the resumable state of a training stage."""
 
 import json
 import time
@@ -13,17 +13,17 @@ LOG_EVERY_STEPS = 50
 
 
 def rounded() -> torch.autocast:
-    """Multiply in bfloat16 where the CPU can; without AVX-512 that is twenty times slower."""
+    """Return an autocast to bfloat16 if the CPU supports it; emulated it is 20 times slower."""
     able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.autocast("cpu", torch.bfloat16, enabled=able)
 
 
 class Progress:
-    """Counts steps and hours of one stage, in `work/<stage>/`; resumes where it was saved.
+    """The steps and hours of a stage, stored in `work/<stage>/`; a new object resumes from there.
 
-    The state holds whatever the stage registers, and its own hours and steps, so that a budget is
-    the sum over all runs. Hours are those of the thread that trains: while others have its cores,
-    or while it is stopped, none pass.
+    The state holds the parts that the stage registers, and the steps and hours, so that the budget
+    covers all runs. Hours are CPU time of the training thread: time in which it waits for a core
+    or is stopped does not count.
     """
 
     def __init__(self, work: Path, stage: str, budget_hours: float, **parts: Any) -> None:
@@ -42,16 +42,16 @@ class Progress:
 
     @property
     def spent(self) -> float:
-        """Seconds of training so far, over all runs."""
+        """Seconds of training so far, summed over all runs."""
         return self._spent + time.thread_time() - self._begun
 
     @property
     def share(self) -> float:
-        """How much of the budget is spent, 0 to 1."""
+        """The share of the budget that is spent, 0 to 1."""
         return min(self.spent / self._budget, 1.0)
 
     def log(self, **values: float) -> None:
-        """Count a step and add its values to the log's next line."""
+        """Count a step, and add its values to the next line of the log."""
         self.step += 1
         for name, value in values.items():
             self._values[name].append(value)
@@ -66,7 +66,7 @@ class Progress:
             self.save()
 
     def save(self) -> None:
-        """Write the state, whole or not at all."""
+        """Save the state to a new file that then replaces the old one."""
         parts = {name: part.state_dict() for name, part in self._parts.items()}
         state = {"step": self.step, "spent": self.spent, **parts}
         unfinished = self._path.with_suffix(".new")
@@ -84,8 +84,8 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: torch.nn.Module, step: int) -> None:
-        """Take in the model as it is after `step`; what is no float is copied."""
-        # Early on it follows faster, so that the first weights do not linger.
+        """Update the average with the model after `step`; integer tensors are copied."""
+        # The average follows faster at first, so that the initial weights fade quickly.
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             if value.is_floating_point():
@@ -98,5 +98,5 @@ class Average:
         return self._kept
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Take an averaged state."""
+        """Replace the averaged state."""
         self._kept = dict(state)
