@@ -21,7 +21,7 @@ class SamplingParameters(TypedDict, total=False):
     top_p: float
     """Draw from the most likely codes whose sum reaches this probability; replaces `top_k`."""
     seed: int
-    """The same seed and parameters give the same clip."""
+    """Seed of sampling; equal seeds and parameters give equal clips."""
     model: str
     """Name of a model that `models` lists."""
     guidance_scale: float

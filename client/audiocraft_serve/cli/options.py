@@ -20,7 +20,7 @@ def _file_option(help_text: str, *names: str) -> Any:
 
 def sampling_options(
     model: Annotated[str | None, _option("A name that `models` lists.", "--model", "-m")] = None,
-    seed: Annotated[int | None, _option("The same seed gives the same clip.")] = None,
+    seed: Annotated[int | None, _option("Equal seeds give equal clips.")] = None,
     temperature: Annotated[float | None, _option("0 (greedy) to 10; default 1.")] = None,
     top_k: Annotated[int | None, _option("Draw from the k likeliest codes; default 250.")] = None,
     top_p: Annotated[
