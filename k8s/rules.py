@@ -1,7 +1,7 @@
-"""What KubeRay's operator, and only it, would refuse after the fact; and rules of our own.
+"""Checks a RayService by the rules of KubeRay's operator, and by rules of this project.
 
-The first are of KubeRay 1.7's `validation.go`; the API server checks none of them, and the operator
-tells of them by a condition that is easily overlooked.
+The operator's rules are those of `validation.go` in KubeRay 1.7. The API server checks none of
+them, and the operator reports a violation only as a condition, after the object is applied.
 """
 
 import re
@@ -12,7 +12,7 @@ import yaml
 
 from graph.settings import AppArgs
 from k8s.manifests import Manifest
-from k8s.serve_config import config_hash, hash_in
+from k8s.serve_config import hash_config, read_hash
 from launch.config_file import ConfigFileError, check_config
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -21,45 +21,49 @@ SET_BY_RESOURCES = ("num-cpus", "num-gpus", "memory", "resources")
 DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 
 
-def problems(service: Manifest) -> list[str]:
-    """Return what is wrong with a RayService, a line each."""
+def find_problems(service: Manifest) -> list[str]:
+    """Return the problems of a RayService, one line each."""
     cluster = service["spec"]["rayClusterConfig"]
-    found = [*_names(service), *_authentication(cluster), *_upgrade(service["spec"])]
+    found = [
+        *_check_names(service),
+        *_check_authentication(cluster),
+        *_check_upgrade(service["spec"]),
+    ]
     groups = [("head", cluster["headGroupSpec"])]
     groups += [(group["groupName"], group) for group in cluster.get("workerGroupSpecs", [])]
     for name, group in groups:
-        found += [f"group {name}: {problem}" for problem in _group(group)]
-    found += _fault_tolerance(cluster)
-    config, unusable = _config(service)
-    return [*found, *unusable, *(_fits(config, groups[1:]) if config else [])]
+        found += [f"group {name}: {problem}" for problem in _check_group(group)]
+    found += _check_fault_tolerance(cluster)
+    config, config_problems = _read_config(service)
+    return [*found, *config_problems, *(_check_placement(config, groups[1:]) if config else [])]
 
 
-def _names(service: Manifest) -> Iterator[str]:
+def _check_names(service: Manifest) -> Iterator[str]:
     name = service["metadata"]["name"]
     if len(name) > LONGEST_NAME or not DNS_1035.fullmatch(name):
         yield (
-            f"name {name!r}: at most {LONGEST_NAME} lower-case letters, digits and dashes, "
-            "a letter first"
+            f"name {name!r}: use at most {LONGEST_NAME} lower-case letters, digits and dashes, "
+            "beginning with a letter"
         )
     if (service["spec"].get("serveService") or {}).get("metadata", {}).get("name"):
-        yield "serveService: KubeRay names it itself; leave out its name"
+        yield "serveService: KubeRay sets its name; leave out metadata.name"
     head_service = service["spec"]["rayClusterConfig"]["headGroupSpec"].get("headService") or {}
     if head_service.get("metadata", {}).get("name"):
-        yield "headService: KubeRay names it itself; leave out its name"
+        yield "headService: KubeRay sets its name; leave out metadata.name"
 
 
-def _authentication(cluster: Manifest) -> Iterator[str]:
+def _check_authentication(cluster: Manifest) -> Iterator[str]:
     options = cluster.get("authOptions")
     if options is None:
         return
     if "mode" not in options:
-        yield "authOptions: without `mode: token` authentication is off, and nothing says so"
+        yield "authOptions: without `mode: token` authentication is off; set the mode"
     version = tuple(int(part) for part in cluster.get("rayVersion", "0.0").split(".")[:2])
     if options.get("mode") == "token" and version < (2, 52):
         yield f"authOptions: tokens need Ray 2.52, rayVersion is {cluster.get('rayVersion')}"
 
 
-def _upgrade(spec: Manifest) -> Iterator[str]:
+def _check_upgrade(spec: Manifest) -> Iterator[str]:
     strategy = spec.get("upgradeStrategy") or {}
     kind, options = strategy.get("type"), strategy.get("clusterUpgradeOptions")
     if kind not in (None, "NewCluster", "NewClusterWithIncrementalUpgrade", "None"):
@@ -77,13 +81,13 @@ def _upgrade(spec: Manifest) -> Iterator[str]:
     if options.get("intervalSeconds", 0) <= 0:
         yield "upgradeStrategy: intervalSeconds must be above 0"
     if not options.get("gatewayClassName"):
-        yield "upgradeStrategy: gatewayClassName is needed"
+        yield "upgradeStrategy: set gatewayClassName"
 
 
-def _group(group: Manifest) -> Iterator[str]:
+def _check_group(group: Manifest) -> Iterator[str]:
     pod = group["template"]["spec"]
     if not pod.get("containers"):
-        yield "its pods have no container"
+        yield "its pods have no container; add one"
     least, most = group.get("minReplicas", 0), group.get("maxReplicas", 2**31 - 1)
     if least > most:
         yield f"minReplicas ({least}) is above maxReplicas ({most})"
@@ -93,13 +97,13 @@ def _group(group: Manifest) -> Iterator[str]:
     if group.get("resources") and (both := [key for key in SET_BY_RESOURCES if key in started]):
         yield f"`resources` and rayStartParams' {', '.join(both)} exclude one another"
     if pod.get("restartPolicy") not in (None, "Never"):
-        yield "autoscaler v2 needs restartPolicy Never, or none"
+        yield "autoscaler v2 needs restartPolicy Never; set it, or leave it out"
     limits = [c.get("resources", {}).get("limits", {}) for c in pod.get("containers", [])]
     if any("nvidia.com/gpu.shared" in limit for limit in limits) and "num-gpus" not in started:
-        yield "nvidia.com/gpu.shared is not counted as a GPU: set num-gpus in rayStartParams"
+        yield "Ray does not count nvidia.com/gpu.shared as a GPU: set num-gpus in rayStartParams"
 
 
-def _fault_tolerance(cluster: Manifest) -> Iterator[str]:
+def _check_fault_tolerance(cluster: Manifest) -> Iterator[str]:
     if not cluster.get("gcsFaultToleranceOptions"):
         return
     head = cluster["headGroupSpec"]
@@ -112,25 +116,25 @@ def _fault_tolerance(cluster: Manifest) -> Iterator[str]:
         yield "gcsFaultToleranceOptions.redisPassword and redis-password exclude one another"
 
 
-def _config(service: Manifest) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the Serve configuration, or what is wrong with it."""
+def _read_config(service: Manifest) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the Serve configuration, None if it is invalid, and its problems."""
     try:
         config = yaml.safe_load(service["spec"].get("serveConfigV2") or "")
         check_config(config, "serveConfigV2")
     except (yaml.YAMLError, ConfigFileError) as error:
         return None, str(error).splitlines()
-    if hash_in(config) != config_hash(config):
-        return config, ["serveConfigV2: its config_hash is not its own: python -m k8s generate"]
+    if read_hash(config) != hash_config(config):
+        return config, ["serveConfigV2: its config_hash is outdated; run python -m k8s generate"]
     return config, []
 
 
-def _fits(config: dict[str, Any], groups: list[tuple[str, Manifest]]) -> Iterator[str]:
-    """Yield where the groups of workers do not fit what is served on them."""
+def _check_placement(config: dict[str, Any], groups: list[tuple[str, Manifest]]) -> Iterator[str]:
+    """Yield the worker groups whose labels or shutdown times do not fit the served models."""
     args = AppArgs.model_validate(config["applications"][0]["args"])
     placed = [args.ingress, args.media, *args.models]
     pools = {(group.get("labels") or {}).get("pool") for _, group in groups}
     for pool in sorted({one.pool for one in placed if one.pool} - pools):
-        yield f"serveConfigV2: no group of workers has the label pool: {pool}"
+        yield f"serveConfigV2: no worker group has the label pool: {pool}"
     longest = max(one.grace_s for one in placed)
     for name, group in groups:
         pod = group["template"]["spec"]

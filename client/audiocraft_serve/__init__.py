@@ -1,6 +1,7 @@
-"""The client of audiocraft-serve: text in, audio out, over HTTP.
+"""Python client of audiocraft-serve, a server that generates audio from text over HTTP.
 
-`Client` and `AsyncClient` ask; `answers` has what they return, and `errors` what they raise.
+`Client` and `AsyncClient` send the requests. `answers` defines what their methods return, `errors`
+what they raise, and `parameters` what they accept.
 """
 
 from audiocraft_serve.async_client import AsyncClient

@@ -1,4 +1,4 @@
-"""What the server answers."""
+"""Defines the dataclasses that the client's methods return."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -13,9 +13,9 @@ JobStatus = Literal["queued", "running", "finished", "failed", "cancelled"]
 
 
 def from_json(cls: type[T], data: Mapping[str, Any], **more: Any) -> T:
-    """Return a dataclass of an object's fields; what it does not know is left out.
+    """Build a dataclass from a JSON object; fields that it does not define are ignored.
 
-    Raises UnexpectedAnswer where a field is missing.
+    Raises UnexpectedAnswer if a required field is missing.
     """
     names = {one.name for one in fields(cls)}  # type: ignore[arg-type]
     try:
@@ -25,81 +25,81 @@ def from_json(cls: type[T], data: Mapping[str, Any], **more: Any) -> T:
 
 
 def to_json(answer: Any) -> dict[str, Any]:
-    """Return an answer as JSON has it, without bytes."""
+    """Return an answer's fields as a JSON object, without those that are bytes."""
     return {name: value for name, value in asdict(answer).items() if not isinstance(value, bytes)}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip."""
+    """One generated piece of audio."""
 
     prompt: str
     variation: int
-    """Of its prompt, from 0."""
+    """Number of the variation of its prompt, from 0."""
     audio: bytes = field(repr=False)
-    """The file."""
+    """The bytes of the audio file."""
     duration: float | None = None
-    """Seconds, as `sample_rate` and `channels` told only where the answer does."""
+    """Length in seconds; None, as `sample_rate` and `channels`, if the server sent no JSON."""
     sample_rate: int | None = None
     channels: int | None = None
     codes: list[list[int]] | None = field(default=None, repr=False)
-    """[codebooks][frames], where they were asked for."""
+    """Codes as [codebooks][frames], if `return_codes` was set."""
 
     def save(self, path: str | Path) -> None:
-        """Write the file."""
+        """Write the audio file to `path`."""
         Path(path).write_bytes(self.audio)
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What was asked for, made."""
+    """The result of a generation: one clip, or several."""
 
     clips: list[Clip]
-    """Prompt by prompt, and of each its variations."""
+    """Clips ordered by prompt, then by variation."""
     model: str
     seed: int
-    """Makes the same clips again."""
+    """A request with the same seed and parameters gives the same clips."""
     format: str
     request_id: str | None = None
     quality: str | None = None
-    """The tier, where `quality` was asked for."""
+    """The quality tier that was used, if `quality` was given."""
     cache: str | None = None
-    """`hit` or `joined`: made for an earlier request. Told with a seed."""
+    """`hit` or `joined`: the result of an earlier request. Only set if a seed was given."""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
-    """By stage, where the answer tells."""
+    """Duration of each stage in milliseconds; empty if the server does not report it."""
 
     @property
     def clip(self) -> Clip:
-        """The only clip. Raises ValueError where there are several."""
+        """The clip of a generation with one clip. Raises ValueError if there are several."""
         if len(self.clips) != 1:
             raise ValueError(f"there are {len(self.clips)} clips; take them from `clips`")
         return self.clips[0]
 
     @property
     def audio(self) -> bytes:
-        """The only clip's file."""
+        """The audio file of a generation with one clip. Raises ValueError if there are several."""
         return self.clip.audio
 
     def save(self, path: str | Path) -> None:
-        """Write the only clip's file."""
+        """Write the file of a single clip to `path`. Raises ValueError if there are several."""
         self.clip.save(path)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a clip is."""
+    """Progress of one clip."""
 
     clip: int
-    """Its place among those asked for, from 0."""
+    """Index of the clip in the request, from 0."""
     stage: str
-    """`generate` counts frames of codes, `decode` evaluations of a diffusion model."""
+    """`generate`, counted in frames of codes, or `decode`, counted in diffusion model steps."""
     done: int
     total: int
 
 
 @dataclass(frozen=True)
 class AudioPart:
-    """The next bytes of a clip's file; all of a clip's, joined, are its file."""
+    """The next bytes of a clip's file; the parts of a clip, joined in order, are its file."""
 
     clip: int
     audio: bytes = field(repr=False)
@@ -107,17 +107,17 @@ class AudioPart:
 
 @dataclass(frozen=True)
 class Done(Generic[T]):
-    """The last event."""
+    """The last event of a response, with the result."""
 
     result: T
 
 
 @dataclass(frozen=True)
 class Streaming(Generic[Parts]):
-    """A clip's file while it is made."""
+    """A clip whose file is received while it is generated."""
 
     parts: Parts
-    """Iterates over the file's bytes, as they are made."""
+    """Iterator over the bytes of the file, in order."""
     model: str
     seed: int
     format: str
@@ -126,57 +126,57 @@ class Streaming(Generic[Parts]):
 
 @dataclass(frozen=True)
 class Codes:
-    """A file's codes."""
+    """The EnCodec codes of an audio file."""
 
     model: str
     codes: list[list[int]] = field(repr=False)
-    """[codebooks][frames]."""
+    """Codes as [codebooks][frames]."""
     codebooks: int
     frames: int
     frame_rate: float
-    """Frames a second."""
+    """Frames per second."""
     sample_rate: int
     channels: int
     samples: int
-    """A channel; decoding gives so many back."""
+    """Samples per channel; the decoded audio has the same number."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the discriminators say of a file."""
+    """The discriminators' scores of an audio file."""
 
     model: str
     is_real: bool
-    """Whether the mean score is above the threshold."""
+    """Whether the mean of the three scores is above the threshold."""
     probability: float | None
-    """The figure to trust: that it is real, calibrated. None: not calibrated."""
+    """Calibrated probability that the audio is real; None: the model is not calibrated."""
     mpd_score: float
     msd_score: float
     msstftd_score: float
     threshold: float
     scales: Mapping[str, list[float]]
-    """The mean logit of each sub-discriminator."""
+    """Mean logit of each sub-discriminator, by discriminator."""
     feature_maps: list[list[float]] = field(repr=False)
-    """One list a layer: the mean absolute activation of each channel."""
+    """Mean absolute activation of each channel, one list per layer."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the server's."""
+    """A model that the server offers."""
 
     id: str
     kind: str
     """`musicgen`, `audiogen`, `encodec`, `mbd` or `discriminators`."""
     license: str | None
-    """Of its weights."""
+    """License of the model's weights."""
     owned_by: str
     created: int
-    """Unix seconds since which the server has it."""
+    """Unix time in seconds at which the server added the model."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What this key may ask for."""
+    """The limits that apply to the client's API key."""
 
     max_duration_s: float
     max_text_chars: int
@@ -190,44 +190,44 @@ class Limits:
     max_jobs_per_key: int
     keep_jobs_s: float
     key: Mapping[str, Any]
-    """The key's name, and its own limits."""
+    """Name of the API key, and the limits that apply only to it."""
 
 
 @dataclass(frozen=True)
 class Stats:
-    """What the server is doing."""
+    """The server's current load."""
 
     uptime_s: int
     deployments: Mapping[str, str]
     models: Mapping[str, Mapping[str, float]]
-    """What one replica of each is doing."""
+    """Load of one replica of each model."""
     backlog: Mapping[str, Mapping[str, Any]]
-    """Of each model: `row_seconds` and `requests` outstanding, and its speed."""
+    """Outstanding `row_seconds` and `requests` of each model, and the model's speed."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A generation that nobody waits for at the other end of a connection."""
+    """A generation that runs without an open connection; its result is fetched later."""
 
     id: str
     status: JobStatus
     model: str
     seed: int
     position: int
-    """Among those that wait, from 1; 0: it waits no longer."""
+    """Position in the queue, from 1; 0: the job has left the queue."""
     eta_seconds: float | None
-    """Until it has ended; None: not known now."""
+    """Estimated seconds until the job ends; None: unknown."""
     progress: float
-    """From 0 to 1."""
+    """Progress from 0 to 1."""
     created: float
-    """Unix seconds, as all times here."""
+    """Unix time in seconds, as are `started`, `ended` and `expires`."""
     started: float | None
     ended: float | None
     expires: float
     error: Mapping[str, Any] | None
-    """Its `message` and `code`, where it failed."""
+    """`message` and `code` of the error, if the job failed."""
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the job has finished, failed or was cancelled."""
         return self.status in ("finished", "failed", "cancelled")

@@ -1,4 +1,4 @@
-"""Where the server is, and how it is asked: what both clients are made with."""
+"""Builds the settings of an HTTP client: address, API key, headers and timeouts."""
 
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -6,31 +6,32 @@ from typing import Any
 
 import httpx
 
-URL, API_KEY = "AUDIOCRAFT_SERVE_URL", "AUDIOCRAFT_SERVE_API_KEY"
-LOCAL = "http://127.0.0.1:8000"
-TIMEOUT_S, CONNECT_S = 600.0, 10.0
-"""What a whole answer may be waited for at any byte, and a connection."""
+URL_VARIABLE, API_KEY_VARIABLE = "AUDIOCRAFT_SERVE_URL", "AUDIOCRAFT_SERVE_API_KEY"
+DEFAULT_URL = "http://127.0.0.1:8000"
+TIMEOUT_S, CONNECT_TIMEOUT_S = 600.0, 10.0
+"""Longest wait for the next bytes of a response, and for a connection, in seconds."""
 
 
-def _version() -> str:
+def _read_version() -> str:
     try:
         return version("audiocraft-serve")
-    except PackageNotFoundError:  # run from its source
+    except PackageNotFoundError:  # the package runs from its source folder
         return "0"
 
 
-def settings(url: str | None, api_key: str | None, timeout: float) -> dict[str, Any]:
-    """Return what an HTTP client is made with; what is not given comes of the environment.
+def build_http_settings(url: str | None, api_key: str | None, timeout: float) -> dict[str, Any]:
+    """Return the keyword arguments of an httpx client.
 
-    Raises ValueError where the address is none of HTTP.
+    Without `url` or `api_key`, the environment variable is read. Raises ValueError if the address
+    does not begin with http:// or https://.
     """
-    base = url or os.environ.get(URL) or LOCAL
+    base = url or os.environ.get(URL_VARIABLE) or DEFAULT_URL
     if not base.startswith(("http://", "https://")):
-        raise ValueError(f"url: {base!r}; it begins with http:// or https://")
-    key = api_key or os.environ.get(API_KEY)
-    headers = {"user-agent": f"audiocraft-serve-python/{_version()}"}
+        raise ValueError(f"url: {base!r}; it must begin with http:// or https://")
+    key = api_key or os.environ.get(API_KEY_VARIABLE)
+    headers = {"user-agent": f"audiocraft-serve-python/{_read_version()}"}
     return {
         "base_url": base,
         "headers": headers | ({"authorization": f"Bearer {key}"} if key else {}),
-        "timeout": httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
+        "timeout": httpx.Timeout(timeout, connect=min(CONNECT_TIMEOUT_S, timeout)),
     }

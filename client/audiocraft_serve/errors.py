@@ -1,19 +1,19 @@
-"""Every error that this package raises.
+"""Defines every error that this package raises, in one tree.
 
 AudiocraftError
-├── NotReachable            nobody listens there, or the name is not known
-│   ├── TimedOut            nothing came for as long as `timeout` allows
-│   └── CutOff              the connection broke before the answer's end
-├── ApiError                the server's own word: status, code, message, param, request_id
-│   ├── InvalidRequest      what is asked for cannot be had; `message` says what can
+├── NotReachable            the connection could not be opened, or the host name is unknown
+│   ├── TimedOut            the server sent no data for `timeout` seconds
+│   └── CutOff              the connection broke before the response was complete
+├── ApiError                an error response: status, code, message, param, request_id
+│   ├── InvalidRequest      400 to 499: the request is not valid; `message` says what is
 │   │   ├── InvalidApiKey   401, 403
 │   │   ├── NotFound        404
-│   │   └── Conflict        409, such as a job that has not finished
-│   ├── TooManyRequests     429; `retry_after` says when to come again
+│   │   └── Conflict        409, for example a job that has not finished
+│   ├── TooManyRequests     429; `retry_after` says how long to wait
 │   └── ServerFailed        500 and above
 │       └── Unavailable     503
-├── JobEnded                a job that was waited for has failed, or was cancelled
-└── UnexpectedAnswer        an answer that is none of this API's, such as another server's page
+├── JobEnded                a job that `wait_for_job` waited for failed or was cancelled
+└── UnexpectedAnswer        the response is not one of this API, for example another server's page
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from typing import Any
 
 
 class AudiocraftError(Exception):
-    """The root of them."""
+    """Base class of all errors of this package."""
 
 
 class NotReachable(AudiocraftError):
@@ -29,19 +29,19 @@ class NotReachable(AudiocraftError):
 
 
 class TimedOut(NotReachable):
-    """Nothing came for too long."""
+    """The server sent no data for longer than the client's `timeout`."""
 
 
 class CutOff(NotReachable):
-    """The connection broke before the answer's end."""
+    """The connection broke before the response was complete."""
 
 
 class UnexpectedAnswer(AudiocraftError):
-    """The answer is not one of this API's."""
+    """The response does not follow this API; the address may belong to another server."""
 
 
 class ApiError(AudiocraftError):
-    """What the server says went wrong."""
+    """The server answered with an error."""
 
     def __init__(
         self,
@@ -57,50 +57,50 @@ class ApiError(AudiocraftError):
         self.message = message
         self.code = code
         self.status = status
-        """Of HTTP; None where the error came in a stream that had begun."""
+        """HTTP status; None if the error came as an event in a stream that had started."""
         self.param = param
-        """The parameter at fault."""
+        """Name of the parameter that caused the error."""
         self.request_id = request_id
-        """Finds the request in the server's log."""
+        """Identifies the request in the server's log."""
         self.retry_after = retry_after
-        """Seconds after which to come again."""
+        """Seconds to wait before the next try, from the `Retry-After` header."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the error as the server tells it."""
-        told = {"message": self.message, "param": self.param, "code": self.code}
-        return {"error": told, "status": self.status, "request_id": self.request_id}
+        """Return the error as JSON, in the shape that the server uses."""
+        error = {"message": self.message, "param": self.param, "code": self.code}
+        return {"error": error, "status": self.status, "request_id": self.request_id}
 
 
 class InvalidRequest(ApiError):
-    """What is asked for cannot be had."""
+    """The request is not valid; the message says which values are."""
 
 
 class InvalidApiKey(InvalidRequest):
-    """The API key is missing, or not known."""
+    """The API key is missing or unknown, or does not permit the request (401, 403)."""
 
 
 class NotFound(InvalidRequest):
-    """There is no such model, job or page."""
+    """The model, job or page does not exist (404)."""
 
 
 class Conflict(InvalidRequest):
-    """It cannot be had now, such as the audio of a job that has not finished."""
+    """The request is not possible in the present state (409), for example before a job's end."""
 
 
 class TooManyRequests(ApiError):
-    """Too much is outstanding, of this key or of all."""
+    """The API key, or the whole server, has reached its limit of open requests (429)."""
 
 
 class ServerFailed(ApiError):
-    """The model or the server failed."""
+    """The model or the server failed (500 and above)."""
 
 
 class Unavailable(ServerFailed):
-    """Something behind the server cannot be reached now."""
+    """A service that the server depends on cannot be reached at the moment (503)."""
 
 
 class JobEnded(AudiocraftError):
-    """A job has ended without what it was to make."""
+    """A job ended without a result: it failed or was cancelled."""
 
     def __init__(self, message: str, *, status: str, code: str) -> None:
         super().__init__(message)
@@ -119,21 +119,24 @@ BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def api_error(
+def build_api_error(
     status: int | None, body: Any, request_id: str | None = None, retry_after: float | None = None
 ) -> ApiError:
-    """Return the error of a body in the server's shape, or of whatever else came in its place."""
-    told: Mapping[str, Any] = body.get("error", {}) if isinstance(body, dict) else {}
-    if not isinstance(told, dict) or "message" not in told:
-        told = {"message": f"the server answered with status {status}", "code": "http_error"}
+    """Build the error that a response body describes.
+
+    A body of any other shape, for example a proxy's page, gives an error with code `http_error`.
+    """
+    error: Mapping[str, Any] = body.get("error", {}) if isinstance(body, dict) else {}
+    if not isinstance(error, dict) or "message" not in error:
+        error = {"message": f"the server answered with status {status}", "code": "http_error"}
         body = {}
-    by_server = status >= 500 if status else told.get("type") == "server_error"
+    by_server = status >= 500 if status else error.get("type") == "server_error"
     kind = BY_STATUS.get(status or 0, ServerFailed if by_server else InvalidRequest)
     return kind(
-        str(told["message"]),
-        code=str(told.get("code", "http_error")),
+        str(error["message"]),
+        code=str(error.get("code", "http_error")),
         status=status,
-        param=told.get("param"),
+        param=error.get("param"),
         request_id=body.get("request_id") or request_id,
         retry_after=retry_after,
     )

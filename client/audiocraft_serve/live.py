@@ -1,4 +1,4 @@
-"""Live sessions: audio that plays on while its prompt changes, over a WebSocket."""
+"""Runs live sessions: endless audio over a WebSocket, whose prompt can change at any time."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -17,28 +17,28 @@ from audiocraft_serve.errors import (
     NotReachable,
     TimedOut,
     UnexpectedAnswer,
-    api_error,
+    build_api_error,
 )
 
-NORMAL, OURS = 1000, 4000
-"""Codes that connections are closed with: after all was sent; from here on, with HTTP's status."""
+NORMAL_CLOSE, ERROR_CLOSE = 1000, 4000
+"""WebSocket close codes: the session is complete; the session failed (4000 + HTTP status)."""
 
 
 class Wanted(TypedDict, total=False):
-    """What to hear: a prompt, or the state of a game."""
+    """The audio to generate: a prompt, or the state of a game."""
 
     prompt: str
     tension: float
-    """From 0 to 1."""
+    """Tension of the game's scene, from 0 to 1."""
     location: str
-    """Where its players are, beside `tension`."""
+    """Place of the game's scene, for example `city`; used together with `tension`."""
 
 
 class LiveParameters(Wanted, total=False):
-    """What a session starts with."""
+    """The parameters that a session starts with."""
 
     passage: float
-    """Seconds that are made at a time: what is wanted holds for whole passages."""
+    """Length of a passage in seconds; a new prompt takes effect with the next passage."""
     model: str
     seed: int
     guidance_scale: float
@@ -49,26 +49,26 @@ class LiveParameters(Wanted, total=False):
 
 @dataclass(frozen=True)
 class Started:
-    """What a session's audio is: samples of 16 bits, little-endian, channels interleaved."""
+    """Describes a session's audio: 16-bit little-endian samples, channels interleaved."""
 
     model: str
     seed: int
     sample_rate: int
     channels: int
     passage: float
-    """Seconds."""
+    """Length of a passage in seconds."""
     ahead: float
-    """Seconds left to play at which the next passage is begun."""
+    """The next passage is started when this many seconds are left to play."""
     request_id: str
 
     def seconds(self, samples: int) -> float:
-        """Return how long so many bytes of audio last."""
+        """Return the duration in seconds of audio; `samples` is its size in bytes."""
         return samples / (2 * self.channels * self.sample_rate)
 
 
 @dataclass(frozen=True)
 class Passage:
-    """From `start`, in seconds of the session's audio, it follows this prompt."""
+    """A passage of the session's audio that follows one prompt; times are in seconds."""
 
     number: int
     start: float
@@ -77,10 +77,11 @@ class Passage:
 
 
 class LiveSession:
-    """A session that has started; iterate over it for audio (bytes), `Passage`s and `ApiError`s.
+    """A session that has started; iterating yields audio (bytes), `Passage`s and `ApiError`s.
 
-    What was taken counts as played once the next is asked for: who plays it waits as long as that
-    lasts, and who records it need not. An `ApiError` that is given, not raised, has not ended it.
+    Audio counts as played when the next item is requested. A player therefore waits until the
+    audio has been heard; a recorder need not wait. The session goes on after an `ApiError` that is
+    yielded, not raised.
     """
 
     def __init__(self, connection: ClientConnection, started: Started) -> None:
@@ -89,99 +90,103 @@ class LiveSession:
         self._taken = 0
 
     async def say(self, wanted: Wanted) -> None:
-        """Say what to hear from the next passage on. Raises CutOff."""
-        await _send(self._connection, wanted)
+        """Set the prompt or the game state from the next passage on. Raises CutOff."""
+        await _send_message(self._connection, wanted)
 
     async def stop(self) -> None:
-        """End it; what is made already still comes. Raises CutOff."""
-        await _send(self._connection, {"stop": True})
+        """End the session; audio that has been generated is still received. Raises CutOff."""
+        await _send_message(self._connection, {"stop": True})
 
     async def __aiter__(self) -> AsyncIterator[bytes | Passage | ApiError]:
-        """Yield what comes, until it was stopped. Raises ApiError, CutOff."""
+        """Yield audio, passages and errors until the session ends. Raises ApiError, CutOff."""
         failed: ApiError | None = None
         while True:
             try:
                 message = await self._connection.recv()
             except ConnectionClosed as closed:
-                if error := _ended(closed, failed):
+                if error := _find_close_error(closed, failed):
                     raise error from closed
                 return
             if isinstance(message, bytes):
                 yield message
                 self._taken += len(message)
-                await self._played()
+                await self._report_played()
                 continue
-            told = _read(message)
-            if told["type"] == "passage":
-                yield from_json(Passage, told)
-            elif told["type"] == "error":
-                failed = _error(told)
+            data = _parse_message(message)
+            if data["type"] == "passage":
+                yield from_json(Passage, data)
+            elif data["type"] == "error":
+                failed = _build_error(data)
                 yield failed
 
-    async def _played(self) -> None:
-        """Say how much was taken. One who has stopped need not."""
+    async def _report_played(self) -> None:
+        """Report the seconds of audio that have been played, unless the session has ended."""
         seconds = self.started.seconds(self._taken)
-        with suppress(ConnectionClosed):  # the next message tells why
+        with suppress(ConnectionClosed):  # the next recv raises the reason
             await self._connection.send(json.dumps({"played": seconds}))
 
 
 @asynccontextmanager
-async def live(
+async def open_session(
     url: str, headers: Mapping[str, str], start: LiveParameters
 ) -> AsyncIterator[LiveSession]:
-    """Start a session; who leaves the block ends it. Raises ApiError, NotReachable."""
+    """Start a session, and end it when the block is left. Raises ApiError, NotReachable."""
     connecting = connect(url, additional_headers=headers, max_size=None)
     try:
         connection = await connecting
     except InvalidStatus as error:
-        body = _read(error.response.body or b"null")
-        raise api_error(error.response.status_code, body) from error
+        body = _parse_message(error.response.body or b"null")
+        raise build_api_error(error.response.status_code, body) from error
     except TimeoutError as error:
         raise TimedOut(f"{url} does not answer") from error
     except (OSError, InvalidHandshake) as error:
         raise NotReachable(f"{url} cannot be reached: {error}") from error
     async with connection:
-        with suppress(ConnectionClosed):  # what came before it tells why
+        with suppress(ConnectionClosed):  # _receive_started raises the reason
             await connection.send(json.dumps(start))
-        yield LiveSession(connection, await _started(connection))
+        yield LiveSession(connection, await _receive_started(connection))
 
 
-async def _started(connection: ClientConnection) -> Started:
-    """Return what the session starts with. Raises ApiError, with the status that it ends by."""
+async def _receive_started(connection: ClientConnection) -> Started:
+    """Wait for the session's first message. Raises ApiError with the session's final status."""
     failed: ApiError | None = None
     try:
-        while (told := _read(await connection.recv())).get("type") == "error":
-            failed = _error(told)
+        while (data := _parse_message(await connection.recv())).get("type") == "error":
+            failed = _build_error(data)
     except ConnectionClosed as closed:
-        raise _ended(closed, failed) or CutOff("it ended before it started") from closed
-    return from_json(Started, told)
+        ended = CutOff("the session ended before it started")
+        raise _find_close_error(closed, failed) or ended from closed
+    return from_json(Started, data)
 
 
-async def _send(connection: ClientConnection, message: Mapping[str, Any] | Wanted) -> None:
+async def _send_message(connection: ClientConnection, message: Mapping[str, Any] | Wanted) -> None:
     try:
         await connection.send(json.dumps(message))
     except ConnectionClosed as closed:
         raise CutOff("the session has ended") from closed
 
 
-def _read(message: str | bytes | bytearray) -> dict[str, Any]:
+def _parse_message(message: str | bytes | bytearray) -> dict[str, Any]:
     try:
-        told = json.loads(message)
+        data = json.loads(message)
     except ValueError as error:
-        raise UnexpectedAnswer("what came is no JSON; is it this API's server?") from error
-    return told if isinstance(told, dict) else {}
+        raise UnexpectedAnswer("a message is not JSON; is it this API's server?") from error
+    return data if isinstance(data, dict) else {}
 
 
-def _error(told: Mapping[str, Any]) -> ApiError:
-    return api_error(told.get("status"), dict(told))
+def _build_error(data: Mapping[str, Any]) -> ApiError:
+    return build_api_error(data.get("status"), dict(data))
 
 
-def _ended(closed: ConnectionClosed, failed: ApiError | None) -> AudiocraftError | None:
-    """Return the error that a connection was closed with."""
+def _find_close_error(closed: ConnectionClosed, failed: ApiError | None) -> AudiocraftError | None:
+    """Return the error that closed the connection; None if the session ended normally.
+
+    `failed` is the last error message of the session.
+    """
     code = closed.rcvd.code if closed.rcvd else None
-    if code == NORMAL:
+    if code == NORMAL_CLOSE:
         return None
-    if code and code >= OURS:
-        told = {"error": failed.to_json()["error"]} if failed else None
-        return api_error(code - OURS, told, failed.request_id if failed else None)
+    if code and code >= ERROR_CLOSE:
+        body = {"error": failed.to_json()["error"]} if failed else None
+        return build_api_error(code - ERROR_CLOSE, body, failed.request_id if failed else None)
     return CutOff(f"the session broke: {closed}")

@@ -1,97 +1,98 @@
-"""What can be asked for, by name: the fields of the server's own bodies.
+"""Defines the parameters of the client's methods, with the names of the server's JSON fields.
 
-What is left out has the server's default, which `docs` of the server and its `/docs` page tell.
+A parameter that is left out has the server's default; the server's `/docs` page lists them.
 """
 
 from os import PathLike
 from typing import Literal, Required, TypedDict
 
 File = bytes | str | PathLike[str]
-"""A file's bytes, or where it lies."""
+"""The bytes of a file, or its path."""
 Format = Literal["wav", "pcm", "flac", "mp3", "opus", "ogg", "aac"]
 
 
 class SamplingParameters(TypedDict, total=False):
-    """How codes are drawn."""
+    """Parameters of sampling: how the model draws codes."""
 
     temperature: float
-    """From 0, greedy, to 10."""
+    """Sampling temperature from 0 (greedy) to 10."""
     top_k: int
-    """Draw among the k likeliest; 0: among all."""
+    """Draw from the k most likely codes; 0: from all codes."""
     top_p: float
-    """Above 0, instead of `top_k`."""
+    """Draw from the most likely codes whose sum reaches this probability; replaces `top_k`."""
     seed: int
-    """The same seed makes the same clip."""
+    """Seed of sampling; equal seeds and parameters give equal clips."""
     model: str
-    """A name from `models`."""
+    """Name of a model that `models` lists."""
     guidance_scale: float
-    """From 0 to 20: how closely to follow the text."""
+    """How closely the audio follows the text, from 0 to 20."""
 
 
 class FileParameters(TypedDict, total=False):
-    """How what is made becomes a file."""
+    """Parameters of the audio file."""
 
     format: Format
     sample_format: Literal["s16", "s24", "f32"]
     sample_rate: int
-    """Samples a second."""
+    """Sample rate in Hz."""
     bitrate: int
-    """Of mp3, aac and opus, in kbit/s."""
+    """Bit rate of mp3, aac and opus in kbit/s."""
     tag_prompt: bool
-    """Whether the file tells its prompt."""
+    """Whether the prompt is written into the file's metadata."""
 
 
 class OutputParameters(FileParameters, total=False):
-    """How a clip becomes a file."""
+    """Parameters of a clip's audio file."""
 
     normalize: Literal["none", "clip", "peak", "rms", "loudness"]
     fade_in: float
-    """Seconds."""
+    """Fade-in in seconds."""
     fade_out: float
-    """Seconds."""
+    """Fade-out in seconds."""
     trim_silence: bool
 
 
 class StreamParameters(SamplingParameters, OutputParameters, total=False):
-    """All that one clip may be asked for by, while it is made."""
+    """Parameters of one clip that is received while it is generated."""
 
     duration: float
-    """Seconds, with what is continued."""
+    """Length in seconds, which includes the audio that is continued."""
     quality: Literal["draft", "standard", "high", "auto"]
-    """Stands for what is not said of the model, the decoder and the file."""
+    """Quality tier, which sets the parameters of model, decoder and file that are not given."""
     target_s: float
-    """Seconds within which `auto` would have it made."""
+    """With `auto`, the seconds within which the clip should be complete."""
     greedy: bool
     extend_stride: float
-    """Seconds by which windows advance in clips that are longer than one."""
+    """Seconds between the windows of a clip that is longer than the model's window."""
     cache: bool
-    """Whether an answer that was kept will do, where a seed is given."""
+    """Whether the server may return a cached result; needs a seed."""
     continue_from: File
-    """Audio, or codes of `encode_file`, to go on from."""
+    """Audio, or a file of `encode_file`, that the clip continues."""
     start: float
-    """The part of it that is continued, in seconds."""
+    """Start of the part of `continue_from` that is continued, in seconds."""
     end: float
+    """End of that part, in seconds."""
     include_prompt: bool
-    """Whether the clip begins with what it continues."""
+    """Whether the clip begins with the audio that it continues."""
     melody: File
-    """Audio whose melody is followed, by models that can."""
+    """Audio whose melody the clip follows; needs a model with melody conditioning."""
 
 
 class GenerationParameters(StreamParameters, total=False):
-    """All that clips may be asked for by."""
+    """Parameters of `Client.generate`."""
 
     n: int
-    """Variations of each prompt."""
+    """Number of variations per prompt."""
     decoder: Literal["encodec", "mbd"]
     return_codes: bool
 
 
 FILES = ("continue_from", "melody")
-"""Those that are files."""
+"""Names of the parameters that are files."""
 
 
 class SectionParameters(TypedDict, total=False):
-    """A section of a song, of so many bars or seconds."""
+    """A section of a song; `bars` or `seconds` gives its length."""
 
     name: Required[str]
     prompt: Required[str]
@@ -100,66 +101,66 @@ class SectionParameters(TypedDict, total=False):
 
 
 class EffectParameters(TypedDict, total=False):
-    """A sound that is laid over a song."""
+    """A sound effect that is mixed into a song."""
 
     prompt: Required[str]
     at: Required[float]
-    """Seconds from the song's beginning."""
+    """Start in the song, in seconds."""
     duration: float
     gain_db: float
 
 
 class WorkflowParameters(SamplingParameters, FileParameters, total=False):
-    """What all workflows may be asked for by."""
+    """Parameters of all workflows."""
 
     loudness: float
-    """Of the mix, in LUFS."""
+    """Loudness of the mix in LUFS."""
     cache: bool
-    """Whether an answer that was kept will do, where a seed is given."""
+    """Whether the server may return a cached result; needs a seed."""
 
 
 class SongParameters(WorkflowParameters, total=False):
-    """Of a song."""
+    """Parameters of `Client.song`."""
 
     key: str
-    """Such as `C major` or `F# minor`."""
+    """Musical key, for example `C major` or `F# minor`."""
     tempo: float
-    """Beats a minute."""
+    """Tempo in beats per minute."""
     beats_per_bar: int
     crossfade_beats: float
     effects: list[EffectParameters]
     effects_model: str
     distribution: dict[str, float]
-    """`{"bandwidth": 2.2}`: a second mix, through EnCodec at so many kbit/s."""
+    """`{"bandwidth": 2.2}` adds a second mix, coded by EnCodec at 2.2 kbit/s."""
 
 
 class PodcastParameters(WorkflowParameters, total=False):
-    """Of a podcast."""
+    """Parameters of `Client.podcast`."""
 
     intro: float
-    """Seconds."""
+    """Length of the intro in seconds."""
     outro: float
-    """Seconds."""
+    """Length of the outro in seconds."""
     transitions: int
-    """How many sounds, from 0 to 5."""
+    """Number of transition sounds, from 0 to 5."""
     bed_gain_db: float
-    """Of the music under a voice."""
+    """Gain in dB of the music under the voice."""
     effects_model: str
     voice: File
-    """Speech, to lay music under."""
+    """Audio with speech, which the music is mixed under."""
 
 
 class AmbienceParameters(WorkflowParameters, total=False):
-    """Of an ambience: an environment, or a prompt."""
+    """Parameters of `Client.ambience`: give either `environment` or `prompt`."""
 
     environment: Literal["forest", "ocean", "city", "dungeon"]
     prompt: str
     duration: float
-    """Seconds."""
+    """Length in seconds."""
 
 
 class StyleParameters(WorkflowParameters, total=False):
-    """Of a style transfer."""
+    """Parameters of `Client.style_transfer`."""
 
     duration: float
-    """Seconds; by default the file's."""
+    """Length in seconds; by default the length of the file."""

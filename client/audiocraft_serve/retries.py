@@ -1,4 +1,4 @@
-"""When to ask again, and when to give up."""
+"""Decides whether a failed request is sent again, and after how many seconds."""
 
 import random
 from dataclasses import dataclass
@@ -13,30 +13,35 @@ from audiocraft_serve.errors import (
 )
 
 FIRST_S, LONGEST_S = 0.5, 8.0
-"""Seconds to wait before the second try, at most; they double with each, up to the longest."""
-LONGEST_ASKED_S = 60.0
-"""Who is asked to wait for longer than that is told so, instead of waiting."""
-AGAIN = (NotReachable, TooManyRequests, Unavailable)
+"""Upper bound of the wait before the second try, in seconds; it doubles per try up to LONGEST_S."""
+LONGEST_RETRY_AFTER_S = 60.0
+"""If the server asks for a longer wait than this, the error is raised at once."""
+RETRIED = (NotReachable, TooManyRequests, Unavailable)
 
 
 @dataclass(frozen=True)
 class Retries:
-    """Tries after the first: of what the server refused for now, and of broken connections.
+    """Retries broken connections and requests that the server refused for the moment (429, 503).
 
-    All that is asked twice is either the same both times or carries an `Idempotency-Key`.
+    This is safe: each request either changes nothing on the server or has an `Idempotency-Key`.
     """
 
-    most: int
+    max_retries: int
 
     def wait_s(self, tries: int, error: AudiocraftError) -> float | None:
-        """Return the seconds to wait after so many tries, the last of which failed; None: give up.
+        """Return the seconds to wait before the next try; None: raise the error.
 
-        What has timed out was waited for long enough.
+        `tries` counts the tries so far, and `error` ended the last of them. A request that timed
+        out is not retried.
         """
-        if tries > self.most or not isinstance(error, AGAIN) or isinstance(error, TimedOut):
+        if (
+            tries > self.max_retries
+            or not isinstance(error, RETRIED)
+            or isinstance(error, TimedOut)
+        ):
             return None
-        asked = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
-        if asked > LONGEST_ASKED_S:
+        retry_after = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
+        if retry_after > LONGEST_RETRY_AFTER_S:
             return None
-        own = min(FIRST_S * 2.0 ** (tries - 1), LONGEST_S)
-        return asked + own * random.uniform(0.5, 1)  # not all who were refused at once
+        backoff = min(FIRST_S * 2.0 ** (tries - 1), LONGEST_S)
+        return retry_after + backoff * random.uniform(0.5, 1)  # clients must not return together

@@ -1,4 +1,4 @@
-"""The real routes over fakes, on a port of this machine: client and server are tested together."""
+"""Fixtures for the client's tests: the real routes over fake models, on a local port."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from api.ingress import create_app
 from api.service import DeploymentState, Service
 from api.settings import KeySettings, UserConfig
-from audiocraft_serve import AsyncClient, Client, retries
+from audiocraft_serve import AsyncClient, Client
 from deployments.settings import (
     AudioGenSettings,
     DiffusionSettings,
@@ -36,8 +36,8 @@ KEY = "the-key-of-the-tests"
 
 
 @dataclass
-class Loaded:
-    """A handle that says how busy it is."""
+class HandleWithLoad:
+    """A deployment handle that also has the method `load`, and reports an idle replica."""
 
     handle: Any
 
@@ -51,7 +51,7 @@ class Loaded:
 
 @dataclass
 class Served:
-    """The application, and where it listens."""
+    """A running application: its address, its service and its fake music models."""
 
     url: str
     service: Service
@@ -61,6 +61,7 @@ class Served:
 
     @property
     def environment(self) -> dict[str, str]:
+        """The environment variables with which a client finds the application."""
         return {"AUDIOCRAFT_SERVE_URL": self.url, "AUDIOCRAFT_SERVE_API_KEY": KEY}
 
 
@@ -84,11 +85,11 @@ async def served(parts: dict[str, Real], tmp_path: Path) -> AsyncIterator[Served
         DiscriminatorsSettings(name="judge", kind="discriminators", checkpoint="x"),
     ]
     music, hum = FakeLanguageModel(), FakeLanguageModel(melody=True)
-    made = {
+    models_by_name = {
         "music": music, "hum": hum, "sound": FakeLanguageModel(), "diffusion": FakeDiffusion(),
         **parts,
     }  # fmt: skip
-    handles = {name: Loaded(part) for name, part in made.items()}
+    handles = {name: HandleWithLoad(part) for name, part in models_by_name.items()}
 
     async def states() -> dict[str, DeploymentState]:
         return dict.fromkeys(handles, DeploymentState("HEALTHY", 1))
@@ -98,12 +99,12 @@ async def served(parts: dict[str, Real], tmp_path: Path) -> AsyncIterator[Served
     jobs = JobsSettings(store=FolderStore(folder=str(tmp_path / "jobs")))
     service = serving(models, handles | {"media": Media()}, limits, states, settings=jobs)
     app = create_app(service, jobs_at_once=2)
-    async with listening(app) as url:
+    async with HttpServer(app) as url:
         yield Served(url, service, app, music, hum)
 
 
-class listening:  # noqa: N801  # as contextlib names its own
-    """A real HTTP server, on the test's own event loop."""
+class HttpServer:
+    """A real HTTP server on the test's event loop; entering it returns its address."""
 
     def __init__(self, app: Any) -> None:
         self._server = uvicorn.Server(
@@ -114,11 +115,11 @@ class listening:  # noqa: N801  # as contextlib names its own
 
     async def __aenter__(self) -> str:
         self._serving = asyncio.create_task(self._server._serve([self._socket]))
-        await until_async(self._started)
+        await until_async(self._has_started)
         host, port = self._socket.getsockname()
         return f"http://{host}:{port}"
 
-    async def _started(self) -> bool:
+    async def _has_started(self) -> bool:
         if self._serving.done():
             self._serving.result()
         return self._server.started
@@ -130,7 +131,7 @@ class listening:  # noqa: N801  # as contextlib names its own
 
 
 class Threaded:
-    """A sync client, each of whose methods runs on a thread: one test is for both clients."""
+    """Makes a sync client's methods awaitable, on a thread, so that a test fits both clients."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -142,16 +143,10 @@ class Threaded:
 
 @pytest.fixture(params=["sync", "async"])
 async def client(served: Served, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
-    """Each client, whose methods are awaited."""
+    """Run the test with the sync and with the async client; methods are awaited."""
     if request.param == "sync":
         with Client(served.url, KEY) as one:
             yield Threaded(one)
     else:
         async with AsyncClient(served.url, KEY) as other:
             yield other
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries that do not wait."""
-    monkeypatch.setattr(retries, "FIRST_S", 0.0)

@@ -1,4 +1,4 @@
-"""The command line, against the real routes."""
+"""Tests the command line against the real routes."""
 
 import asyncio
 import json
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from audiocraft_serve.cli import play
+from audiocraft_serve.cli import player as player_module
 from audiocraft_serve.cli.main import app
 from engine.errors import GenerationFailed
 from tests.client.conftest import Served
-from tests.client.test_client import seconds, wav
+from tests.client.test_client import make_wav, read_seconds
 from tests.waiting import free_port
 
 Cli = Callable[..., Awaitable[Result]]
@@ -21,7 +21,7 @@ Cli = Callable[..., Awaitable[Result]]
 
 @pytest.fixture
 def cli(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command, in a folder of its own; the server goes on meanwhile."""
+    """Return a function that runs a command in the test's folder, on a thread beside the server."""
     monkeypatch.chdir(tmp_path)
 
     async def run(*arguments: object, data: bytes | None = None, **environment: str) -> Result:
@@ -33,41 +33,44 @@ def cli(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     return run
 
 
-def ok(result: Result) -> Result:
+def check_ok(result: Result) -> Result:
+    """Return the result of a command that must have succeeded."""
     assert result.exit_code == 0, (result.stderr, result.exception)
     return result
 
 
-def error_of(result: Result) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(result.stderr)
-    return told
+def read_error(result: Result) -> dict[str, Any]:
+    """Return the JSON error that a command with --json has printed."""
+    error: dict[str, Any] = json.loads(result.stderr)
+    return error
 
 
-def files_in(folder: Path) -> dict[str, bytes]:
-    """Also those that are half written."""
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder by name, partly written ones too."""
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def audio_in(folder: Path) -> list[str]:
-    return [name for name in files_in(folder) if ".wav" in name]
+def list_audio(folder: Path) -> list[str]:
+    """Return the names of the WAV files below a folder, partly written ones too."""
+    return [name for name in read_files(folder) if ".wav" in name]
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.MP3", "a.opus", "a.ogg", "a.pcm"])
 async def test_the_ending_says_the_format(cli: Cli, served: Served, tmp_path: Path, name: str):
-    result = ok(await cli("generate", "calm piano", "-d", 1, "--seed", 3, "-o", name))
+    result = check_ok(await cli("generate", "calm piano", "-d", 1, "--seed", 3, "-o", name))
     assert result.stdout == ""
     assert name in result.stderr
     assert "seed 3" in result.stderr
     data = (tmp_path / name).read_bytes()
     if not name.endswith("pcm"):
-        assert seconds(data) == pytest.approx(1, abs=0.1)
+        assert read_seconds(data) == pytest.approx(1, abs=0.1)
     else:
         assert len(data) == 32000
-    assert not [one for one in files_in(tmp_path) if one.endswith(".part")]
+    assert not [one for one in read_files(tmp_path) if one.endswith(".part")]
 
 
 async def test_json_says_what_was_made(cli: Cli, tmp_path: Path):
-    made = ok(await cli("generate", "a", "b", "-n", 2, "-d", 1, "-o", "x.wav", "--json"))
+    made = check_ok(await cli("generate", "a", "b", "-n", 2, "-d", 1, "-o", "x.wav", "--json"))
     facts = json.loads(made.stdout)
     assert [clip["path"] for clip in facts["clips"]] == [f"x-{one}.wav" for one in (1, 2, 3, 4)]
     assert [clip["prompt"] for clip in facts["clips"]] == ["a", "a", "b", "b"]
@@ -78,16 +81,16 @@ async def test_json_says_what_was_made(cli: Cli, tmp_path: Path):
 
 
 async def test_stdin_and_stdout(cli: Cli, served: Served):
-    result = ok(await cli("generate", "-", "-d", 1, "-o", "-", data=b"calm piano\n"))
-    assert seconds(result.stdout_bytes) == 1
+    result = check_ok(await cli("generate", "-", "-d", 1, "-o", "-", data=b"calm piano\n"))
+    assert read_seconds(result.stdout_bytes) == 1
     assert served.music.seen[0].text == "calm piano"
 
 
 async def test_a_stream_is_the_file(cli: Cli, tmp_path: Path):
     wanted = ("generate", "a", "-d", 2, "--seed", 1, "-f", "pcm")
-    piped = ok(await cli(*wanted, "--stream", "-"))
+    piped = check_ok(await cli(*wanted, "--stream", "-"))
     assert len(piped.stdout_bytes) == 64000
-    ok(await cli(*wanted, "--stream", "a.pcm"))
+    check_ok(await cli(*wanted, "--stream", "a.pcm"))
     assert (tmp_path / "a.pcm").read_bytes() == piped.stdout_bytes
 
 
@@ -119,11 +122,11 @@ async def test_a_refusal(cli: Cli, tmp_path: Path):
     result = await cli("generate", "a", "-d", 1000, "-o", "a.wav")
     assert result.exit_code == 1
     assert "duration: 1000 s; allowed: from 0.02 to 30 s" in result.stderr
-    told = error_of(await cli("generate", "a", "-d", 1000, "-o", "a.wav", "--json"))
+    told = read_error(await cli("generate", "a", "-d", 1000, "-o", "a.wav", "--json"))
     assert told["error"]["code"] == "invalid_value"
     assert told["error"]["param"] == "duration"
     assert told["request_id"]
-    assert not audio_in(tmp_path)
+    assert not list_audio(tmp_path)
 
 
 async def test_what_fails_on_its_way_leaves_no_half_file(cli: Cli, served: Served, tmp_path: Path):
@@ -132,7 +135,7 @@ async def test_what_fails_on_its_way_leaves_no_half_file(cli: Cli, served: Serve
         result = await cli("generate", "a", "-d", 3, how, "a.wav")
         assert result.exit_code in (1, 3)
         assert "error: " in result.stderr
-    assert not audio_in(tmp_path)
+    assert not list_audio(tmp_path)
 
 
 async def test_nobody_listens(cli: Cli, monkeypatch: pytest.MonkeyPatch):
@@ -142,76 +145,76 @@ async def test_nobody_listens(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     assert result.exit_code == 3
     assert "cannot be reached" in result.stderr
     result = await cli("bench", "--url", url, "--json")
-    assert (result.exit_code, error_of(result)["error"]["code"]) == (3, "not_reachable")
+    assert (result.exit_code, read_error(result)["error"]["code"]) == (3, "not_reachable")
 
 
 async def test_no_key(cli: Cli):
     result = await cli("models", AUDIOCRAFT_SERVE_API_KEY="")
     assert (result.exit_code, "no API key" in result.stderr) == (1, True)
-    ok(await cli("models", "--api-key", "the-key-of-the-tests", AUDIOCRAFT_SERVE_API_KEY=""))
+    check_ok(await cli("models", "--api-key", "the-key-of-the-tests", AUDIOCRAFT_SERVE_API_KEY=""))
 
 
 async def test_a_continuation_and_a_melody(cli: Cli, served: Served, tmp_path: Path):
-    (tmp_path / "in.wav").write_bytes(wav(2))
+    (tmp_path / "in.wav").write_bytes(make_wav(2))
     part = ("--start", 0.5, "--end", 1.5, "--no-include-prompt")
-    ok(await cli("continue", "in.wav", "b", "-d", 3, *part, "-o", "on.wav"))
-    assert seconds((tmp_path / "on.wav").read_bytes()) == 2
-    ok(await cli("continue", "-", "b", "-d", 3, "-o", "on.wav", data=wav(2)))
-    assert seconds((tmp_path / "on.wav").read_bytes()) == 3
-    ok(await cli("melody", "in.wav", "b", "-d", 1, "-m", "hum", "-o", "hum.wav"))
+    check_ok(await cli("continue", "in.wav", "b", "-d", 3, *part, "-o", "on.wav"))
+    assert read_seconds((tmp_path / "on.wav").read_bytes()) == 2
+    check_ok(await cli("continue", "-", "b", "-d", 3, "-o", "on.wav", data=make_wav(2)))
+    assert read_seconds((tmp_path / "on.wav").read_bytes()) == 3
+    check_ok(await cli("melody", "in.wav", "b", "-d", 1, "-m", "hum", "-o", "hum.wav"))
     assert served.hum.seen[0].melody is not None
-    both = await cli("melody", "-", "-", "-o", "x.wav", data=wav(1))
+    both = await cli("melody", "-", "-", "-o", "x.wav", data=make_wav(1))
     assert both.exit_code == 2
 
 
 async def test_codes_there_and_back(cli: Cli, tmp_path: Path):
-    (tmp_path / "in.wav").write_bytes(wav(1))
-    piped = ok(await cli("encode", "in.wav", "--codebooks", 2))
+    (tmp_path / "in.wav").write_bytes(make_wav(1))
+    piped = check_ok(await cli("encode", "in.wav", "--codebooks", 2))
     assert json.loads(piped.stdout)["codebooks"] == 2
     (tmp_path / "a.json").write_bytes(piped.stdout_bytes)
-    ok(await cli("encode", "in.wav", "--codebooks", 2, "-o", "a.safetensors"))
+    check_ok(await cli("encode", "in.wav", "--codebooks", 2, "-o", "a.safetensors"))
     for name in ("a.json", "a.safetensors"):
-        result = ok(await cli("decode", name, "-o", f"{name}.wav", "--json"))
+        result = check_ok(await cli("decode", name, "-o", f"{name}.wav", "--json"))
         assert json.loads(result.stdout)["path"] == f"{name}.wav"
     from_json, from_file = ((tmp_path / f"a.{e}.wav").read_bytes() for e in ("json", "safetensors"))
     assert from_json == from_file
     assert (await cli("decode", "-", "-o", "a.wav", data=b'{"codes": [[1]]}')).exit_code == 2
     assert (await cli("decode", "a.json", "-o", "a.mp3")).exit_code == 2
-    piped = ok(await cli("decode", "-", "-o", "-", data=(tmp_path / "a.json").read_bytes()))
+    piped = check_ok(await cli("decode", "-", "-o", "-", data=(tmp_path / "a.json").read_bytes()))
     assert piped.stdout_bytes == from_json
 
 
 async def test_an_analysis(cli: Cli, tmp_path: Path):
-    (tmp_path / "in.wav").write_bytes(wav(1))
-    assert "mpd score" in ok(await cli("analyze", "in.wav")).stdout
-    found = json.loads(ok(await cli("analyze", "-", "--json", data=wav(1))).stdout)
+    (tmp_path / "in.wav").write_bytes(make_wav(1))
+    assert "mpd score" in check_ok(await cli("analyze", "in.wav")).stdout
+    found = json.loads(check_ok(await cli("analyze", "-", "--json", data=make_wav(1))).stdout)
     assert found["model"] == "judge"
 
 
 async def test_models(cli: Cli):
-    shown = ok(await cli("models")).stdout
+    shown = check_ok(await cli("models")).stdout
     assert all(name in shown for name in ("music", "musicgen", "judge"))
-    listed = json.loads(ok(await cli("models", "--json")).stdout)
+    listed = json.loads(check_ok(await cli("models", "--json")).stdout)
     assert {one["id"] for one in listed} >= {"music", "sound"}
 
 
 async def test_jobs(cli: Cli, tmp_path: Path):
-    job = ok(await cli("jobs", "submit", "calm piano", "-d", 1, "-f", "flac")).stdout.strip()
-    result = ok(await cli("jobs", "wait", job, "-o", "a.flac"))
-    assert seconds((tmp_path / "a.flac").read_bytes()) == 1
+    job = check_ok(await cli("jobs", "submit", "calm piano", "-d", 1, "-f", "flac")).stdout.strip()
+    result = check_ok(await cli("jobs", "wait", job, "-o", "a.flac"))
+    assert read_seconds((tmp_path / "a.flac").read_bytes()) == 1
     assert "a.flac" in result.stderr
-    assert ok(await cli("jobs", "status", job)).stdout == "finished\n"
-    assert json.loads(ok(await cli("jobs", "status", job, "--json")).stdout)["progress"] == 1
-    ok(await cli("jobs", "fetch", job, "-o", "b.flac"))
+    assert check_ok(await cli("jobs", "status", job)).stdout == "finished\n"
+    assert json.loads(check_ok(await cli("jobs", "status", job, "--json")).stdout)["progress"] == 1
+    check_ok(await cli("jobs", "fetch", job, "-o", "b.flac"))
     assert (tmp_path / "b.flac").read_bytes() == (tmp_path / "a.flac").read_bytes()
-    ok(await cli("jobs", "cancel", job))
+    check_ok(await cli("jobs", "cancel", job))
     gone = await cli("jobs", "status", job)
     assert (gone.exit_code, "no job" in gone.stderr) == (1, True)
 
 
 async def test_a_job_that_fails(cli: Cli, served: Served):
     served.music.error = GenerationFailed("broken")
-    job = ok(await cli("jobs", "submit", "a", "-d", 1)).stdout.strip()
+    job = check_ok(await cli("jobs", "submit", "a", "-d", 1)).stdout.strip()
     assert (await cli("jobs", "wait", job)).exit_code == 1
 
 
@@ -231,10 +234,12 @@ async def test_a_batch(cli: Cli, served: Served, tmp_path: Path):
     (tmp_path / "in.jsonl").write_text(text)
     result = await cli("batch", "in.jsonl", "-o", "out/deep", "-d", 0.5)
     assert result.exit_code == 1
-    assert "2 made, 0 there already, 6 failed" in result.stderr
+    assert "2 generated, 0 already there, 6 failed" in result.stderr
     for number in range(4, 10):
         assert f"line {number}: " in result.stderr
-    made = {name: seconds(data) for name, data in files_in(tmp_path / "out" / "deep").items()}
+    made = {
+        name: read_seconds(data) for name, data in read_files(tmp_path / "out" / "deep").items()
+    }
     (calm,) = made.keys() - {"drums-1.flac", "drums-2.flac"}
     assert calm.startswith("calm-piano-")
     assert made == {calm: 1, "drums-1.flac": 0.5, "drums-2.flac": 0.5}
@@ -250,13 +255,13 @@ async def test_a_batch_goes_on_where_it_was_left(cli: Cli, served: Served, tmp_p
     lines = [{"prompt": f"p{one}", "duration": 0.5, "name": f"p{one}"} for one in range(5)]
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, lines)))
     wanted = ("batch", "in.jsonl", "-o", "out", "--parallel", 2, "--json")
-    first = ok(await cli(*wanted))
+    first = check_ok(await cli(*wanted))
     made = [json.loads(line) for line in first.stdout.splitlines()]
     assert sorted(one["line"] for one in made) == [1, 2, 3, 4, 5]
     assert {one["status"] for one in made} == {"made"}
     (tmp_path / "out" / "p3.wav").unlink()
     asked = len(served.music.seen)
-    again = [json.loads(line) for line in ok(await cli(*wanted)).stdout.splitlines()]
+    again = [json.loads(line) for line in check_ok(await cli(*wanted)).stdout.splitlines()]
     assert {one["line"]: one["status"] for one in again} == {
         1: "there", 2: "there", 3: "there", 4: "made", 5: "there",
     }  # fmt: skip
@@ -277,7 +282,7 @@ async def test_a_batch_stops_where_nobody_listens(
 
 async def test_a_bench(cli: Cli):
     wanted = ("bench", "-c", 1, "-c", 3, "-d", 1, "--requests", 4)
-    result = ok(await cli(*wanted))
+    result = check_ok(await cli(*wanted))
     *table, line = result.stdout.strip().splitlines()
     assert "first p50" in table[0]
     facts = json.loads(line)
@@ -288,12 +293,12 @@ async def test_a_bench(cli: Cli):
         assert 0 < one["first_audio_s"]["p50"] <= one["first_audio_s"]["p95"]
         assert one["end_s"]["p95"] >= one["first_audio_s"]["p95"]
         assert one["audio_s_per_s"] > 0
-    assert len(ok(await cli(*wanted, "--json")).stdout.splitlines()) == 1
+    assert len(check_ok(await cli(*wanted, "--json")).stdout.splitlines()) == 1
 
 
 @pytest.fixture
 def player(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A player that keeps what it is given."""
+    """Install a player that writes its input to a file; return the file's path."""
     folder = tmp_path / "bin"
     folder.mkdir()
     heard = tmp_path / "heard"
@@ -305,19 +310,19 @@ def player(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 async def test_it_is_played(cli: Cli, player: Path, tmp_path: Path):
-    ok(await cli("generate", "a", "-d", 1, "--play"))
-    assert seconds(files_in(tmp_path)["heard"]) == 1
-    ok(await cli("generate", "a", "-d", 1, "--play", "-o", "a.mp3"))
-    found = files_in(tmp_path)
+    check_ok(await cli("generate", "a", "-d", 1, "--play"))
+    assert read_seconds(read_files(tmp_path)["heard"]) == 1
+    check_ok(await cli("generate", "a", "-d", 1, "--play", "-o", "a.mp3"))
+    found = read_files(tmp_path)
     assert found["heard"] == found["a.mp3"]
 
 
 @pytest.mark.parametrize(
     ("players", "more", "reason"),
     [
-        ({}, (), "no player is here"),
+        ({}, (), "no player was found"),
         ({"aplay": 1}, ("-f", "mp3"), "aplay plays wav"),
-        ({"ffplay": 1}, ("-f", "pcm"), "pcm does not say its rate"),
+        ({"ffplay": 1}, ("-f", "pcm"), "a pcm file has no sample rate"),
     ],
 )
 async def test_it_cannot_be_played(
@@ -328,7 +333,7 @@ async def test_it_cannot_be_played(
     more: tuple[str, ...],
     reason: str,
 ):
-    monkeypatch.setattr(play.shutil, "which", players.get)
+    monkeypatch.setattr(player_module.shutil, "which", players.get)
     result = await cli("generate", "a", "--play", *more, COLUMNS="300")
     assert (result.exit_code, reason in result.stderr) == (2, True)
     assert not served.music.seen

@@ -1,4 +1,4 @@
-"""Both clients against the real routes."""
+"""Tests both clients against the real routes."""
 
 import asyncio
 import io
@@ -13,19 +13,21 @@ from api.audio.output import FORMATS
 from api.routes.jobs import JobAnswer
 from api.routes.models import LimitsAnswer, Model
 from api.schemas.generation import GenerationsBody
-from audiocraft_serve import AsyncClient, Client, answers, call, calls, errors, parameters
+from audiocraft_serve import AsyncClient, Client, answers, api_call, endpoints, errors, parameters
 from audiocraft_serve.answers import AudioPart, Done, Progress
 from engine.errors import GenerationFailed
 from tests.client.conftest import KEY, Served
 from tests.waiting import until_async
 
 
-def seconds(file: bytes) -> float:
+def read_seconds(file: bytes) -> float:
+    """Return the duration of an audio file in seconds."""
     audio, rate = soundfile.read(io.BytesIO(file))
     return len(audio) / rate
 
 
-def wav(seconds: float = 1.0, rate: int = 16000) -> bytes:
+def make_wav(seconds: float = 1.0, rate: int = 16000) -> bytes:
+    """Return a WAV file of noise."""
     file = io.BytesIO()
     noise = np.random.default_rng(0).normal(0, 0.1, int(seconds * rate))
     soundfile.write(file, noise, rate, format="WAV")
@@ -47,7 +49,7 @@ def test_answers_have_the_servers_fields():
         assert set(ours.__dataclass_fields__) <= set(theirs.model_fields)
     assert set(get_args(parameters.Format)) == set(FORMATS)
     types = {kind.media_type: name for name, kind in FORMATS.items()}
-    assert types == calls.MEDIA_TYPES
+    assert types == endpoints.MEDIA_TYPES
 
 
 async def test_one_clip(client: Any, tmp_path: Path):
@@ -55,7 +57,7 @@ async def test_one_clip(client: Any, tmp_path: Path):
     assert (made.model, made.seed, made.format, made.clip.prompt) == (
         "music", 7, "flac", "calm piano",
     )  # fmt: skip
-    assert seconds(made.audio) == 1.5
+    assert read_seconds(made.audio) == 1.5
     assert {"generate", "total"} <= set(made.milliseconds)
     made.save(tmp_path / "a.flac")
     assert (tmp_path / "a.flac").read_bytes() == made.audio
@@ -66,7 +68,7 @@ async def test_several_clips(client: Any):
     assert [(clip.prompt, clip.variation) for clip in made.clips] == [
         ("a", 0), ("a", 1), ("b", 0), ("b", 1),
     ]  # fmt: skip
-    assert [seconds(clip.audio) for clip in made.clips] == [0.5] * 4
+    assert [read_seconds(clip.audio) for clip in made.clips] == [0.5] * 4
     assert [clip.codes[0][0] for clip in made.clips] == [1, 2, 1, 2]
     assert {(clip.duration, clip.sample_rate, clip.channels) for clip in made.clips} == {
         (0.5, 16000, 1)
@@ -93,46 +95,46 @@ async def test_progress(client: Any):
 @pytest.mark.parametrize("as_path", [False, True])
 async def test_a_continuation(client: Any, served: Served, tmp_path: Path, as_path: bool):
     path = tmp_path / "first.wav"
-    path.write_bytes(wav(2.0))
+    path.write_bytes(make_wav(2.0))
     source = str(path) if as_path else path.read_bytes()
     made = await client.generate(
         "b", duration=2, continue_from=source, start=0.5, end=1.5, include_prompt=False
     )
-    assert seconds(made.audio) == 1
+    assert read_seconds(made.audio) == 1
     (seen,) = served.music.seen
     assert seen.prompt is not None
     assert seen.prompt.frames == 50
 
 
 async def test_a_melody(client: Any, served: Served):
-    await client.generate("b", duration=1, model="hum", melody=wav())
+    await client.generate("b", duration=1, model="hum", melody=make_wav())
     (seen,) = served.hum.seen
     assert seen.melody is not None
 
 
 def test_a_form_says_what_json_says(served: Served):
-    """Numbers, truth values and lists."""
+    """Numbers, booleans and lists have the same text in a form and in JSON."""
     body = {"greedy": True, "top_p": 0.25, "top_k": 3, "prompt": "ü=&\n", "n": None}
-    form = call.form(body | {"prompts": ["a", "b"]})
+    form = api_call.encode_form(body | {"prompts": ["a", "b"]})
     assert form == {
         "greedy": "true", "top_p": "0.25", "top_k": "3", "prompt": "ü=&\n", "prompts": ["a", "b"],
     }  # fmt: skip
 
 
 async def test_codes_there_and_back(client: Any, tmp_path: Path):
-    codes = await client.encode(wav(), codebooks=2)
+    codes = await client.encode(make_wav(), codebooks=2)
     assert (codes.codebooks, codes.frames, len(codes.codes)) == (2, 50, 2)
     decoded = await client.decode(codes)
-    assert seconds(decoded) == 1
-    assert await client.decode(await client.encode_file(wav(), codebooks=2)) == decoded
-    file = await client.encode_file(wav())
+    assert read_seconds(decoded) == 1
+    assert await client.decode(await client.encode_file(make_wav(), codebooks=2)) == decoded
+    file = await client.encode_file(make_wav())
     (tmp_path / "x.safetensors").write_bytes(file)
     made = await client.generate("c", duration=2, continue_from=tmp_path / "x.safetensors")
-    assert seconds(made.audio) == 2
+    assert read_seconds(made.audio) == 2
 
 
 async def test_an_analysis(client: Any):
-    found = await client.analyze(wav(), threshold=0.0)
+    found = await client.analyze(make_wav(), threshold=0.0)
     assert found.is_real
     assert found.threshold == 0
     assert set(found.scales) == {"mpd", "msd", "msstftd"}
@@ -152,7 +154,7 @@ async def test_a_job(client: Any):
     assert job.seed == 3
     made = await client.wait_for_job(job.id, on_progress=looks.append)
     assert looks[-1].has_ended
-    assert (seconds(made.audio), made.format, made.seed) == (1, "wav", 3)
+    assert (read_seconds(made.audio), made.format, made.seed) == (1, "wav", 3)
     assert (await client.get_job(job.id)).status == "finished"
     await client.cancel_job(job.id)
     with pytest.raises(errors.NotFound) as caught:
@@ -211,7 +213,7 @@ async def test_no_key_and_another(served: Served, monkeypatch: pytest.MonkeyPatc
     await asyncio.to_thread(ask, None)
 
 
-def streamed(url: str) -> tuple[answers.Streaming[Any], list[bytes], list[Any]]:
+def stream_and_follow(url: str) -> tuple[answers.Streaming[Any], list[bytes], list[Any]]:
     wanted: Any = {"duration": 3, "seed": 5, "format": "pcm"}
     with Client(url, KEY) as client:
         with client.stream("a", **wanted) as stream:
@@ -220,7 +222,9 @@ def streamed(url: str) -> tuple[answers.Streaming[Any], list[bytes], list[Any]]:
             return stream, parts, list(events)
 
 
-async def streamed_async(url: str) -> tuple[answers.Streaming[Any], list[bytes], list[Any]]:
+async def stream_and_follow_async(
+    url: str,
+) -> tuple[answers.Streaming[Any], list[bytes], list[Any]]:
     wanted: Any = {"duration": 3, "seed": 5, "format": "pcm"}
     async with AsyncClient(url, KEY) as client:
         async with client.stream("a", **wanted) as stream:
@@ -232,9 +236,9 @@ async def streamed_async(url: str) -> tuple[answers.Streaming[Any], list[bytes],
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_a_stream(served: Served, kind: str):
     if kind == "sync":
-        stream, parts, (*audio, done) = await asyncio.to_thread(streamed, served.url)
+        stream, parts, (*audio, done) = await asyncio.to_thread(stream_and_follow, served.url)
     else:
-        stream, parts, (*audio, done) = await streamed_async(served.url)
+        stream, parts, (*audio, done) = await stream_and_follow_async(served.url)
     assert (stream.model, stream.seed, stream.format) == ("music", 5, "pcm")
     assert len(parts) > 1
     assert len(b"".join(parts)) == 3 * 16000 * 2
@@ -245,21 +249,22 @@ async def test_a_stream(served: Served, kind: str):
 
 @pytest.mark.parametrize("how", ["stream", "events"])
 async def test_who_leaves_a_stream_stops_the_work(served: Served, how: str):
-    served.music.gate = asyncio.Event()  # never set: it would wait for ever
+    served.music.gate = asyncio.Event()  # never set: the generation never ends
     async with AsyncClient(served.url, KEY) as client:
         async with getattr(client, how)("a", duration=3) as opened:
             parts = opened.parts if how == "stream" else opened
             await anext(parts)
-            assert charges(served)
-        await until_async(lambda: nothing_charged(served))
+            assert count_charges(served)
+        await until_async(lambda: has_no_charges(served))
 
 
-def charges(served: Served) -> int:
+def count_charges(served: Served) -> int:
+    """Return the number of requests that the server's ledger has not closed."""
     return len(served.service.ledger.open)
 
 
-async def nothing_charged(served: Served) -> bool:
-    return not charges(served)
+async def has_no_charges(served: Served) -> bool:
+    return not count_charges(served)
 
 
 async def test_a_cancelled_task_stops_the_work(served: Served):
@@ -269,6 +274,6 @@ async def test_a_cancelled_task_stops_the_work(served: Served):
             client.generate("a", duration=3, on_progress=lambda _: begun.set())
         )
         await begun.wait()
-        assert charges(served)
+        assert count_charges(served)
         waiting.cancel()
-        await until_async(lambda: nothing_charged(served))
+        await until_async(lambda: has_no_charges(served))

@@ -1,4 +1,4 @@
-"""The client is a distribution of its own, and a light one."""
+"""Tests that the client is a distribution of its own with few dependencies."""
 
 import re
 import subprocess
@@ -31,7 +31,7 @@ def test_it_loads_nothing_heavy():
 
 
 def test_the_wheel_has_all_of_it(tmp_path: Path):
-    """uv builds it with what it brings along, without a network."""
+    """The wheel contains every module; uv builds it without a network."""
     subprocess.run(
         [sys.executable, "-m", "uv", "build", "--offline", "--wheel", "-o", tmp_path, FOLDER],
         capture_output=True, check=True,

@@ -1,4 +1,4 @@
-"""What a network and a busy server do to a client."""
+"""Tests how a client handles a broken network and a busy server."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from audiocraft_serve import AsyncClient, Client, errors, retries
 from audiocraft_serve.answers import Progress
 from audiocraft_serve.events import EventReader
 from audiocraft_serve.retries import Retries
-from tests.client.conftest import Served, listening
+from tests.client.conftest import HttpServer, Served
 from tests.waiting import free_port
 
 BUSY = {"error": {"message": "busy; try again in 2 s", "code": "busy", "param": None}}
@@ -22,7 +22,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that clients waited, which pass at once."""
+    """Replace sleeping; return the list of the seconds that clients would have waited."""
     waits = list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -34,7 +34,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 class Server:
-    """Gives its answers one after the other, the last for ever; remembers the requests."""
+    """Returns its responses in order, repeats the last one, and records the requests."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self._answers = list(answers)
@@ -47,23 +47,24 @@ class Server:
             raise answer
         return answer
 
-    def ask(self, **made_with: Any) -> Client:
-        return Client(URL, transport=httpx.MockTransport(self), **made_with)
+    def connect(self, **settings: Any) -> Client:
+        """Return a client of this server."""
+        return Client(URL, transport=httpx.MockTransport(self), **settings)
 
 
-def refused(status: int, **headers: str) -> httpx.Response:
+def build_refusal(status: int, **headers: str) -> httpx.Response:
     return httpx.Response(status, json=BUSY, headers=headers)
 
 
-def file() -> httpx.Response:
+def build_file() -> httpx.Response:
     return httpx.Response(200, content=b"RIFF", headers=WAV)
 
 
 @pytest.mark.parametrize(
     "fault",
     [
-        refused(429, **{"retry-after": "2"}),
-        refused(503),
+        build_refusal(429, **{"retry-after": "2"}),
+        build_refusal(503),
         httpx.Response(503, text="no replica"),
         httpx.ConnectError("refused"),
         httpx.ReadError("reset"),
@@ -73,8 +74,8 @@ def file() -> httpx.Response:
 def test_what_is_refused_for_now_is_asked_again_and_made_once(
     fault: httpx.Response | Exception, slept: list[float]
 ):
-    server = Server(fault, file())
-    assert server.ask().generate("a").audio == b"RIFF"
+    server = Server(fault, build_file())
+    assert server.connect().generate("a").audio == b"RIFF"
     first, second = server.seen
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
     assert first.content == second.content
@@ -84,8 +85,8 @@ def test_what_is_refused_for_now_is_asked_again_and_made_once(
 
 
 def test_every_call_has_a_key_of_its_own(slept: list[float]):
-    server = Server(file())
-    client = server.ask()
+    server = Server(build_file())
+    client = server.connect()
     client.generate("a")
     client.generate("a")
     first, second = (request.headers["idempotency-key"] for request in server.seen)
@@ -93,7 +94,7 @@ def test_every_call_has_a_key_of_its_own(slept: list[float]):
 
 
 async def test_the_async_client_asks_again_too(slept: list[float]):
-    server = Server(refused(429), file())
+    server = Server(build_refusal(429), build_file())
     async with AsyncClient(URL, transport=httpx.MockTransport(server)) as client:
         assert (await client.generate("a")).audio == b"RIFF"
     assert len(slept) == 1
@@ -101,9 +102,9 @@ async def test_the_async_client_asks_again_too(slept: list[float]):
 
 @pytest.mark.parametrize("most", [0, 3])
 def test_retries_are_bounded_and_ever_longer(most: int, slept: list[float]):
-    server = Server(refused(429))
+    server = Server(build_refusal(429))
     with pytest.raises(errors.TooManyRequests) as caught:
-        server.ask(max_retries=most).generate("a")
+        server.connect(max_retries=most).generate("a")
     assert (caught.value.code, caught.value.status) == ("busy", 429)
     assert len(server.seen) == most + 1
     bounds = [retries.FIRST_S * 2**tries for tries in range(most)]
@@ -112,17 +113,17 @@ def test_retries_are_bounded_and_ever_longer(most: int, slept: list[float]):
 
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 422, 500])
 def test_what_would_fail_again_is_not_asked_again(status: int, slept: list[float]):
-    server = Server(refused(status))
+    server = Server(build_refusal(status))
     with pytest.raises(errors.ApiError) as caught:
-        server.ask().generate("a")
+        server.connect().generate("a")
     assert caught.value.status == status
     assert (len(server.seen), slept) == (1, [])
 
 
 def test_who_is_to_wait_for_long_is_told_so(slept: list[float]):
-    server = Server(refused(429, **{"retry-after": "600"}))
+    server = Server(build_refusal(429, **{"retry-after": "600"}))
     with pytest.raises(errors.TooManyRequests) as caught:
-        server.ask().generate("a")
+        server.connect().generate("a")
     assert caught.value.retry_after == 600
     assert slept == []
 
@@ -130,9 +131,9 @@ def test_who_is_to_wait_for_long_is_told_so(slept: list[float]):
 def test_a_time_out_was_waited_for_long_enough(slept: list[float]):
     server = Server(httpx.ReadTimeout("late"))
     with pytest.raises(errors.TimedOut):
-        server.ask().generate("a")
+        server.connect().generate("a")
     assert (len(server.seen), slept) == (1, [])
-    limits = server.ask(timeout=7).limits
+    limits = server.connect(timeout=7).limits
     with pytest.raises(errors.TimedOut):
         limits()
     assert server.seen[-1].extensions["timeout"]["read"] == 7
@@ -160,23 +161,27 @@ def test_an_address_that_is_none(url: str):
 
 def test_another_server():
     page = httpx.Response(200, text="<html>", headers={"content-type": "text/html"})
-    client = Server(page).ask()
+    client = Server(page).connect()
     for ask in (client.models, client.limits, lambda: client.generate("a")):
         with pytest.raises(errors.UnexpectedAnswer):
             ask()
     with pytest.raises(errors.UnexpectedAnswer, match="not with events"):
         client.generate("a", on_progress=lambda _: None)
     with pytest.raises(errors.UnexpectedAnswer, match="lacks fields"):
-        Server(httpx.Response(200, json={})).ask().limits()
+        Server(httpx.Response(200, json={})).connect().limits()
     with pytest.raises(errors.UnexpectedAnswer, match="no JSON object"):
-        Server(httpx.Response(200, json=[])).ask().models()
-    for broken in (b"event: done\ndata: {\n\n", event("audio", clip=0, audio="?"), event("audio")):
+        Server(httpx.Response(200, json=[])).connect().models()
+    for broken in (
+        b"event: done\ndata: {\n\n",
+        build_event("audio", clip=0, audio="?"),
+        build_event("audio"),
+    ):
         with pytest.raises(errors.UnexpectedAnswer, match="cannot be read"):
-            Server(of_events(broken)).ask().generate("a", on_progress=lambda _: None)
+            Server(build_event_stream(broken)).connect().generate("a", on_progress=lambda _: None)
 
 
-def cut(*parts: bytes) -> httpx.Response:
-    """An answer that breaks after its parts."""
+def build_cut_off(*parts: bytes) -> httpx.Response:
+    """Return a response whose connection breaks after these parts."""
 
     class Broken(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
@@ -187,39 +192,41 @@ def cut(*parts: bytes) -> httpx.Response:
 
 
 def test_a_cut_stream_is_not_taken_for_whole(slept: list[float]):
-    server = Server(cut(b"RI"), file())
+    server = Server(build_cut_off(b"RI"), build_file())
     heard = list[bytes]()
-    with pytest.raises(errors.CutOff), server.ask().stream("a") as stream:
+    with pytest.raises(errors.CutOff), server.connect().stream("a") as stream:
         heard.extend(stream.parts)
     assert (heard, len(server.seen)) == ([b"RI"], 1)
 
 
 def test_a_cut_answer_that_nobody_has_seen_is_asked_again(slept: list[float]):
-    server = Server(cut(b"RI"), file())
-    assert server.ask().generate("a").audio == b"RIFF"
+    server = Server(build_cut_off(b"RI"), build_file())
+    assert server.connect().generate("a").audio == b"RIFF"
 
 
-def event(name: str, **data: Any) -> bytes:
+def build_event(name: str, **data: Any) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
-DONE = event(
+DONE = build_event(
     "done", model="music", seed=1, format="wav", clips=[{"prompt": "a\u2028b", "variation": 0}]
 )
-TOLD = event("progress", clip=0, stage="generate", done=1, total=2)
-AUDIO = event("audio", clip=0, audio="UklG") + event("audio", clip=0, audio="Rg==")
+PROGRESS = build_event("progress", clip=0, stage="generate", done=1, total=2)
+AUDIO = build_event("audio", clip=0, audio="UklG") + build_event("audio", clip=0, audio="Rg==")
 
 
-def of_events(*parts: bytes) -> httpx.Response:
+def build_event_stream(*parts: bytes) -> httpx.Response:
     return httpx.Response(
         200, content=b"".join(parts), headers={"content-type": "text/event-stream"}
     )
 
 
 def test_events_without_an_end_are_asked_for_again(slept: list[float]):
-    server = Server(of_events(TOLD), of_events(TOLD, b": keep-alive\n\n", AUDIO, DONE))
+    server = Server(
+        build_event_stream(PROGRESS), build_event_stream(PROGRESS, b": keep-alive\n\n", AUDIO, DONE)
+    )
     told = list[Any]()
-    made = server.ask().generate("a", on_progress=told.append)
+    made = server.connect().generate("a", on_progress=told.append)
     assert (made.audio, made.clip.prompt) == (b"RIFF", "a\u2028b")
     assert len(told) == 2
     assert all("idempotency-key" not in request.headers for request in server.seen)
@@ -228,14 +235,16 @@ def test_events_without_an_end_are_asked_for_again(slept: list[float]):
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_events_may_be_cut_anywhere(size: int):
     reader = EventReader(Progress, lambda data, audio: (data, audio))
-    text = (TOLD + b": c\n\n" + AUDIO + event("later", x=1) + DONE).replace(b"\n", b"\r\n")
+    text = (PROGRESS + b": c\n\n" + AUDIO + build_event("later", x=1) + DONE).replace(
+        b"\n", b"\r\n"
+    )
     found = [one for at in range(0, len(text), size) for one in reader.feed(text[at : at + size])]
-    reader.end()
+    reader.check_complete()
     assert [type(one).__name__ for one in found] == ["Progress", "AudioPart", "AudioPart", "Done"]
 
 
 async def test_a_server_that_dies_amid_a_stream(served: Served):
-    """Over real sockets: the head came, and some of the body, then nothing more."""
+    """Over real sockets, the connection breaks after the headers and a part of the body."""
 
     async def dies(scope: Any, _receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -245,14 +254,14 @@ async def test_a_server_that_dies_amid_a_stream(served: Served):
         await send({"type": "http.response.body", "body": b"RI", "more_body": True})
         raise RuntimeError("dies")
 
-    async with listening(dies) as url, AsyncClient(url) as client, client.stream("a") as stream:
+    async with HttpServer(dies) as url, AsyncClient(url) as client, client.stream("a") as stream:
         assert await anext(stream.parts) == b"RI"
         with pytest.raises(errors.CutOff):
             await anext(stream.parts)
 
 
 async def test_a_retry_is_not_made_twice(served: Served, monkeypatch: pytest.MonkeyPatch):
-    """The first answer is lost on its way; the model has worked once."""
+    """If the first response is lost, the retry returns the same clip, generated once."""
     monkeypatch.setattr(retries, "FIRST_S", 0.0)
 
     class Lossy(httpx.AsyncHTTPTransport):

@@ -1,4 +1,4 @@
-"""A live session, against the real route."""
+"""Tests live sessions against the real route."""
 
 import asyncio
 
@@ -53,7 +53,7 @@ async def test_who_is_not_let_in(served: Served):
             AsyncClient(served.url, key) as client,
             client.live(prompt="a", model=model),
         ):
-            raise AssertionError("it has started")
+            raise AssertionError("the session must not start")
 
     with pytest.raises(errors.NotFound) as caught:
         await start(KEY, "none")
@@ -63,20 +63,20 @@ async def test_who_is_not_let_in(served: Served):
 
 
 async def test_who_leaves_stops_the_work(served: Served):
-    served.music.gate = asyncio.Event()  # never set
+    served.music.gate = asyncio.Event()  # never set: the generation never ends
     async with AsyncClient(served.url, KEY) as client:
         async with client.live(prompt="a") as session:
             await anext(aiter(session))
             assert served.service.ledger.open
 
-        async def none() -> bool:
+        async def has_no_requests() -> bool:
             return not served.service.ledger.open
 
-        await until_async(none)
+        await until_async(has_no_requests)
 
 
 async def test_nobody_listens():
     async with AsyncClient(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(errors.NotReachable):
             async with client.live(prompt="a"):
-                raise AssertionError("it has started")
+                raise AssertionError("the session must not start")

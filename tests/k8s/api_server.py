@@ -1,4 +1,4 @@
-"""A real API server for custom resources, on a real etcd."""
+"""Starts a real API server for custom resources, with a real etcd."""
 
 import os
 import shutil
@@ -24,8 +24,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def built() -> Path:
-    """Return the server's binary, built once; skip where that cannot be done."""
+def build_binary() -> Path:
+    """Return the path of the server's binary, built once; skip the test if it cannot be built."""
     if os.geteuid() != 0:
         pytest.skip("the API server is built as root")
     if not shutil.which("apt-get") or not Path("/etc/debian_version").exists():
@@ -41,16 +41,16 @@ def built() -> Path:
 
 
 class ApiServer:
-    """etcd and the server, each a process of its own."""
+    """Runs etcd and the API server, each as a process."""
 
     def __init__(self, folder: Path) -> None:
-        self._binary, self._folder = built(), folder
+        self._binary, self._folder = build_binary(), folder
         self._store, self._peers, self._port = free_port(), free_port(), free_port()
         (folder / "tokens.csv").write_text(f"{TOKEN},admin,1\n")
         self.url = f"https://127.0.0.1:{self._port}"
         store = f"http://127.0.0.1:{self._store}"
         peers = f"http://127.0.0.1:{self._peers}"
-        self._etcd = self._started(
+        self._etcd = self._start_process(
             [
                 *(Path(sys.executable).parent / "etcd", "--data-dir", folder / "etcd"),
                 *("--listen-client-urls", store, "--advertise-client-urls", store),
@@ -62,11 +62,11 @@ class ApiServer:
         self._server: subprocess.Popen[bytes] | None = None
         self._kinds = "apiextensions.k8s.io/v1/customresourcedefinitions"
         self.start()
-        self._define()
+        self._install_kinds()
         self._kinds = "ray.io/v1/rayservices"
 
     def start(self) -> None:
-        self._server = self._started(
+        self._server = self._start_process(
             [
                 *(self._binary, "-etcd", f"http://127.0.0.1:{self._store}"),
                 *("-port", str(self._port), "-cert-dir", self._folder / "certs"),
@@ -87,7 +87,7 @@ class ApiServer:
         raise AssertionError((self._folder / "server.log").read_text()[-2000:])
 
     def kill(self) -> None:
-        """End the server, not its store."""
+        """Kill the server; etcd keeps its data and runs on."""
         assert self._server is not None
         self._server.kill()
         self._server.wait()
@@ -98,7 +98,7 @@ class ApiServer:
         self._etcd.wait()
 
     def compact(self) -> None:
-        """Let etcd forget all but the newest state, as it does by and by."""
+        """Remove all old versions from etcd, as it does from time to time."""
         control = [str(Path(sys.executable).parent / "etcdctl"), "--endpoints"]
         control.append(f"127.0.0.1:{self._store}")
         environment = {**os.environ, "ETCDCTL_API": "3"}
@@ -131,12 +131,12 @@ class ApiServer:
         path.write_text(yaml.safe_dump(written))
         return path
 
-    def _started(self, command: list[object], log: str) -> "subprocess.Popen[bytes]":
+    def _start_process(self, command: list[object], log: str) -> "subprocess.Popen[bytes]":
         with (self._folder / log).open("ab") as out:
             return subprocess.Popen([str(c) for c in command], stdout=out, stderr=out)
 
-    def _define(self) -> None:
-        """Install KubeRay's kinds, and wait until they are served."""
+    def _install_kinds(self) -> None:
+        """Install KubeRay's CRDs, and wait until they are served."""
         definitions = client.ApiextensionsV1Api(self.client())
         for path in sorted(CRDS.glob("ray.io_ray*.yaml")):
             definition = yaml.safe_load(path.read_text())

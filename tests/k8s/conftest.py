@@ -1,4 +1,4 @@
-"""A cluster for the tests of `python -m k8s`: an API server, and overlays of their own."""
+"""Fixtures for the tests of `python -m k8s`: an API server, and small overlays."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from k8s.__main__ import app
-from k8s.serve_config import OVERLAYS, with_hash
-from k8s.yaml_text import dump
+from k8s.serve_config import OVERLAYS, add_hash
+from k8s.yaml_text import dump_yaml
 from tests.k8s.api_server import ApiServer
 
 Run = Callable[..., Result]
@@ -26,7 +26,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 @pytest.fixture
 def run(api_server: ApiServer, tmp_path: Path) -> Run:
-    """Run the tool against the server, as if from a shell."""
+    """Return a function that runs `python -m k8s` against the API server."""
     kubeconfig = api_server.kubeconfig(tmp_path / "kubeconfig")
 
     def run(*arguments: str, kubeconfig: Path = kubeconfig) -> Result:
@@ -36,24 +36,24 @@ def run(api_server: ApiServer, tmp_path: Path) -> Run:
 
 
 class Overlay:
-    """A folder of the base's RayService alone: the server has none of the core kinds."""
+    """An overlay with only the base's RayService, because the server has no core kinds."""
 
     def __init__(self, folder: Path, name: str, config: dict[str, Any]) -> None:
         self.folder, self.name = folder, name
         folder.mkdir()
         shutil.copy(OVERLAYS.parent / "base" / "rayservice.yaml", folder)
         self.patches: list[dict[str, Any]] = []
-        self.serve(config)
+        self.set_config(config)
 
-    def serve(self, config: dict[str, Any]) -> None:
-        self.config = with_hash(config)
+    def set_config(self, config: dict[str, Any]) -> None:
+        self.config = add_hash(config)
         self.write()
 
     def write(self) -> None:
         patches = [{"op": "replace", "path": "/metadata/name", "value": self.name}]
-        set_config = {"op": "add", "path": "/spec/serveConfigV2", "value": dump(self.config)}
+        set_config = {"op": "add", "path": "/spec/serveConfigV2", "value": dump_yaml(self.config)}
         (self.folder / "kustomization.yaml").write_text(
-            dump(
+            dump_yaml(
                 {
                     "resources": ["rayservice.yaml"],
                     "patches": [

@@ -1,4 +1,4 @@
-"""A Ray with its dashboard, as KubeRay starts one in a pod, on this machine."""
+"""Starts a Ray node with its dashboard on this machine, as KubeRay starts one in a pod."""
 
 import os
 import secrets
@@ -17,10 +17,10 @@ from tests.k8s.api_server import free_port
 
 
 class LocalRay:
-    """One node; `dashboard` and `headers` reach what the operator talks to."""
+    """A Ray node; `dashboard` is the address of its dashboard, `headers` have the token."""
 
     def __init__(self) -> None:
-        # Short: the paths of Ray's sockets have 107 bytes at most.
+        # The folder has a short name: the path of a Unix socket has at most 107 bytes.
         self._folder = tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)
         folder = Path(self._folder.name)
         self.token = secrets.token_hex(32)
@@ -68,7 +68,7 @@ class LocalRay:
                 time.sleep(0.2)
 
     def applications(self) -> dict[str, Any]:
-        """Return what Serve says of its applications, as the operator asks for it."""
+        """Return the status of Serve's applications, from the API that the operator uses."""
         url = f"{self.dashboard}/api/serve/applications/"
         answer = httpx.get(url, headers=self.headers, timeout=30)
         answer.raise_for_status()
@@ -76,13 +76,13 @@ class LocalRay:
         return found
 
     def put(self, config: dict[str, Any]) -> str | None:
-        """Hand over a configuration; return why it was refused, if it was."""
+        """Submit a Serve configuration; return the reason if Serve refuses it, else None."""
         url = f"{self.dashboard}/api/serve/applications/"
         answer = httpx.put(url, json=config, headers=self.headers, timeout=60)
         return None if answer.is_success else answer.text
 
     def close(self) -> None:
-        """End every process of this Ray: they are one session."""
+        """End all processes of this Ray node, which are in one process group."""
         os.killpg(self._process.pid, signal.SIGTERM)
         try:
             self._process.wait(30)

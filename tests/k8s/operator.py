@@ -1,8 +1,8 @@
-"""What KubeRay's operator does to a RayService, with a local Ray in place of pods.
+"""Simulates KubeRay's operator for one RayService, with a local Ray in place of pods.
 
-It has the operator's two races (1.7.0): Serve's status is read before a changed configuration is
-handed over, so the new `observedGeneration` can stand beside the old RUNNING; and what it refuses
-does not advance `observedGeneration`.
+It has two properties of KubeRay 1.7.0. Serve's status is read before a changed configuration is
+submitted, so the new `observedGeneration` can be published with the old status RUNNING. If the
+operator refuses an object, it does not advance `observedGeneration`.
 """
 
 import threading
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from kubernetes import client
 
-from tests.k8s.front import Front
+from tests.k8s.api_server_proxy import ApiServerProxy
 from tests.k8s.local_ray import LocalRay
 
 PERIOD_S = 0.5
@@ -23,13 +23,15 @@ Status = dict[str, Any]
 class Operator:
     """Reconciles one RayService until it is closed."""
 
-    def __init__(self, api: client.ApiClient, name: str, ray: LocalRay, front: Front) -> None:
+    def __init__(
+        self, api: client.ApiClient, name: str, ray: LocalRay, proxy: ApiServerProxy
+    ) -> None:
         self.false_successes = 0
-        """How often a changed configuration was published as seen beside the old RUNNING."""
+        """How often the new observedGeneration was published with the old status RUNNING."""
         self._objects, self._name = client.CustomObjectsApi(api), name
         self._at = ("ray.io", "v1", "audio", "rayservices", name)
-        self._ray, self._front = ray, front
-        self._handed_over: str | None = None
+        self._ray, self._proxy = ray, proxy
+        self._submitted: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -53,17 +55,19 @@ class Operator:
             return self._publish(service, status)
         wanted = service["spec"]["serveConfigV2"]
         before = self._ray.applications()
-        changed = wanted != self._handed_over
+        changed = wanted != self._submitted
         if changed and (refusal := self._ray.put(yaml.safe_load(wanted))):
-            return self._tell("FailedToUpdateServeApplications", refusal)
-        self._handed_over = wanted
+            return self._add_event("FailedToUpdateServeApplications", refusal)
+        self._submitted = wanted
         serves = any(one["status"] == "RUNNING" for one in before.values())
         status = {
             "observedGeneration": service["metadata"]["generation"],
             "numServeEndpoints": int(serves),
             "activeServiceStatus": {
                 "rayClusterName": "audiocraft-cluster",
-                "applicationStatuses": {name: _application(one) for name, one in before.items()},
+                "applicationStatuses": {
+                    name: _convert_application(one) for name, one in before.items()
+                },
             },
             "conditions": [
                 self._condition("Ready", serves or bool(before), "Endpoints", "as counted"),
@@ -73,7 +77,7 @@ class Operator:
         self.false_successes += changed and serves
         for application in before.values():
             if application["status"] == "DEPLOY_FAILED":
-                self._tell("ServeDeployFailed", application["message"][:200])
+                self._add_event("ServeDeployFailed", application["message"][:200])
         return self._publish(service, status)
 
     def _publish(self, service: Status, status: Status) -> None:
@@ -81,8 +85,8 @@ class Operator:
             *self._at, {**service, "status": status}
         )
 
-    def _tell(self, reason: str, message: str) -> None:
-        self._front.events.append(
+    def _add_event(self, reason: str, message: str) -> None:
+        self._proxy.events.append(
             {
                 "metadata": {"name": f"e{time.monotonic_ns()}", "namespace": "audio"},
                 "involvedObject": {"kind": "RayService", "name": self._name},
@@ -103,7 +107,7 @@ class Operator:
         }
 
 
-def _application(found: Status) -> Status:
+def _convert_application(found: Status) -> Status:
     deployments = {
         name: {"status": one["status"], "message": one["message"]}
         for name, one in found["deployments"].items()

@@ -1,4 +1,4 @@
-"""`python -m k8s` against a real API server: what it takes, refuses and survives."""
+"""Tests `python -m k8s` against a real API server."""
 
 import json
 import socket
@@ -11,10 +11,10 @@ import pytest
 from kubernetes import client
 
 from k8s import cluster, rollout
-from k8s.cluster import RAY, RAY_SERVICE, connect
+from k8s.cluster import RAY, RAY_SERVICE, connect_cluster
 from k8s.errors import K8sError, TimedOut
-from k8s.manifests import overlays, ray_service, render
-from k8s.serve_config import OVERLAYS, serve_config
+from k8s.manifests import find_ray_service, list_overlays, render_overlay
+from k8s.serve_config import OVERLAYS, build_serve_config
 from tests.k8s.api_server import ApiServer
 from tests.k8s.conftest import Overlay, Run
 
@@ -25,7 +25,7 @@ PLURAL = ("ray.io", "v1", "audio", "rayservices")
 @pytest.fixture
 def overlay(tmp_path: Path, request: pytest.FixtureRequest) -> Overlay:
     name = "t" + str(abs(hash(request.node.name)))[:12]
-    return Overlay(tmp_path / "overlay", name, serve_config(OVERLAYS / "cpu-demo"))
+    return Overlay(tmp_path / "overlay", name, build_serve_config(OVERLAYS / "cpu-demo"))
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def objects(api_server: ApiServer) -> client.CustomObjectsApi:
     return client.CustomObjectsApi(api_server.client())
 
 
-def live(objects: client.CustomObjectsApi, overlay: Overlay) -> dict[str, Any]:
+def read_service(objects: client.CustomObjectsApi, overlay: Overlay) -> dict[str, Any]:
     found: dict[str, Any] = objects.get_namespaced_custom_object(*PLURAL, overlay.name)
     return found
 
 
-def up(objects: client.CustomObjectsApi, overlay: Overlay) -> None:
-    """Say what the operator says of a service that runs."""
-    service = live(objects, overlay)
+def set_running(objects: client.CustomObjectsApi, overlay: Overlay) -> None:
+    """Set the status that the operator publishes for a running service."""
+    service = read_service(objects, overlay)
     now = "2026-01-01T00:00:00Z"
     deployments = {"music": {"status": "HEALTHY"}}
     running = {"status": "RUNNING", "serveDeploymentStatuses": deployments}
@@ -59,12 +59,12 @@ def up(objects: client.CustomObjectsApi, overlay: Overlay) -> None:
     objects.replace_namespaced_custom_object_status(*PLURAL, overlay.name, service)
 
 
-@pytest.mark.parametrize("name", overlays())
+@pytest.mark.parametrize("name", list_overlays())
 def test_the_crds_schema_takes_every_overlay(
     name: str, api_server: ApiServer, tmp_path: Path
 ) -> None:
-    here = connect(str(api_server.kubeconfig(tmp_path / "config")), None, None)
-    applied = here.apply(ray_service(render(name)), dry_run=True)
+    here = connect_cluster(str(api_server.kubeconfig(tmp_path / "config")), None, None)
+    applied = here.apply_manifest(find_ray_service(render_overlay(name)), dry_run=True)
     assert applied["spec"]["serveConfigV2"]
 
 
@@ -74,9 +74,9 @@ def test_what_is_applied_again_changes_nothing(
     done = run("--json", "deploy", str(overlay))
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["applied"] == [f"RayService {overlay.name}"]
-    before = live(objects, overlay)["metadata"]["resourceVersion"]
+    before = read_service(objects, overlay)["metadata"]["resourceVersion"]
     assert run("deploy", str(overlay)).exit_code == 0
-    assert live(objects, overlay)["metadata"]["resourceVersion"] == before
+    assert read_service(objects, overlay)["metadata"]["resourceVersion"] == before
 
 
 def test_a_dry_run_applies_nothing(
@@ -84,7 +84,7 @@ def test_a_dry_run_applies_nothing(
 ) -> None:
     assert run("deploy", str(overlay), "--dry-run").exit_code == 0
     with pytest.raises(client.ApiException) as missing:
-        live(objects, overlay)
+        read_service(objects, overlay)
     assert missing.value.status == 404
 
 
@@ -102,9 +102,9 @@ def test_anothers_field_is_not_taken(
         "metadata": {"name": overlay.name},
         "spec": {"rayClusterDeletionDelaySeconds": 5},
     }
-    here = connect(str(api_server.kubeconfig(tmp_path / "other")), None, None)
+    here = connect_cluster(str(api_server.kubeconfig(tmp_path / "other")), None, None)
     here._dynamic.server_side_apply(
-        here._resource(RAY, RAY_SERVICE),
+        here._find_resource(RAY, RAY_SERVICE),
         body=body,
         namespace="audio",
         field_manager="someone-else",
@@ -115,7 +115,7 @@ def test_anothers_field_is_not_taken(
     assert done.exit_code == 1
     assert "someone-else" in done.stderr
     assert "rayClusterDeletionDelaySeconds" in done.stderr
-    assert live(objects, overlay)["spec"]["rayClusterDeletionDelaySeconds"] == 5
+    assert read_service(objects, overlay)["spec"]["rayClusterDeletionDelaySeconds"] == 5
 
 
 def test_an_unknown_field_is_refused_and_named(overlay: Overlay, run: Run) -> None:
@@ -141,7 +141,7 @@ def test_what_the_operator_would_refuse_is_not_applied(
     assert done.exit_code == 1
     assert "mode: token" in json.loads(done.stdout)["error"]["message"]
     with pytest.raises(client.ApiException):
-        live(objects, overlay)
+        read_service(objects, overlay)
 
 
 def test_a_kind_that_the_cluster_lacks_is_named(run: Run) -> None:
@@ -188,21 +188,21 @@ def test_status_rollback_and_delete(
 ) -> None:
     assert run("deploy", str(overlay)).exit_code == 0
     assert run("rollback", "--name", overlay.name).exit_code == 1
-    first = live(objects, overlay)["spec"]
+    first = read_service(objects, overlay)["spec"]
     overlay.change("/spec/rayClusterDeletionDelaySeconds", 900)
     assert run("deploy", str(overlay)).exit_code == 0
-    assert live(objects, overlay)["spec"]["rayClusterDeletionDelaySeconds"] == 900
+    assert read_service(objects, overlay)["spec"]["rayClusterDeletionDelaySeconds"] == 900
     assert run("rollback", "--name", overlay.name).exit_code == 0
-    assert live(objects, overlay)["spec"] == first
+    assert read_service(objects, overlay)["spec"] == first
     assert run("rollback", "--name", overlay.name).exit_code == 0
-    assert live(objects, overlay)["spec"]["rayClusterDeletionDelaySeconds"] == 900
-    up(objects, overlay)
+    assert read_service(objects, overlay)["spec"]["rayClusterDeletionDelaySeconds"] == 900
+    set_running(objects, overlay)
     shown = run("status", "--name", overlay.name)
     assert "music" in shown.stdout
     assert "HEALTHY" in shown.stdout
     assert run("delete", str(overlay)).exit_code == 0
     with pytest.raises(client.ApiException):
-        live(objects, overlay)
+        read_service(objects, overlay)
     assert run("delete", str(overlay)).exit_code == 0
 
 
@@ -210,16 +210,16 @@ def test_a_watch_that_is_too_old_is_told_apart(
     overlay: Overlay, run: Run, api_server: ApiServer, tmp_path: Path
 ) -> None:
     assert run("deploy", str(overlay)).exit_code == 0
-    here = connect(str(api_server.kubeconfig(tmp_path / "config")), None, None)
-    old = here.get(RAY, RAY_SERVICE, overlay.name)
+    here = connect_cluster(str(api_server.kubeconfig(tmp_path / "config")), None, None)
+    old = here.get_object(RAY, RAY_SERVICE, overlay.name)
     for seconds in (901, 902, 903):
         overlay.change("/spec/rayClusterDeletionDelaySeconds", seconds)
         assert run("deploy", str(overlay)).exit_code == 0
     api_server.compact()
     api_server.kill()
-    api_server.start()  # its own cache would still know
+    api_server.start()  # the restart empties its cache, which still has the old versions
     with pytest.raises(cluster.Expired):
-        list(here.watch(old, 5))
+        list(here.watch_service(old, 5))
 
 
 def test_waiting_outlives_a_restart_of_the_server(
@@ -230,21 +230,21 @@ def test_waiting_outlives_a_restart_of_the_server(
     tmp_path: Path,
 ) -> None:
     assert run("deploy", str(overlay)).exit_code == 0
-    here = connect(str(api_server.kubeconfig(tmp_path / "config")), None, None)
-    wanted = rollout.expected_hash(here.get(RAY, RAY_SERVICE, overlay.name))
+    here = connect_cluster(str(api_server.kubeconfig(tmp_path / "config")), None, None)
+    wanted = rollout.read_expected_hash(here.get_object(RAY, RAY_SERVICE, overlay.name))
     said: list[str] = []
     found: list[Any] = []
     waiting = threading.Thread(
         target=lambda: found.append(
-            rollout.wait(here, overlay.name, 120, lambda: wanted, said.append)
+            rollout.wait_until_ready(here, overlay.name, 120, lambda: wanted, said.append)
         )
     )
     waiting.start()
-    until(lambda: said)
+    wait_until(lambda: said)
     api_server.kill()
-    until(lambda: any("waiting for the API server" in message for message in said))
+    wait_until(lambda: any("waiting for the API server" in message for message in said))
     api_server.start()
-    up(objects, overlay)
+    set_running(objects, overlay)
     waiting.join(60)
     assert found, said
 
@@ -257,21 +257,21 @@ def test_waiting_ends_with_what_was_last_seen(
     tmp_path: Path,
 ) -> None:
     assert run("deploy", str(overlay)).exit_code == 0
-    here = connect(str(api_server.kubeconfig(tmp_path / "config")), None, None)
+    here = connect_cluster(str(api_server.kubeconfig(tmp_path / "config")), None, None)
     with pytest.raises(TimedOut, match="the operator has not seen the change yet"):
-        rollout.wait(here, overlay.name, 1, lambda: None, print)
-    up(objects, overlay)
+        rollout.wait_until_ready(here, overlay.name, 1, lambda: None, print)
+    set_running(objects, overlay)
     with pytest.raises(TimedOut, match="still serves old, not yet"):
-        rollout.wait(here, overlay.name, 1, lambda: "old", print)
+        rollout.wait_until_ready(here, overlay.name, 1, lambda: "old", print)
 
     def away() -> None:
         raise K8sError("no route")
 
     with pytest.raises(TimedOut, match="does not answer yet: no route"):
-        rollout.wait(here, overlay.name, 1, away, print)
+        rollout.wait_until_ready(here, overlay.name, 1, away, print)
 
 
-def until(condition: Any, seconds: float = 60) -> None:
+def wait_until(condition: Any, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""From an overlay to a generation, an update in place, a failure, and back: on a real Ray."""
+"""Tests deployment, update, failure and rollback with a simulated operator and a real Ray."""
 
 import copy
 import json
@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from k8s.__main__ import app
-from k8s.serve_config import OVERLAYS, merged, serve_config
+from k8s.serve_config import OVERLAYS, build_serve_config, merge_changes
 from tests.k8s.api_server import ApiServer, free_port
+from tests.k8s.api_server_proxy import ApiServerProxy
 from tests.k8s.conftest import Overlay
-from tests.k8s.front import Front
 from tests.k8s.local_ray import LocalRay
 from tests.k8s.operator import Operator
 
@@ -23,19 +23,19 @@ NAME = "studio"
 Config = dict[str, Any]
 
 
-def small(port: int) -> Config:
-    """Return the demonstration's own configuration, with its music alone, on this machine."""
-    config = serve_config(OVERLAYS / "cpu-demo")
+def build_small_config(port: int) -> Config:
+    """Return the configuration of `cpu-demo` with one music model, for a local port."""
+    config = build_serve_config(OVERLAYS / "cpu-demo")
     application = config["applications"][0]
     application["args"]["models"] = [
         model for model in application["args"]["models"] if model["name"] in ("music", "codec")
     ]
     http = {"host": "127.0.0.1", "port": port}
-    return merged(config, {"proxy_location": "HeadOnly", "http_options": http})  # type: ignore[no-any-return]
+    return merge_changes(config, {"proxy_location": "HeadOnly", "http_options": http})  # type: ignore[no-any-return]
 
 
-def tuned(config: Config, **user_config: Any) -> Config:
-    """Return it with other tunables of the ingress."""
+def change_ingress(config: Config, **user_config: Any) -> Config:
+    """Return the configuration with changes of the ingress' `user_config`."""
     changed = copy.deepcopy(config)
     ingress = next(
         one for one in changed["applications"][0]["deployments"] if one["name"] == "ingress"
@@ -45,7 +45,7 @@ def tuned(config: Config, **user_config: Any) -> Config:
 
 
 class Stage:
-    """Everything that a cluster is to the tool."""
+    """A cluster as the tool sees it: an API server, an operator and Ray."""
 
     def __init__(self, api: ApiServer, folder: Path) -> None:
         self.port = free_port()
@@ -55,18 +55,18 @@ class Stage:
             f"{NAME}-serve-svc:8000": self.address,
             f"{NAME}-head-svc:8265": self.ray.dashboard,
         }
-        self.front = Front(api.url, services)
-        self.front.secrets["audiocraft-cluster"] = {"auth_token": self.ray.token}
-        self.operator = Operator(api.client(), NAME, self.ray, self.front)
-        self._kubeconfig = api.kubeconfig(folder / "kubeconfig", url=self.front.url)
-        self.config = small(self.port)
+        self.proxy = ApiServerProxy(api.url, services)
+        self.proxy.secrets["audiocraft-cluster"] = {"auth_token": self.ray.token}
+        self.operator = Operator(api.client(), NAME, self.ray, self.proxy)
+        self._kubeconfig = api.kubeconfig(folder / "kubeconfig", url=self.proxy.url)
+        self.config = build_small_config(self.port)
         self.overlay = Overlay(folder / "overlay", NAME, self.config)
 
     def run(self, *arguments: str) -> Result:
         return CliRunner().invoke(app, ["--kubeconfig", str(self._kubeconfig), *arguments])
 
     def deploy(self, config: Config) -> None:
-        self.overlay.serve(config)
+        self.overlay.set_config(config)
         done = self.run("deploy", str(self.overlay))
         assert done.exit_code == 0, done.output
 
@@ -83,7 +83,7 @@ class Stage:
 
     def close(self) -> None:
         self.operator.close()
-        self.front.close()
+        self.proxy.close()
         self.ray.close()
 
 
@@ -105,8 +105,8 @@ def test_from_nothing_through_a_failure_and_back(stage: Stage) -> None:
     assert len(clip.content) > 30_000
     replicas = stage.replicas()
 
-    # In place: no replica restarts. The operator says that it is done before it is.
-    stage.deploy(tuned(stage.config, max_text_chars=20))
+    # An update in place restarts no replica. The operator reports success too early.
+    stage.deploy(change_ingress(stage.config, max_text_chars=20))
     done = stage.wait()
     assert done.exit_code == 0, done.output
     second = json.loads(done.stdout)["config_hash"]
@@ -115,8 +115,8 @@ def test_from_nothing_through_a_failure_and_back(stage: Stage) -> None:
     assert stage.replicas() == replicas
     assert stage.generate("x" * 30).status_code == 422
 
-    # What cannot start is told with its reason, and what ran goes on.
-    broken = tuned(stage.config, max_text_chars=20)
+    # A configuration that cannot start fails with its reason, and the old replicas run on.
+    broken = change_ingress(stage.config, max_text_chars=20)
     broken["applications"][0]["args"]["models"][0]["checkpoint"] = "/nowhere/at-all"
     stage.deploy(broken)
     done = stage.wait()
@@ -125,7 +125,7 @@ def test_from_nothing_through_a_failure_and_back(stage: Stage) -> None:
     assert "ServeDeployFailed" in done.stderr
     assert stage.generate().status_code == 200
 
-    # Back to the one before.
+    # A rollback applies the previous configuration.
     done = stage.run("rollback", "--name", NAME)
     assert done.exit_code == 0, done.output
     done = stage.wait()
@@ -141,7 +141,7 @@ def test_from_nothing_through_a_failure_and_back(stage: Stage) -> None:
     done = stage.run("status", "--name", NAME)
     assert f"{NAME}: ready" in done.stdout
 
-    # What the operator refuses after the fact, it tells by a condition alone.
+    # The operator reports an object that it refuses only by a condition.
     stage.overlay.change("/metadata/labels", {"refuse-me": "1"})
     stage.overlay.change("/spec/rayClusterDeletionDelaySeconds", 800)
     assert stage.run("deploy", str(stage.overlay)).exit_code == 0

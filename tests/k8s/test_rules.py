@@ -1,4 +1,4 @@
-"""What the operator would refuse is refused before it is applied."""
+"""Tests that each of the operator's rules is checked before an object is applied."""
 
 import copy
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
-from k8s.manifests import ray_service, render
-from k8s.rules import problems
-from k8s.yaml_text import dump
+from k8s.manifests import find_ray_service, render_overlay
+from k8s.rules import find_problems
+from k8s.yaml_text import dump_yaml
 
 Service = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def rendered() -> Service:
-    return ray_service(render("ha"))
+    return find_ray_service(render_overlay("ha"))
 
 
 def cluster(service: Service) -> Service:
@@ -45,10 +45,10 @@ def incremental(service: Service, **options: Any) -> None:
     service["spec"]["upgradeStrategy"] = {"type": kind, "clusterUpgradeOptions": whole | options}
 
 
-def served(service: Service, change: Callable[[Service], None]) -> None:
+def change_application(service: Service, change: Callable[[Service], None]) -> None:
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
     change(config["applications"][0])
-    service["spec"]["serveConfigV2"] = dump(config)
+    service["spec"]["serveConfigV2"] = dump_yaml(config)
 
 
 BROKEN: list[tuple[str, Callable[[Service], object]]] = [
@@ -92,20 +92,23 @@ BROKEN: list[tuple[str, Callable[[Service], object]]] = [
         lambda s: pod(s).update(terminationGracePeriodSeconds=30),
     ),
     ("label pool: cpu", lambda s: cluster(s)["workerGroupSpecs"][0].pop("labels")),
-    ("its config_hash", lambda s: served(s, lambda a: a["args"]["models"][0].update(num_gpus=0.1))),
-    ("unknown key", lambda s: served(s, lambda a: a.update(import_pth="x"))),
+    (
+        "its config_hash",
+        lambda s: change_application(s, lambda a: a["args"]["models"][0].update(num_gpus=0.1)),
+    ),
+    ("unknown key", lambda s: change_application(s, lambda a: a.update(import_pth="x"))),
     ("serveConfigV2", lambda s: s["spec"].pop("serveConfigV2")),
 ]
 
 
-@pytest.mark.parametrize(("told", "breaks"), BROKEN, ids=[told for told, _ in BROKEN])
+@pytest.mark.parametrize(("message", "breaks"), BROKEN, ids=[message for message, _ in BROKEN])
 def test_each_rule_is_told_of(
-    told: str, breaks: Callable[[Service], object], rendered: Service
+    message: str, breaks: Callable[[Service], object], rendered: Service
 ) -> None:
     import re
 
     service = copy.deepcopy(rendered)
-    assert problems(service) == []
+    assert find_problems(service) == []
     breaks(service)
-    found = problems(service)
-    assert any(re.search(told, problem) for problem in found), found
+    found = find_problems(service)
+    assert any(re.search(message, problem) for problem in found), found

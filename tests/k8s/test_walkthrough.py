@@ -1,4 +1,4 @@
-"""The README's and docs/kubernetes.md's commands, line by line, as a shell would run them."""
+"""Runs the commands of README.md and docs/kubernetes.md, as a shell would."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import soundfile
 
 from launch.start import ROOT
 from tests.k8s.api_server import ApiServer
-from tests.k8s.front import Front
+from tests.k8s.api_server_proxy import ApiServerProxy
 from tests.k8s.local_ray import LocalRay
 from tests.k8s.operator import Operator
 
@@ -23,7 +23,7 @@ NAME, ADDRESS = "audiocraft", "http://127.0.0.1:8000"
 TOOL = ".venv/bin/python -m k8s "
 
 
-def commands(document: str, heading: str) -> list[str]:
+def read_commands(document: str, heading: str) -> list[str]:
     """Return the commands of the first block under a heading, one a line, without comments."""
     section = (ROOT / document).read_text().split(f"## {heading}\n")[1]
     block = re.search(r"```\n(.*?)```", section, re.S)
@@ -33,7 +33,7 @@ def commands(document: str, heading: str) -> list[str]:
 
 
 class Cluster:
-    """What the commands find: an API server with an operator, and port 8000 forwarded."""
+    """A cluster for the commands: an API server with an operator, and Serve on port 8000."""
 
     def __init__(self, api: ApiServer, folder: Path) -> None:
         self.ray = LocalRay()
@@ -42,9 +42,9 @@ class Cluster:
             f"{NAME}-head-svc:8265": self.ray.dashboard,
         }
         kinds = {"policy/v1": "PodDisruptionBudget", "networking.k8s.io/v1": "NetworkPolicy"}
-        self.front = Front(api.url, services, kinds)
-        self.operator = Operator(api.client(), NAME, self.ray, self.front)
-        kubeconfig = api.kubeconfig(folder / "kubeconfig", url=self.front.url)
+        self.proxy = ApiServerProxy(api.url, services, kinds)
+        self.operator = Operator(api.client(), NAME, self.ray, self.proxy)
+        kubeconfig = api.kubeconfig(folder / "kubeconfig", url=self.proxy.url)
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
 
     def run(self, command: str) -> str:
@@ -62,13 +62,13 @@ class Cluster:
 
     def close(self) -> None:
         self.operator.close()
-        self.front.close()
+        self.proxy.close()
         self.ray.close()
 
 
 @pytest.fixture
 def cluster(api_server: ApiServer, tmp_path: Path) -> Iterator[Cluster]:
-    with pytest.raises(httpx.ConnectError):  # the commands name port 8000, which is to be free
+    with pytest.raises(httpx.ConnectError):  # the commands use port 8000, which must be free
         httpx.get(ADDRESS)
     found = Cluster(api_server, tmp_path)
     yield found
@@ -76,16 +76,16 @@ def cluster(api_server: ApiServer, tmp_path: Path) -> Iterator[Cluster]:
 
 
 def test_line_by_line(cluster: Cluster, tmp_path: Path) -> None:
-    build, *readme = commands("README.md", "Kubernetes")
+    build, *readme = read_commands("README.md", "Kubernetes")
     assert (
         build == "docker build -t audiocraft-serve:0.1.0 ."
     )  # tests/image executes the Dockerfile
-    again, *validate_to_wait, forward, ask = commands("docs/kubernetes.md", "The shortest way")
+    again, *validate_to_wait, forward, ask = read_commands("docs/kubernetes.md", "The shortest way")
     assert again == build
     for command in (*readme, *validate_to_wait):
         cluster.run(command)
-    assert cluster.front.applied >= {"PodDisruptionBudget", "NetworkPolicy"}
-    # There are no pods to forward to: the application listens where kubectl would.
+    assert cluster.proxy.applied >= {"PodDisruptionBudget", "NetworkPolicy"}
+    # There are no pods to forward to; the application listens on kubectl's local port.
     inner = re.fullmatch(r"\$\((.+)\) &", forward)
     assert inner
     assert cluster.run(inner[1]).split()[-2:] == [f"service/{NAME}-serve-svc", "8000:8000"]

@@ -1,4 +1,4 @@
-"""Files in and out: `-` is stdin or stdout, and nothing that is half written gets its name."""
+"""Reads and writes files; `-` is stdin or stdout, and a file appears only when it is complete."""
 
 import os
 import sys
@@ -8,68 +8,68 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from audiocraft_serve.cli.command import misused
+from audiocraft_serve.cli.context import usage_error
 
 STDIO = Path("-")
-ENDINGS = {
+FORMAT_BY_SUFFIX = {
     "wav": "wav", "wave": "wav", "flac": "flac", "mp3": "mp3", "opus": "opus", "ogg": "ogg",
     "oga": "ogg", "aac": "aac", "pcm": "pcm", "raw": "pcm",
 }  # fmt: skip
 
 
-class Sink(Protocol):
-    """Takes bytes."""
+class ByteWriter(Protocol):
+    """A file, pipe or stdout that bytes are written to."""
 
     def write(self, data: bytes, /) -> object:
-        """Take all of them."""
+        """Write all bytes of `data`."""
 
     def flush(self) -> None:
-        """Pass on what was taken."""
+        """Pass on the bytes that are buffered."""
 
 
-def format_of(path: Path, given: str | None) -> str:
-    """Return the format that is given, or told by a file's ending. Raises BadParameter."""
+def detect_format(path: Path, given: str | None) -> str:
+    """Return the given format, or the one of the file's suffix. Raises BadParameter if unknown."""
     if given or path == STDIO or not path.suffix:
         return given or "wav"
-    told = ENDINGS.get(path.suffix.removeprefix(".").lower())
-    if told is None:
-        endings = ", ".join(f".{one}" for one in ENDINGS)
-        raise misused(f"{path}: no format has this ending; say --format, or end in {endings}")
-    return told
+    found = FORMAT_BY_SUFFIX.get(path.suffix.removeprefix(".").lower())
+    if found is None:
+        suffixes = ", ".join(f".{one}" for one in FORMAT_BY_SUFFIX)
+        raise usage_error(f"{path}: unknown suffix; give --format, or end the name in {suffixes}")
+    return found
 
 
-def text_of(prompt: str) -> str:
-    """Return a prompt; `-` is all of stdin."""
+def read_prompt(prompt: str) -> str:
+    """Return the prompt; `-` reads it from stdin."""
     return sys.stdin.read().strip() if prompt == "-" else prompt
 
 
-def read(path: Path) -> bytes:
-    """Return a file's bytes; `-` is stdin. Raises BadParameter where there is no such file."""
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a file; `-` is stdin. Raises BadParameter if it cannot be read."""
     if path == STDIO:
         return sys.stdin.buffer.read()
     try:
         return path.read_bytes()
     except OSError as error:
-        raise misused(str(error)) from error
+        raise usage_error(str(error)) from error
 
 
 class Stdout:
-    """Takes all that is written; where Python's own is unbuffered, it may take only some."""
+    """Writes all bytes to stdout; an unbuffered stdout may write only a part per call."""
 
     def write(self, data: bytes, /) -> None:
-        """Write all of it. Raises BrokenPipeError where nobody reads any more."""
+        """Write all bytes of `data`. Raises BrokenPipeError if the reader has closed the pipe."""
         rest = memoryview(data)
         while rest:
             rest = rest[sys.stdout.buffer.write(rest) :]
 
     def flush(self) -> None:
-        """Pass it on."""
+        """Pass on the bytes that are buffered."""
         sys.stdout.buffer.flush()
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Sink]:
-    """Give a file to write, which has its name once it is whole; or a pipe, a device, stdout."""
+def open_output(path: Path) -> Iterator[ByteWriter]:
+    """Open an output; a regular file gets its name once the block ends without an error."""
     if path == STDIO:
         stdout = Stdout()
         yield stdout
@@ -78,23 +78,23 @@ def writing(path: Path) -> Iterator[Sink]:
         with path.open("wb") as pipe:
             yield pipe
     else:
-        beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+        partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
         try:
-            with beside.open("xb") as file:
+            with partial.open("xb") as file:
                 yield file
-            os.replace(beside, path)
+            os.replace(partial, path)
         finally:
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all. Raises OSError."""
-    with writing(path) as file:
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file, completely or not at all. Raises OSError."""
+    with open_output(path) as file:
         file.write(data)
 
 
-def numbered(path: Path, count: int) -> list[Path]:
-    """Return the names of so many files: `a.wav`, or `a-1.wav` and so on."""
+def number_paths(path: Path, count: int) -> list[Path]:
+    """Return the paths of `count` files: `a.wav` for one, else `a-1.wav`, `a-2.wav` and so on."""
     if count == 1:
         return [path]
     return [path.with_name(f"{path.stem}-{one}{path.suffix}") for one in range(1, count + 1)]

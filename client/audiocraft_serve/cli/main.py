@@ -1,4 +1,4 @@
-"""`audiocraft-serve`, the command line."""
+"""Runs `audiocraft-serve`, the command line."""
 
 import signal
 import sys
@@ -6,23 +6,36 @@ from types import FrameType
 
 import typer
 
-from audiocraft_serve.cli import batch, bench, codec, generate, jobs, server, workflows
-
-HELP = "Text in, audio out: ask a server of audiocraft-serve."
-ENDS = (
-    "Exit codes: 0, done; 1, the server refused or failed; 2, a wrong command line; 3, the server "
-    "is not reachable; 130, interrupted; 141, who read the output has closed it."
+from audiocraft_serve.cli import (
+    batch_command,
+    bench_command,
+    codec_commands,
+    generate_commands,
+    job_commands,
+    models_command,
+    workflow_commands,
 )
-app = typer.Typer(no_args_is_help=True, help=HELP, epilog=ENDS, pretty_exceptions_enable=False)
-for commands in (generate, workflows, codec, jobs, batch, bench, server):
-    commands.add(app)
+
+HELP = "Generate audio from text with a server of audiocraft-serve."
+EXIT_CODES = (
+    "Exit codes: 0, done; 1, the server refused the request or failed; 2, invalid command line; 3, "
+    "the server cannot be reached; 130, interrupted; 141, the reader of the output closed the pipe."
+)
+app = typer.Typer(
+    no_args_is_help=True, help=HELP, epilog=EXIT_CODES, pretty_exceptions_enable=False
+)
+for module in (
+    generate_commands, workflow_commands, codec_commands, job_commands, batch_command,
+    bench_command, models_command,
+):  # fmt: skip
+    module.add_commands(app)
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
+def _exit_on_sigterm(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(128 + signal.SIGTERM)
 
 
 def main() -> None:
-    """Run a command; being terminated, too, leaves no half file."""
-    signal.signal(signal.SIGTERM, _terminated)
+    """Run the command line; SIGTERM removes partly written files, as SIGINT does."""
+    signal.signal(signal.SIGTERM, _exit_on_sigterm)
     app()

@@ -1,86 +1,95 @@
-"""The options of what is generated, by group: their names are the API's."""
+"""Declares the options of generated audio in groups; the options have the API's parameter names.
+
+Each function is a group; only its signature is used.
+"""
 
 from typing import Annotated, Any, Literal
 
 import typer
 
-SAMPLING, FILE = "How it is made", "The file"
+SAMPLING, FILE = "Generation", "Output file"
 
 
-def _sampling(help_text: str, *names: str) -> Any:
+def _option(help_text: str, *names: str) -> Any:
     return typer.Option(*names, help=help_text, rich_help_panel=SAMPLING)
 
 
-def _file(help_text: str, *names: str) -> Any:
+def _file_option(help_text: str, *names: str) -> Any:
     return typer.Option(*names, help=help_text, rich_help_panel=FILE)
 
 
-def sampling(
-    model: Annotated[str | None, _sampling("A name that `models` tells.", "--model", "-m")] = None,
-    seed: Annotated[int | None, _sampling("The same seed makes the same clip.")] = None,
-    temperature: Annotated[float | None, _sampling("0 (greedy) to 10; by default 1.")] = None,
-    top_k: Annotated[int | None, _sampling("Of the k likeliest; by default 250.")] = None,
-    top_p: Annotated[float | None, _sampling("Above 0, instead of top-k.")] = None,
+def sampling_options(
+    model: Annotated[str | None, _option("A name that `models` lists.", "--model", "-m")] = None,
+    seed: Annotated[int | None, _option("Equal seeds give equal clips.")] = None,
+    temperature: Annotated[float | None, _option("0 (greedy) to 10; default 1.")] = None,
+    top_k: Annotated[int | None, _option("Draw from the k likeliest codes; default 250.")] = None,
+    top_p: Annotated[
+        float | None, _option("Draw from the likeliest codes of this total probability.")
+    ] = None,
     guidance_scale: Annotated[
-        float | None, _sampling("0 to 20, how closely to follow the text; by default 3.")
+        float | None, _option("How closely to follow the text, 0 to 20; default 3.")
     ] = None,
 ) -> None:
-    """How codes are drawn."""
+    """Declare the options of sampling."""
 
 
-def generation(
-    duration: Annotated[float | None, _sampling("Seconds.", "--duration", "-d")] = None,
-    n: Annotated[int | None, _sampling("Variations of each prompt.", "-n")] = None,
+def generation_options(
+    duration: Annotated[float | None, _option("Length in seconds.", "--duration", "-d")] = None,
+    n: Annotated[int | None, _option("Number of variations per prompt.", "-n")] = None,
     quality: Annotated[
         Literal["draft", "standard", "high", "auto"] | None,
-        _sampling("A tier of the server's; `auto`: the best within --target-s."),
+        _option("Quality tier; `auto`: the best that is ready within --target-s."),
     ] = None,
-    target_s: Annotated[float | None, _sampling("Seconds, of `--quality auto`.")] = None,
-    greedy: Annotated[bool | None, _sampling("Take the likeliest codes.")] = None,
+    target_s: Annotated[float | None, _option("Seconds allowed for `--quality auto`.")] = None,
+    greedy: Annotated[bool | None, _option("Always take the likeliest code.")] = None,
     extend_stride: Annotated[
-        float | None, _sampling("Seconds by which windows of long clips advance.")
+        float | None, _option("Seconds between the windows of a long clip.")
     ] = None,
     decoder: Annotated[
-        Literal["encodec", "mbd"] | None, _sampling("`mbd`: multi-band diffusion.")
+        Literal["encodec", "mbd"] | None,
+        _option("Decoder of the codes; `mbd` is multi-band diffusion."),
     ] = None,
 ) -> None:
-    """What a clip is."""
+    """Declare the options of a clip."""
 
 
-def output(
+def file_options(
     format: Annotated[  # noqa: A002  # the API's name
         Literal["wav", "pcm", "flac", "mp3", "opus", "ogg", "aac"] | None,
-        _file("By default the file name's ending.", "--format", "-f"),
+        _file_option("By default, as the file's suffix says.", "--format", "-f"),
     ] = None,
-    sample_format: Annotated[Literal["s16", "s24", "f32"] | None, _file("Of wav, pcm, flac.")] = (
-        None
-    ),
-    sample_rate: Annotated[int | None, _file("Samples a second; by default the model's.")] = None,
-    bitrate: Annotated[int | None, _file("Of mp3, aac, opus, in kbit/s.")] = None,
-    tag_prompt: Annotated[bool | None, _file("Whether the file tells its prompt.")] = None,
+    sample_format: Annotated[
+        Literal["s16", "s24", "f32"] | None, _file_option("Sample format of wav, pcm and flac.")
+    ] = None,
+    sample_rate: Annotated[
+        int | None, _file_option("Sample rate in Hz; default: the model's.")
+    ] = None,
+    bitrate: Annotated[int | None, _file_option("Bit rate of mp3, aac, opus in kbit/s.")] = None,
+    tag_prompt: Annotated[bool | None, _file_option("Write the prompt into the metadata.")] = None,
 ) -> None:
-    """How what is made becomes a file."""
+    """Declare the options of the output file."""
 
 
-def levels(
+def level_options(
     normalize: Annotated[
-        Literal["none", "clip", "peak", "rms", "loudness"] | None, _file("The level.")
+        Literal["none", "clip", "peak", "rms", "loudness"] | None,
+        _file_option("Normalization of the level."),
     ] = None,
-    fade_in: Annotated[float | None, _file("Seconds.")] = None,
-    fade_out: Annotated[float | None, _file("Seconds.")] = None,
-    trim_silence: Annotated[bool | None, _file("At both ends.")] = None,
+    fade_in: Annotated[float | None, _file_option("Fade-in in seconds.")] = None,
+    fade_out: Annotated[float | None, _file_option("Fade-out in seconds.")] = None,
+    trim_silence: Annotated[bool | None, _file_option("Remove silence at both ends.")] = None,
 ) -> None:
-    """A clip's level and edges."""
+    """Declare the options of a clip's level and edges."""
 
 
-def part(
-    start: Annotated[float | None, _sampling("Go on from this part of it, in seconds.")] = None,
-    end: Annotated[float | None, _sampling("The end of that part.")] = None,
+def continuation_options(
+    start: Annotated[float | None, _option("Start of the continued part, in seconds.")] = None,
+    end: Annotated[float | None, _option("End of the continued part, in seconds.")] = None,
     include_prompt: Annotated[
-        bool | None, _sampling("Whether the answer begins with it; by default it does.")
+        bool | None, _option("Begin the clip with the continued part; default: yes.")
     ] = None,
 ) -> None:
-    """Which part of a file is continued."""
+    """Declare the options that select the part of a file to continue."""
 
 
-CLIP = (generation, sampling, output, levels)
+CLIP_OPTIONS = (generation_options, sampling_options, file_options, level_options)

@@ -1,7 +1,7 @@
-"""What the API server of the tests lacks: services, events, secrets; the rest is handed on.
+"""A proxy that adds services, events and secrets to the tests' API server.
 
-It has custom resources alone. Of `kinds`, by API version one each, it says that they are there, and
-takes what is applied as it stands.
+The server has custom resources only; all other requests are forwarded to it. `kinds` adds one kind
+per API version, whose objects are accepted without a check.
 """
 
 import base64
@@ -14,23 +14,23 @@ import httpx
 import yaml
 
 
-class Front:
-    """Answers as a cluster does in which `services` run."""
+class ApiServerProxy:
+    """Answers as an API server of a cluster in which `services` (name and port: address) run."""
 
     def __init__(
         self, behind: str, services: dict[str, str], kinds: dict[str, str] | None = None
     ) -> None:
         self.applied: set[str] = set()
-        """Of `kinds`."""
+        """The kinds, out of `kinds`, that have been applied."""
         self._kinds = kinds or {}
         self.events: list[dict[str, Any]] = []
         self.secrets: dict[str, dict[str, str]] = {}
         self._behind, self._services = behind, services
-        front = self
+        proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                front.answer(self)
+                proxy.answer(self)
 
             do_PATCH = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815
 
@@ -53,7 +53,7 @@ class Front:
         core = parts[:3] == ["api", "v1", "namespaces"]
         if core and parts[4] == "services":
             url = self._services[parts[5]] + "/" + path.split("/proxy/", 1)[1]
-            self._hand_on(request, f"{url}?{query}" if query else url)
+            self._forward(request, f"{url}?{query}" if query else url)
         elif core and parts[4] == "events":
             self._send(request, {"kind": "EventList", "apiVersion": "v1", "items": self.events})
         elif core and parts[4] == "secrets":
@@ -64,29 +64,29 @@ class Front:
         elif parts == ["apis"] and self._kinds:
             self._send(request, self._groups(request.headers["authorization"]))
         elif version := next((one for one in self._kinds if path.startswith(f"/apis/{one}")), None):
-            self._take(request, version, path)
+            self._accept(request, version, path)
         else:
-            self._hand_on(request, self._behind + request.path)
+            self._forward(request, self._behind + request.path)
 
     def _groups(self, authorization: str) -> dict[str, Any]:
-        """Return the server's groups of kinds, and ours."""
+        """Return the API groups of the server and those of `kinds`."""
         headers = {"authorization": authorization}
         answer = httpx.get(f"{self._behind}/apis", headers=headers, verify=False)
         found: dict[str, Any] = answer.raise_for_status().json()
         for version in self._kinds:
-            told = {"groupVersion": version, "version": version.split("/")[1]}
+            entry = {"groupVersion": version, "version": version.split("/")[1]}
             name = version.split("/")[0]
-            found["groups"].append({"name": name, "versions": [told], "preferredVersion": told})
+            found["groups"].append({"name": name, "versions": [entry], "preferredVersion": entry})
         return found
 
-    def _take(self, request: BaseHTTPRequestHandler, version: str, path: str) -> None:
-        """Say what an API version has, or take an object that is applied."""
+    def _accept(self, request: BaseHTTPRequestHandler, version: str, path: str) -> None:
+        """List the resources of an API version, or accept an object that is applied."""
         kind = self._kinds[version]
         if path == f"/apis/{version}":
-            of_it = {"name": f"{kind.lower()}s", "kind": kind, "namespaced": True}
-            resources = [of_it | {"singularName": kind.lower(), "verbs": ["get", "patch"]}]
-            told = {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
-            self._send(request, told)
+            resource = {"name": f"{kind.lower()}s", "kind": kind, "namespaced": True}
+            resources = [resource | {"singularName": kind.lower(), "verbs": ["get", "patch"]}]
+            listing = {"kind": "APIResourceList", "groupVersion": version, "resources": resources}
+            self._send(request, listing)
             return
         assert request.command == "PATCH", request.command
         body = request.rfile.read(int(request.headers["content-length"]))
@@ -99,7 +99,7 @@ class Front:
         request.end_headers()
         request.wfile.write(json.dumps(body).encode())
 
-    def _hand_on(self, request: BaseHTTPRequestHandler, url: str) -> None:
+    def _forward(self, request: BaseHTTPRequestHandler, url: str) -> None:
         body = request.rfile.read(int(request.headers.get("content-length") or 0))
         leave = {"host", "content-length", "connection", "accept-encoding"}
         headers = {k: v for k, v in request.headers.items() if k.lower() not in leave}
