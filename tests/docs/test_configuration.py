@@ -36,6 +36,7 @@ from graph.settings import (
     FolderStore,
     IngressSettings,
     JobsSettings,
+    Limits,
     MediaSettings,
     RedisStore,
 )
@@ -68,7 +69,7 @@ SECTIONS: dict[str, type[StrictModel]] = {
     "`user_config` of `encodec`, `mbd` and `discriminators`": BatchTunables,
 }
 # Nothing of their own that a table could have.
-PLAIN = {StrictModel, NoTunables, MediaSettings}
+PLAIN = {StrictModel, NoTunables, MediaSettings, Limits}
 WHERE_INHERITED = (Placement, ModelSettings, TokenModelSettings)
 """Whose keys have a table of their own, which those that inherit them do not repeat."""
 

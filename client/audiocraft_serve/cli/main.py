@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from types import FrameType
 
 import typer
@@ -31,11 +32,21 @@ for module in (
     module.add_commands(app)
 
 
-def _exit_on_sigterm(_signal: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + signal.SIGTERM)
-
-
 def main() -> None:
-    """Run the command line; SIGTERM removes partly written files, as SIGINT does."""
-    signal.signal(signal.SIGTERM, _exit_on_sigterm)
-    app()
+    """Run the command line; SIGTERM removes partly written files, as SIGINT does.
+
+    SIGTERM is raised again as SIGINT, for which asyncio cancels what runs instead of leaving it.
+    """
+    terminated = threading.Event()
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        terminated.set()
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        app()
+    except SystemExit:
+        if terminated.is_set():
+            sys.exit(128 + signal.SIGTERM)
+        raise
