@@ -9,6 +9,11 @@ from typing import Literal, Required, TypedDict
 File = bytes | str | PathLike[str]
 """The bytes of a file, or its path."""
 Format = Literal["wav", "pcm", "flac", "mp3", "opus", "ogg", "aac"]
+SampleFormat = Literal["s16", "s24", "f32"]
+Normalize = Literal["none", "clip", "peak", "rms", "loudness"]
+Quality = Literal["draft", "standard", "high", "auto"]
+Decoder = Literal["encodec", "mbd"]
+Environment = Literal["forest", "ocean", "city", "dungeon"]
 
 
 class SamplingParameters(TypedDict, total=False):
@@ -32,7 +37,7 @@ class FileParameters(TypedDict, total=False):
     """Parameters of the audio file."""
 
     format: Format
-    sample_format: Literal["s16", "s24", "f32"]
+    sample_format: SampleFormat
     sample_rate: int
     """Sample rate in Hz."""
     bitrate: int
@@ -44,7 +49,7 @@ class FileParameters(TypedDict, total=False):
 class OutputParameters(FileParameters, total=False):
     """Parameters of a clip's audio file."""
 
-    normalize: Literal["none", "clip", "peak", "rms", "loudness"]
+    normalize: Normalize
     fade_in: float
     """Fade-in in seconds."""
     fade_out: float
@@ -57,7 +62,7 @@ class StreamParameters(SamplingParameters, OutputParameters, total=False):
 
     duration: float
     """Length in seconds, which includes the audio that is continued."""
-    quality: Literal["draft", "standard", "high", "auto"]
+    quality: Quality
     """Quality tier, which sets the parameters of model, decoder and file that are not given."""
     target_s: float
     """With `auto`, the seconds within which the clip should be complete."""
@@ -83,7 +88,7 @@ class GenerationParameters(StreamParameters, total=False):
 
     n: int
     """Number of variations per prompt."""
-    decoder: Literal["encodec", "mbd"]
+    decoder: Decoder
     return_codes: bool
 
 
@@ -153,7 +158,7 @@ class PodcastParameters(WorkflowParameters, total=False):
 class AmbienceParameters(WorkflowParameters, total=False):
     """Parameters of `Client.ambience`: give either `environment` or `prompt`."""
 
-    environment: Literal["forest", "ocean", "city", "dungeon"]
+    environment: Environment
     prompt: str
     duration: float
     """Length in seconds."""

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 
+from api import settings
+from api.audio import output
 from api.audio.output import FORMATS
 from api.routes.jobs import JobAnswer
 from api.routes.models import LimitsAnswer, Model
+from api.schemas import workflows
 from api.schemas.generation import GenerationsBody
 from audiocraft_serve import AsyncClient, Client, answers, api_call, endpoints, errors, parameters
 from audiocraft_serve.answers import AudioPart, Done, Progress
+from audiocraft_serve.cli.files import FORMAT_BY_SUFFIX
 from engine.errors import GenerationFailed
 from tests.client.conftest import KEY, Served
 from tests.waiting import until_async
@@ -50,6 +54,15 @@ def test_answers_have_the_servers_fields():
     assert set(get_args(parameters.Format)) == set(FORMATS)
     types = {kind.media_type: name for name, kind in FORMATS.items()}
     assert types == endpoints.MEDIA_TYPES
+    assert set(FORMAT_BY_SUFFIX.values()) == set(FORMATS)
+    for ours, theirs in (
+        (parameters.SampleFormat, output.SampleFormat),
+        (parameters.Normalize, output.Normalize),
+        (parameters.Decoder, settings.Decoder),
+        (parameters.Environment, workflows.Environment),
+    ):
+        assert get_args(ours) == get_args(theirs)
+    assert get_args(parameters.Quality) == (*reversed(settings.BEST_FIRST), "auto")
 
 
 async def test_one_clip(client: Any, tmp_path: Path):

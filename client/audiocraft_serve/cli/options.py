@@ -3,9 +3,11 @@
 Each function is a group; only its signature is used.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
+
+from audiocraft_serve.parameters import Decoder, Format, Normalize, Quality, SampleFormat
 
 SAMPLING, FILE = "Generation", "Output file"
 
@@ -37,7 +39,7 @@ def generation_options(
     duration: Annotated[float | None, _option("Length in seconds.", "--duration", "-d")] = None,
     n: Annotated[int | None, _option("Number of variations per prompt.", "-n")] = None,
     quality: Annotated[
-        Literal["draft", "standard", "high", "auto"] | None,
+        Quality | None,
         _option("Quality tier; `auto`: the best that is ready within --target-s."),
     ] = None,
     target_s: Annotated[float | None, _option("Seconds allowed for `--quality auto`.")] = None,
@@ -46,7 +48,7 @@ def generation_options(
         float | None, _option("Seconds between the windows of a long clip.")
     ] = None,
     decoder: Annotated[
-        Literal["encodec", "mbd"] | None,
+        Decoder | None,
         _option("Decoder of the codes; `mbd` is multi-band diffusion."),
     ] = None,
 ) -> None:
@@ -55,11 +57,11 @@ def generation_options(
 
 def file_options(
     format: Annotated[  # noqa: A002  # the API's name
-        Literal["wav", "pcm", "flac", "mp3", "opus", "ogg", "aac"] | None,
+        Format | None,
         _file_option("By default, as the file's suffix says.", "--format", "-f"),
     ] = None,
     sample_format: Annotated[
-        Literal["s16", "s24", "f32"] | None, _file_option("Sample format of wav, pcm and flac.")
+        SampleFormat | None, _file_option("Sample format of wav, pcm and flac.")
     ] = None,
     sample_rate: Annotated[
         int | None, _file_option("Sample rate in Hz; default: the model's.")
@@ -72,7 +74,7 @@ def file_options(
 
 def level_options(
     normalize: Annotated[
-        Literal["none", "clip", "peak", "rms", "loudness"] | None,
+        Normalize | None,
         _file_option("Normalization of the level."),
     ] = None,
     fade_in: Annotated[float | None, _file_option("Fade-in in seconds.")] = None,
