@@ -17,9 +17,9 @@ from typing import Any, Protocol, TypeVar
 from opentelemetry.context import attach, get_current
 from opentelemetry.trace import SpanKind, use_span
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError
-from ray.serve.context import _get_serve_request_context, _serve_request_context
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from deployments.ray_private import detach_request, name_request
 from deployments.tracing import begin, carried
 from engine.errors import EngineError
 from engine.params import Codes, Generated, GenerationParams
@@ -216,9 +216,9 @@ def start_detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
     Serve cancels tasks that carry a request's internal id when its client leaves; not this one.
     """
-    named, trace = replace(_get_serve_request_context(), _internal_request_id=""), get_current()
+    trace = get_current()
     context = contextvars.Context()
-    context.run(_serve_request_context.set, named)
+    detach_request(context)
     context.run(attach, trace)
     return asyncio.create_task(work, context=context)
 
@@ -234,5 +234,5 @@ async def run_named(name: str, work: Coroutine[Any, Any, T]) -> T:
             return await work
 
     context = contextvars.Context()
-    context.run(_serve_request_context.set, replace(_get_serve_request_context(), request_id=name))
+    name_request(context, name)
     return await asyncio.create_task(traced(), context=context)

@@ -155,18 +155,9 @@ def deploy(config: Mapping[str, Any]) -> None:
     import logging
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    from ray.serve._private.api import serve_start
-    from ray.serve.config import gRPCOptions
-    from ray.serve.schema import ServeDeploySchema
+    from deployments.ray_private import deploy_config
 
-    schema = ServeDeploySchema.model_validate(config)
-    client = serve_start(
-        http_options=schema.http_options.model_dump(),
-        proxy_location=schema.proxy_location,
-        grpc_options=gRPCOptions(**schema.grpc_options.model_dump()),
-        global_logging_config=schema.logging_config,
-    )
-    client.deploy_apps(schema, _blocking=False)
+    deploy_config(config)
 
 
 def wait_until_running(name: str) -> None:
@@ -222,6 +213,8 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
     say("starting", "Ray and the HTTP server")
     import ray
 
+    from deployments.ray_private import find_log_folder
+
     start_ray()
     try:
         check_room(config)
@@ -231,7 +224,7 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
         address = f"http://{reachable}:{port}"
         check_ready(address)
         say("ready", f"{address}, for browsers too   docs: {address}/docs   Ctrl-C stops")
-        say("logs", str(Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"))
+        say("logs", str(find_log_folder()))
         say("try", f"curl {address}/generate/music -H 'content-type: application/json' "
             f"-d '{EXAMPLE}' -o music.wav")  # fmt: skip
         signal.pause()

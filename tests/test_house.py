@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import ray
+
+from deployments import ray_private
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("engine", "deployments", "graph", "api", "launch")
@@ -208,6 +211,18 @@ def test_two_files_share_a_name_only_for_a_reason():
     names = Counter(path.stem for path in product_files())
     shared = {name for name, count in names.items() if count > 1}
     assert shared == SAME_NAME.keys()
+
+
+PRIVATE = re.compile(
+    r"^\s*from ray[\w.]* import .*\b_\w|^\s*from ray[\w.]*\._|\bray\._", re.MULTILINE
+)
+
+
+def test_private_names_of_ray_are_in_one_file():
+    """After a change of Ray's release, `deployments/ray_private.py` is to be read again."""
+    found = [path for path in product_files() if PRIVATE.search(path.read_text())]
+    assert found == [ROOT / "deployments" / "ray_private.py"]
+    assert ray.__version__ == ray_private.CHECKED_RELEASE
 
 
 def test_packages_are_empty():
