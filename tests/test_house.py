@@ -213,9 +213,7 @@ def test_two_files_share_a_name_only_for_a_reason():
     assert shared == SAME_NAME.keys()
 
 
-PRIVATE = re.compile(
-    r"^\s*from ray[\w.]* import .*\b_\w|^\s*from ray[\w.]*\._|\bray\._", re.MULTILINE
-)
+PRIVATE = re.compile(r"^\s*from ray[\w.]*(?: import .*\b|\.)_\w|\bray\._", re.MULTILINE)
 
 
 def test_private_names_of_ray_are_in_one_file():
