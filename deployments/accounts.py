@@ -88,14 +88,14 @@ class Speed:
     pending: float = 0.0
     """Seconds of work since something was finished: they say nothing until something is."""
 
-    def finished(self, row_seconds: float) -> None:
+    def add_finished(self, row_seconds: float) -> None:
         """Take in what was finished by the work since the last time."""
         kept = 0.5 ** (self.pending / HALF_LIFE_S)
         self.done = self.done * kept + row_seconds
         self.busy = self.busy * kept + self.pending
         self.pending = 0.0
 
-    def left(self, part: float) -> None:
+    def discard_pending(self, part: float) -> None:
         """Take in that so much of the pending work came to nothing."""
         self.pending *= 1 - part
 
@@ -122,7 +122,7 @@ class Ingress:
 
 
 @dataclass
-class Books:
+class LedgerState:
     """All that is known, as of a time of the accounts' clock."""
 
     at: float
@@ -131,7 +131,7 @@ class Books:
     buckets: dict[str, Bucket] = field(default_factory=dict)
 
 
-BOOKS = TypeAdapter(Books)
+LEDGER_STATE = TypeAdapter(LedgerState)
 
 
 class Accounts:
@@ -139,41 +139,41 @@ class Accounts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._books = Books(clock())
+        self._state = LedgerState(clock())
 
-    def written(self) -> bytes:
+    def dump_state(self) -> bytes:
         """Return all that is known, as JSON."""
-        self._advance()
-        return BOOKS.dump_json(self._books)
+        self._advance_clock()
+        return LEDGER_STATE.dump_json(self._state)
 
-    def read(self, written: bytes) -> None:
+    def load_state(self, written: bytes) -> None:
         """Know what was written, on whichever machine; the time since then counts as none.
 
         Raises ValidationError where it is something else.
         """
-        books, now = BOOKS.validate_json(written), self._clock()
-        for ingress in books.ingresses.values():
-            ingress.beat += now - books.at
-        for bucket in books.buckets.values():
-            bucket.at += now - books.at
-        books.at = now
-        self._books = books
+        state, now = LEDGER_STATE.validate_json(written), self._clock()
+        for ingress in state.ingresses.values():
+            ingress.beat += now - state.at
+        for bucket in state.buckets.values():
+            bucket.at += now - state.at
+        state.at = now
+        self._state = state
 
     @property
-    def alive(self) -> Collection[str]:
+    def live_ingresses(self) -> Collection[str]:
         """The ingresses that were heard of not long ago."""
-        self._advance()
-        return self._books.ingresses.keys()
+        self._advance_clock()
+        return self._state.ingresses.keys()
 
     def admit(
         self, ingress: str, number: str, charge: Charge, share: Share, patience: Patience
     ) -> Verdict:
         """Let a request in and charge it, or say why not and how long to wait."""
-        now = self._advance()
-        charges = self._of(ingress, now).charges
+        now = self._advance_clock()
+        charges = self._get_ingress(ingress, now).charges
         charges.pop(number, None)  # a beat may have brought it before it was let in
-        verdict = self._by_key(charge, share) or self._by_backlog(charge, patience)
-        if verdict.admitted and (missing := self._take(share, now)):
+        verdict = self._check_key_bound(charge, share) or self._check_backlog(charge, patience)
+        if verdict.admitted and (missing := self._take_from_rate(share, now)):
             verdict = Verdict("rate", missing)
         if verdict.admitted:
             charges[number] = charge
@@ -181,58 +181,58 @@ class Accounts:
 
     def settle(self, ingress: str, number: str, *, done: bool) -> None:
         """End a charge; `done` where its work was finished and not left."""
-        now = self._advance()
-        total = self.backlog()
-        charge = self._of(ingress, now).charges.pop(number, None)
+        now = self._advance_clock()
+        total = self.compute_backlog()
+        charge = self._get_ingress(ingress, now).charges.pop(number, None)
         if charge:
-            speed = self._books.speeds.setdefault(charge.model, Speed())
+            speed = self._state.speeds.setdefault(charge.model, Speed())
             if done:
-                speed.finished(charge.row_seconds)
+                speed.add_finished(charge.row_seconds)
             else:
-                speed.left(charge.row_seconds / total[charge.model])
+                speed.discard_pending(charge.row_seconds / total[charge.model])
 
-    def beat(self, ingress: str, charges: Mapping[str, Charge]) -> None:
+    def renew_charges(self, ingress: str, charges: Mapping[str, Charge]) -> None:
         """Keep an ingress's charges; after a restart, have them again."""
-        now = self._advance()
-        known = self._of(ingress, now)
+        now = self._advance_clock()
+        known = self._get_ingress(ingress, now)
         known.beat = now
         known.charges = dict(charges)
 
-    def backlog(self) -> dict[str, float]:
+    def compute_backlog(self) -> dict[str, float]:
         """Return row-seconds outstanding, by model."""
-        self._advance()
+        self._advance_clock()
         sums: dict[str, float] = {}
-        for charge in self._charges():
+        for charge in self._list_charges():
             sums[charge.model] = sums.get(charge.model, 0.0) + charge.row_seconds
         return sums
 
     def snapshot(self) -> Snapshot:
         """Return this moment's."""
-        row_seconds = self.backlog()  # first: it lets go of ingresses that are gone
-        requests = Counter(charge.model for charge in self._charges())
-        return Snapshot(row_seconds, dict(requests), self.speeds())
+        row_seconds = self.compute_backlog()  # first: it lets go of ingresses that are gone
+        requests = Counter(charge.model for charge in self._list_charges())
+        return Snapshot(row_seconds, dict(requests), self.get_speeds())
 
-    def speeds(self) -> dict[str, float]:
+    def get_speeds(self) -> dict[str, float]:
         """Return row-seconds a second, by model, of those that have worked."""
-        return {model: speed.value for model, speed in self._books.speeds.items()}
+        return {model: speed.value for model, speed in self._state.speeds.items()}
 
-    def _by_key(self, charge: Charge, share: Share) -> Verdict | None:
+    def _check_key_bound(self, charge: Charge, share: Share) -> Verdict | None:
         """Refuse what goes beyond what a key may have outstanding; one request it always may."""
-        own = sum(c.row_seconds for c in self._charges() if c.key == charge.key)
+        own = sum(c.row_seconds for c in self._list_charges() if c.key == charge.key)
         if share.row_seconds is None or not own:
             return None
         over = min(own, own + charge.row_seconds - share.row_seconds)
-        return Verdict("key", over / self._speed(charge.model)) if over > 0 else None
+        return Verdict("key", over / self._get_speed(charge.model)) if over > 0 else None
 
-    def _by_backlog(self, charge: Charge, patience: Patience) -> Verdict:
+    def _check_backlog(self, charge: Charge, patience: Patience) -> Verdict:
         """Let in what starts at once, or within `max_wait_s`; then, who has less than its share."""
-        of_model = [c for c in self._charges() if c.model == charge.model]
+        of_model = [c for c in self._list_charges() if c.model == charge.model]
         if sum(c.clips for c in of_model) + charge.clips <= patience.slots:
             return Verdict(None, 0.0)
         total = sum(c.row_seconds for c in of_model)
         own = sum(c.row_seconds for c in of_model if c.key == charge.key)
         weights = {c.key: c.weight for c in (*of_model, charge)}
-        speed = self._speed(charge.model)
+        speed = self._get_speed(charge.model)
         limit = speed * patience.max_wait_s
         fair = limit * charge.weight / sum(weights.values())
         if total <= limit or own <= fair:
@@ -241,12 +241,12 @@ class Accounts:
         until_share = (own - fair) / (speed * own / total)
         return Verdict("busy", min(until_room, until_share))
 
-    def _take(self, share: Share, now: float) -> float:
+    def _take_from_rate(self, share: Share, now: float) -> float:
         """Take a request out of a key's rate; return the seconds until there is one, or 0."""
         rate = share.requests_per_minute
         if rate is None:
             return 0.0
-        bucket = self._books.buckets.setdefault(share.name, Bucket(rate, now))
+        bucket = self._state.buckets.setdefault(share.name, Bucket(rate, now))
         bucket.left = min(rate, bucket.left + (now - bucket.at) * rate / 60)
         bucket.at = now
         if bucket.left < 1:
@@ -254,21 +254,21 @@ class Accounts:
         bucket.left -= 1
         return 0.0
 
-    def _advance(self) -> float:
+    def _advance_clock(self) -> float:
         """Let time pass: for models at work, and for ingresses that are gone."""
         now = self._clock()
-        for name in [n for n, one in self._books.ingresses.items() if now - one.beat > LEASE_S]:
-            del self._books.ingresses[name]
-        for model in {charge.model for charge in self._charges()}:
-            self._books.speeds.setdefault(model, Speed()).pending += now - self._books.at
-        self._books.at = now
+        for name in [n for n, one in self._state.ingresses.items() if now - one.beat > LEASE_S]:
+            del self._state.ingresses[name]
+        for model in {charge.model for charge in self._list_charges()}:
+            self._state.speeds.setdefault(model, Speed()).pending += now - self._state.at
+        self._state.at = now
         return now
 
-    def _of(self, ingress: str, now: float) -> Ingress:
-        return self._books.ingresses.setdefault(ingress, Ingress(now))
+    def _get_ingress(self, ingress: str, now: float) -> Ingress:
+        return self._state.ingresses.setdefault(ingress, Ingress(now))
 
-    def _charges(self) -> list[Charge]:
-        return [charge for one in self._books.ingresses.values() for charge in one.charges.values()]
+    def _list_charges(self) -> list[Charge]:
+        return [charge for one in self._state.ingresses.values() for charge in one.charges.values()]
 
-    def _speed(self, model: str) -> float:
-        return self._books.speeds.setdefault(model, Speed()).value
+    def _get_speed(self, model: str) -> float:
+        return self._state.speeds.setdefault(model, Speed()).value

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import get_current_span
 
 from deployments.metrics import BatchMetrics
-from deployments.scaling.load_report import BatchPace
+from deployments.scaling.load_report import BatchedModelLoad
 from deployments.settings import BatchTunables
 from deployments.worker import Worker
 
 if TYPE_CHECKING:
     from engine.params import BatchLoad
 
-Sized = tuple[int, Any]
+SizedItem = tuple[int, Any]
 """Whole seconds of audio, and the item."""
 
 
 @dataclass(frozen=True)
-class Batched:
+class ItemResult:
     """What came of an item, or its error, and of which batch."""
 
     result: Any
@@ -32,7 +32,7 @@ class Batched:
     """When the batch began, of `time.perf_counter`."""
 
 
-def total_seconds(batch: list[Sized]) -> int:
+def total_seconds(batch: list[SizedItem]) -> int:
     """Return how much audio a batch holds. Serve's batching hangs where this raises."""
     return sum(seconds for seconds, _ in batch)
 
@@ -49,14 +49,14 @@ class Batches:
         """Items that wait or are worked on."""
         self._items = self._batches = 0
         self._metrics = BatchMetrics()
-        self.pace = BatchPace()
-        self.tune({})
+        self.measured_load = BatchedModelLoad()
+        self.apply_tunables({})
 
-    def load(self) -> "BatchLoad":
+    def read_load(self) -> "BatchLoad":
         """Return what is waited for, and what was done."""
         return self._params.BatchLoad(self.busy, self._items, self._batches)
 
-    def tune(self, user_config: dict[str, object]) -> None:
+    def apply_tunables(self, user_config: dict[str, object]) -> None:
         """Take new tunables. Raises ValidationError on an unknown key."""
         tunables = BatchTunables.model_validate(user_config)
         self._most_seconds = tunables.max_batch_s
@@ -64,8 +64,8 @@ class Batches:
             method.set_max_batch_size(tunables.max_batch_s)
             method.set_batch_wait_timeout_s(tunables.batch_wait_timeout_s)
 
-    async def call(
-        self, method: Callable[[Sized], Awaitable[Batched]], seconds: float, item: Any
+    async def call_method(
+        self, method: Callable[[SizedItem], Awaitable[ItemResult]], seconds: float, item: Any
     ) -> Any:
         """Let an item join a batch; its own error, if that is what came of it, is raised."""
         self.busy += 1
@@ -74,7 +74,7 @@ class Batches:
         # method ends its batching task.
         size = min(max(math.ceil(seconds), 1), self._most_seconds)
         try:
-            with self.pace.outstanding(size):
+            with self.measured_load.count_request(size):
                 made = await method((size, item))
         finally:
             self.busy -= 1
@@ -89,23 +89,23 @@ class Batches:
             raise made.result
         return made.result
 
-    async def run(
-        self, function: Callable[[list[Any]], list[Any]], batch: list[Sized]
-    ) -> list[Batched]:
+    async def run_batch(
+        self, function: Callable[[list[Any]], list[Any]], batch: list[SizedItem]
+    ) -> list[ItemResult]:
         """Run a batch's items together on the thread."""
         items, seconds, began = len(batch), total_seconds(batch), time.perf_counter()
         self._batches += 1
         self._items += items
-        self._metrics.formed(items, seconds)
-        results = await self._worker.run(self._work, function, batch, seconds)
-        return [Batched(result, items, seconds, began) for result in results]
+        self._metrics.count_batch(items, seconds)
+        results = await self._worker.run(self._run_items, function, batch, seconds)
+        return [ItemResult(result, items, seconds, began) for result in results]
 
-    def _work(
-        self, function: Callable[[list[Any]], list[Any]], batch: list[Sized], seconds: int
+    def _run_items(
+        self, function: Callable[[list[Any]], list[Any]], batch: list[SizedItem], seconds: int
     ) -> list[Any]:
-        with self.pace.working(seconds):
+        with self.measured_load.time_batch(seconds):
             return function([item for _, item in batch])
 
-    async def probe(self, function: Callable[[], None]) -> None:
+    async def run_probe(self, function: Callable[[], None]) -> None:
         """Run a check on the thread, behind the batches before it."""
         await self._worker.run(function)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.batching import Batched, Batches, Sized, total_seconds
+from deployments.batching import Batches, ItemResult, SizedItem, total_seconds
 from deployments.settings import EnCodecSettings
-from deployments.tracing import traced
+from deployments.tracing import trace_calls
 from deployments.worker import Health, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @serve.deployment(max_ongoing_requests=256)
-@traced
+@trace_calls
 class EnCodec:
     """Serves an EnCodec checkpoint; the pieces of many clients form one batch."""
 
@@ -36,7 +36,7 @@ class EnCodec:
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new tunables. Raises ValidationError on an unknown key."""
-        self._batches.tune(user_config)
+        self._batches.apply_tunables(user_config)
 
     async def info(self) -> "CodecInfo":
         """Return what this codec takes and gives."""
@@ -45,32 +45,32 @@ class EnCodec:
     async def decode(self, piece: "CodesPiece") -> "AudioPiece":
         """Decode a clip's next codes. Raises InvalidRequest where they do not fit."""
         seconds = piece.codes.frames / self._info.frame_rate
-        made: AudioPiece = await self._batches.call(self._decode_batch, seconds, piece)
+        made: AudioPiece = await self._batches.call_method(self._decode_batch, seconds, piece)
         return made
 
     async def encode(self, piece: "AudioPiece") -> "CodesPiece":
         """Encode a clip's next samples. Raises InvalidRequest where they do not fit."""
         seconds = piece.audio.samples / self._info.sample_rate
-        made: CodesPiece = await self._batches.call(self._encode_batch, seconds, piece)
+        made: CodesPiece = await self._batches.call_method(self._encode_batch, seconds, piece)
         return made
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _decode_batch(self, batch: list[Sized]) -> list[Batched]:
-        return await self._batches.run(self._codec.decode, batch)
+    async def _decode_batch(self, batch: list[SizedItem]) -> list[ItemResult]:
+        return await self._batches.run_batch(self._codec.decode, batch)
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _encode_batch(self, batch: list[Sized]) -> list[Batched]:
-        return await self._batches.run(self._codec.encode, batch)
+    async def _encode_batch(self, batch: list[SizedItem]) -> list[ItemResult]:
+        return await self._batches.run_batch(self._codec.encode, batch)
 
     async def load(self) -> "BatchLoad":
         """Return what this replica is doing."""
-        return self._batches.load()
+        return self._batches.read_load()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.scaling.policy` goes by."""
-        return asdict(self._batches.pace.report())
+        return asdict(self._batches.measured_load.build_report())
 
     async def check_health(self) -> None:
         """Raise if the codec no longer answers."""
         if self._health.needs_probe(self._codec.done, busy=self._batches.busy > 0):
-            await self._batches.probe(self._codec.probe)
+            await self._batches.run_probe(self._codec.probe)

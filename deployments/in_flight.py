@@ -10,7 +10,7 @@ from deployments.accounts import LEASE_S
 
 
 @dataclass
-class Making:
+class AnswerInFlight:
     """An answer that an ingress makes."""
 
     ingress: str
@@ -23,23 +23,23 @@ class Making:
 
 
 @dataclass
-class Joins:
+class AnswersInFlight:
     """Who makes what. An ingress that is silent for `LEASE_S` makes nothing any more."""
 
     clock: Callable[[], float] = time.monotonic
-    making: dict[str, Making] = field(default_factory=dict)
+    by_key: dict[str, AnswerInFlight] = field(default_factory=dict)
 
-    def claim(self, ingress: str, number: str, key: str) -> bool:
+    def claim_answer(self, ingress: str, number: str, key: str) -> bool:
         """Say whether the answer of this key is the caller's to make; else another makes it."""
-        if key in self.making:
+        if key in self.by_key:
             return False
         answer = asyncio.get_running_loop().create_future()
-        self.making[key] = Making(ingress, number, self.clock(), answer)
+        self.by_key[key] = AnswerInFlight(ingress, number, self.clock(), answer)
         return True
 
-    async def answer(self, key: str) -> Any:
+    async def wait_for_answer(self, key: str) -> Any:
         """Wait for the answer that another makes; None: it came to nothing, or came just before."""
-        if (found := self.making.get(key)) is None:
+        if (found := self.by_key.get(key)) is None:
             return None
         found.waiting += 1
         try:
@@ -47,25 +47,25 @@ class Joins:
         finally:
             found.waiting -= 1
 
-    def wanted(self, number: str, key: str) -> bool:
+    def check_waiters(self, number: str, key: str) -> bool:
         """Say whether others wait for what this attempt has made; if not, it is over."""
-        found = self.making.get(key)
+        found = self.by_key.get(key)
         if found is None or found.number != number:
             return False
         if not found.waiting:
-            del self.making[key]
+            del self.by_key[key]
         return found.waiting > 0
 
-    def give(self, number: str, key: str, answer: Any) -> None:
+    def deliver_answer(self, number: str, key: str, answer: Any) -> None:
         """End an attempt: with the answer, or with None, so that one of those who wait makes it."""
-        found = self.making.get(key)
+        found = self.by_key.get(key)
         if found and found.number == number:
-            del self.making[key]
+            del self.by_key[key]
             found.answer.set_result(answer)
 
-    def drop_silent(self, alive: Collection[str]) -> None:
+    def drop_silent_ingresses(self, alive: Collection[str]) -> None:
         """End the attempts of ingresses that are not, or no longer, known to be alive."""
         now = self.clock()
-        for key, one in list(self.making.items()):
+        for key, one in list(self.by_key.items()):
             if one.ingress not in alive and now - one.began > LEASE_S:
-                self.give(one.number, key, None)
+                self.deliver_answer(one.number, key, None)

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.scaling.load_report import ProcessPace
+from deployments.scaling.load_report import ProcessLoad
 from deployments.settings import NoTunables
-from deployments.tracing import traced
+from deployments.tracing import trace_calls
 from deployments.worker import Worker
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @serve.deployment(max_ongoing_requests=32)
-@traced
+@trace_calls
 class Media:
     """Turns files into samples, at the rate and with the channels that a model wants."""
 
@@ -24,7 +24,7 @@ class Media:
 
         self._media = media
         self._worker = Worker()
-        self._pace = ProcessPace()
+        self._measured_load = ProcessLoad()
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
         """Take new tunables. Raises ValidationError on an unknown key."""
@@ -32,7 +32,7 @@ class Media:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.scaling.policy` goes by."""
-        return asdict(self._pace.report())
+        return asdict(self._measured_load.build_report())
 
     async def probe(self, data: bytes, limits: "MediaLimits") -> "UploadInfo":
         """Return a file's length, rate and channels. Raises InvalidAudio."""
@@ -42,9 +42,9 @@ class Media:
         self, data: bytes, limits: "MediaLimits", sample_rate: int, channels: int
     ) -> "Waveform":
         """Decode a file. Raises InvalidAudio where it is not audio, or above the limits."""
-        return await self._worker.run(self._decode, data, limits, sample_rate, channels)
+        return await self._worker.run(self._decode_and_convert, data, limits, sample_rate, channels)
 
-    def _decode(
+    def _decode_and_convert(
         self, data: bytes, limits: "MediaLimits", sample_rate: int, channels: int
     ) -> "Waveform":
         return self._media.convert(self._media.decode(data, limits), sample_rate, channels)

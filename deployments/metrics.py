@@ -27,7 +27,7 @@ class EngineMetrics:
         }
         self._counted = dict.fromkeys(self._counters, 0.0)
 
-    def update(self, load: "Load") -> None:
+    def update_from(self, load: "Load") -> None:
         """Take in what the engine is doing and has done."""
         for name, gauge in self._gauges.items():
             gauge.set(getattr(load, name))
@@ -55,7 +55,7 @@ class BatchMetrics:
             boundaries=SECONDS_OF_AUDIO,
         )
 
-    def formed(self, items: int, seconds: float) -> None:
+    def count_batch(self, items: int, seconds: float) -> None:
         """Count a batch."""
         self._items.observe(items)
         self._seconds.observe(seconds)

@@ -14,7 +14,7 @@ class StrictModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_unknown_keys(cls, data: Any) -> Any:
+    def _reject_unknown_keys(cls, data: Any) -> Any:
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
@@ -29,7 +29,7 @@ class StrictModel(BaseModel):
         return data
 
 
-AT_ONCE = {
+NO_DELAYS = {
     "metrics_interval_s": 1.0,
     "look_back_period_s": 3.0,
     "upscale_delay_s": 0.0,
@@ -54,15 +54,15 @@ class Autoscaling(StrictModel):
     idle_s: Annotated[float, Field(ge=0)] = 300.0
     """How long nothing may be asked for before the last one goes, where `min_replicas` is 0."""
 
-    def options(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Return Serve's `autoscaling_config`."""
         aim = self.model_dump(include={"start_within_s", "patience_s", "idle_s"})
         policy = {"policy_function": "deployments.scaling.policy:Backlog", "policy_kwargs": aim}
         bounds = self.model_dump(include={"min_replicas", "max_replicas"})
-        return {**bounds, **AT_ONCE, "policy": policy}
+        return {**bounds, **NO_DELAYS, "policy": policy}
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_bounds(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas is above max_replicas")
         return self
@@ -90,7 +90,7 @@ class Placement(StrictModel):
         replicas = self.replicas
         return replicas if isinstance(replicas, int) else replicas.min_replicas
 
-    def options(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""
         actor: dict[str, Any] = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
         if self.pool:
@@ -104,7 +104,7 @@ class Placement(StrictModel):
         if self.spread:
             options["max_replicas_per_node"] = 1
         if isinstance(self.replicas, Autoscaling):
-            options["autoscaling_config"] = self.replicas.options()
+            options["autoscaling_config"] = self.replicas.build_options()
         else:
             options["num_replicas"] = self.replicas
         return options
@@ -169,19 +169,22 @@ class TokenModelSettings(ModelSettings):
         """Clips that can be decoded at once, by the fewest replicas."""
         return self.engine.max_slots * self.least_replicas
 
-    def options(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""
         slots = self.engine.max_slots
         router = {
-            "request_router_class": "deployments.scaling.router:Room",
+            "request_router_class": "deployments.scaling.router:FreeSlotRouter",
             "request_router_kwargs": {"slots": slots},
         }
         # Requests without a slot wait at the ingress; other calls shall not wait for them.
         most = slots + OTHER_CALLS
-        return super().options() | {"max_ongoing_requests": most, "request_router_config": router}
+        return super().build_options() | {
+            "max_ongoing_requests": most,
+            "request_router_config": router,
+        }
 
     @model_validator(mode="after")
-    def _precision_fits_device(self) -> Self:
+    def _check_precision_fits_device(self) -> Self:
         if self.torch_device == "cpu" and self.dtype == "float16":
             raise ValueError(
                 "dtype float16 needs a GPU (num_gpus above 0); use float32, bfloat16 or int8"

@@ -32,7 +32,7 @@ from ray.serve.exceptions import RayServeException
 
 NAME = "audiocraft-serve"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-LEFT = "audiocraft.left"
+CALLER_LEFT = "audiocraft.left"
 """True of a call whose caller did not wait for its end."""
 
 Class = TypeVar("Class", bound=type)
@@ -41,19 +41,19 @@ Carrier = Mapping[str, str]
 
 
 @cache
-def provider() -> TracerProvider | None:
+def get_provider() -> TracerProvider | None:
     """Return what exports this process's spans; None where the environment names no collector."""
     wanted = any(os.environ.get(name) for name in ENDPOINTS)
     if not wanted or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    made = TracerProvider(resource=_resource())
+    made = TracerProvider(resource=_build_resource())
     made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return made
 
 
-def _resource() -> Resource:
+def _build_resource() -> Resource:
     """Return who makes the spans; what the environment says of it goes first."""
     ours: dict[str, AttributeValue] = {"service.name": NAME}
     try:
@@ -66,46 +66,46 @@ def _resource() -> Resource:
 
 
 @cache
-def _tracer(of: TracerProvider) -> Tracer:
+def _get_tracer(of: TracerProvider) -> Tracer:
     return of.get_tracer(NAME)
 
 
-def stop() -> None:
+def stop_export() -> None:
     """Send what is left, and export no more; waits OTEL_EXPORTER_OTLP_TIMEOUT at most."""
-    if provider.cache_info().currsize and (started := provider()):
+    if get_provider.cache_info().currsize and (started := get_provider()):
         started.shutdown()
 
 
-def begin(name: str, kind: SpanKind, carrier: Carrier, attributes: Any = None) -> Span:
+def begin_span(name: str, kind: SpanKind, carrier: Carrier, attributes: Any = None) -> Span:
     """Begin a span in the trace that came along, or in a new one; whoever begins it ends it."""
-    if not (of := provider()):
+    if not (of := get_provider()):
         return INVALID_SPAN
     parent = propagate.extract(carrier, Context())
-    return _tracer(of).start_span(name, parent, kind, attributes)
+    return _get_tracer(of).start_span(name, parent, kind, attributes)
 
 
-def span(name: str, attributes: Any = None) -> AbstractContextManager[Span]:
+def open_span(name: str, attributes: Any = None) -> AbstractContextManager[Span]:
     """Make what is done in it a part of the current span; of nothing, where nothing is traced.
 
     Not around a `yield`: a generator's context is its reader's.
     """
-    of = provider()
+    of = get_provider()
     if not of or not get_current_span().is_recording():
         return nullcontext(INVALID_SPAN)
-    return _tracer(of).start_as_current_span(name, attributes=attributes)
+    return _get_tracer(of).start_as_current_span(name, attributes=attributes)
 
 
-def phase(name: str, began: float, ended: float) -> None:
+def add_span(name: str, began: float, ended: float) -> None:
     """Add what lay between two times of `time.perf_counter` as a part of the current span."""
-    of = provider()
+    of = get_provider()
     if of and get_current_span().is_recording():
         zero = time.time_ns() - time.perf_counter_ns()
-        made = _tracer(of).start_span(name, start_time=zero + int(began * 1e9))
+        made = _get_tracer(of).start_span(name, start_time=zero + int(began * 1e9))
         made.end(zero + int(ended * 1e9))
 
 
-def carried() -> dict[str, Carrier]:
-    """Return the keyword argument by which a call of a `traced` deployment joins this trace."""
+def get_trace_argument() -> dict[str, Carrier]:
+    """Return the keyword argument by which a call of a deployment continues this trace."""
     if not get_current_span().get_span_context().is_valid:
         return {}
     carrier: dict[str, str] = {}
@@ -113,8 +113,8 @@ def carried() -> dict[str, Carrier]:
     return {"carrier": carrier}
 
 
-def traced(deployment: Class) -> Class:
-    """Let every public asynchronous method of a deployment take what `carried` gives.
+def trace_calls(deployment: Class) -> Class:
+    """Let every public asynchronous method of a deployment take what `get_trace_argument` gives.
 
     A call that brings a trace becomes a span of it, `method deployment`, around the whole stream
     where the method is a generator. Spans that are left are sent when the replica ends.
@@ -124,14 +124,14 @@ def traced(deployment: Class) -> Class:
             setattr(deployment, name, _traced_stream(method))
         elif not name.startswith("_") and iscoroutinefunction(method):
             setattr(deployment, name, _traced_call(method))
-    deployment.__del__ = lambda _self: stop()  # type: ignore[attr-defined]  # Serve calls it
+    deployment.__del__ = lambda _self: stop_export()  # type: ignore[attr-defined]  # Serve calls it
     return deployment
 
 
 def _begin_call(name: str, carrier: Carrier | None) -> Span:
     if carrier is None:
         return INVALID_SPAN
-    return begin(f"{name} {serve.get_replica_context().deployment}", SpanKind.SERVER, carrier)
+    return begin_span(f"{name} {serve.get_replica_context().deployment}", SpanKind.SERVER, carrier)
 
 
 def _traced_call(
@@ -144,7 +144,7 @@ def _traced_call(
             with use_span(begun):
                 return await method(self, *args)
         except CancelledError:
-            begun.set_attribute(LEFT, True)
+            begun.set_attribute(CALLER_LEFT, True)
             raise
         finally:
             begun.end()
@@ -171,7 +171,7 @@ def _traced_stream(
                     break
                 yield answer
         except (CancelledError, GeneratorExit):
-            begun.set_attribute(LEFT, True)
+            begun.set_attribute(CALLER_LEFT, True)
             raise
         finally:
             with use_span(begun):

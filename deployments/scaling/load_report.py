@@ -20,39 +20,39 @@ AUDIO_SPEED = 10.0
 """Seconds of audio a second, of what works in batches, until there was one."""
 
 
-class Recent:
+class RecentMean:
     """A mean in which later values weigh more."""
 
     def __init__(self, assumed: float) -> None:
         self.value, self._known = assumed, False
 
-    def add(self, value: float) -> None:
+    def add_value(self, value: float) -> None:
         """Take in a value; the first replaces what was assumed."""
         kept = KEEP if self._known else 0.0
         self.value, self._known = kept * self.value + (1 - kept) * value, True
 
 
-class Pace:
+class TokenModelLoad:
     """Of a language model: from its steps, and from what it is asked for."""
 
     def __init__(self, frame_rate: float) -> None:
         self._frame_rate = frame_rate
-        self._step_s, self._rows = Recent(STEP_S), Recent(ROWS)
-        self._request = Recent(ROWS * REQUEST_S)
+        self._step_s, self._rows = RecentMean(STEP_S), RecentMean(ROWS)
+        self._request = RecentMean(ROWS * REQUEST_S)
         self._steps, self._seconds = 0, 0.0
 
-    def asked(self, rows_by_frames: int) -> None:
+    def add_request(self, rows_by_frames: int) -> None:
         """Take in a request."""
-        self._request.add(rows_by_frames / self._frame_rate)
+        self._request.add_value(rows_by_frames / self._frame_rate)
 
-    def report(self, load: "Load") -> Report:
+    def build_report(self, load: "Load") -> Report:
         """Return what a replica says that does as `load` tells."""
         seconds = load.steps * load.step_ms / 1000
         if load.steps > self._steps:
-            self._step_s.add((seconds - self._seconds) / (load.steps - self._steps))
+            self._step_s.add_value((seconds - self._seconds) / (load.steps - self._steps))
             self._steps, self._seconds = load.steps, seconds
         if load.running:
-            self._rows.add(load.rows / load.running)
+            self._rows.add_value(load.rows / load.running)
         rows = load.slots * self._rows.value
         return Report(
             occupied=load.running / load.slots,
@@ -62,7 +62,7 @@ class Pace:
         )
 
 
-class ProcessPace:
+class ProcessLoad:
     """Of a process whose one event loop is what it has to give: its share of a core."""
 
     def __init__(
@@ -73,7 +73,7 @@ class ProcessPace:
         self._clock, self._cpu = clock, cpu
         self._at, self._spent = clock(), cpu()
 
-    def report(self) -> Report:
+    def build_report(self) -> Report:
         """Return what the replica says; its share is since the last report."""
         now, spent = self._clock(), self._cpu()
         share = (spent - self._spent) / max(now - self._at, 1e-6)
@@ -81,20 +81,20 @@ class ProcessPace:
         return Report(occupied=min(share, 1.0), queued=0.0, speed=1.0, request=0.0)
 
 
-class BatchPace:
+class BatchedModelLoad:
     """Of a model that works in batches, one at a time; in seconds of audio."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._speed, self._request = Recent(AUDIO_SPEED), Recent(REQUEST_S)
+        self._speed, self._request = RecentMean(AUDIO_SPEED), RecentMean(REQUEST_S)
         self._outstanding = self._in_work = 0.0
         self._busy_s, self._began = 0.0, 0.0
         self._reported_at, self._reported_busy_s = clock(), 0.0
 
     @contextmanager
-    def outstanding(self, seconds: float) -> Iterator[None]:
+    def count_request(self, seconds: float) -> Iterator[None]:
         """Take in a request that asks for so much, until it has ended."""
-        self._request.add(seconds)
+        self._request.add_value(seconds)
         self._outstanding += seconds
         try:
             yield
@@ -102,7 +102,7 @@ class BatchPace:
             self._outstanding -= seconds
 
     @contextmanager
-    def working(self, seconds: float) -> Iterator[None]:
+    def time_batch(self, seconds: float) -> Iterator[None]:
         """Take in a batch of so much, while it is worked on."""
         self._began, self._in_work = self._clock(), seconds
         try:
@@ -111,9 +111,9 @@ class BatchPace:
             took = max(self._clock() - self._began, 1e-6)
             self._in_work = 0.0
             self._busy_s += took
-            self._speed.add(seconds / took)
+            self._speed.add_value(seconds / took)
 
-    def report(self) -> Report:
+    def build_report(self) -> Report:
         """Return what the replica says; its share of time at work is since the last report."""
         now = self._clock()
         busy_s = self._busy_s + (now - self._began if self._in_work else 0.0)

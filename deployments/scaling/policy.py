@@ -37,7 +37,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Aim:
+class ScalingTargets:
     """What is wanted of a deployment's scaling."""
 
     start_within_s: float
@@ -50,7 +50,9 @@ class Aim:
     """Of all places; the rest takes in what comes while more is started."""
 
 
-def needed(reports: Sequence[Report], waiting: float, aim: Aim) -> float:
+def compute_needed_replicas(
+    reports: Sequence[Report], waiting: float, targets: ScalingTargets
+) -> float:
     """Return the replicas needed now: for the places that are taken, and for what waits.
 
     `waiting` counts requests that no replica has yet.
@@ -61,31 +63,33 @@ def needed(reports: Sequence[Report], waiting: float, aim: Aim) -> float:
     request = sum(one.request for one in reports) / len(reports)
     queued = sum(one.queued for one in reports) + waiting * request
     occupied = sum(one.occupied for one in reports)
-    return occupied / aim.occupancy + queued / (speed * aim.start_within_s)
+    return occupied / targets.occupancy + queued / (speed * targets.start_within_s)
 
 
 @dataclass
-class Memory:
+class RecentNeeds:
     """What was needed lately; only what is not outdone by something later."""
 
-    needed: list[tuple[float, float]]
+    needs: list[tuple[float, float]]
     """When, and how many replicas; ever fewer."""
     busy_at: float
     """When there was work at last."""
 
-    def kept(self, now: float, replicas: float, patience_s: float) -> float:
+    def add_need(self, now: float, replicas: float, patience_s: float) -> float:
         """Take in what is needed now; return the most that was within `patience_s`."""
-        lately = [(at, n) for at, n in self.needed if at > now - patience_s and n > replicas]
-        self.needed = [*lately, (now, replicas)]
+        lately = [(at, n) for at, n in self.needs if at > now - patience_s and n > replicas]
+        self.needs = [*lately, (now, replicas)]
         if replicas > IDLE:
             self.busy_at = now
-        return self.needed[0][1]
+        return self.needs[0][1]
 
 
-def wanted(memory: Memory, now: float, replicas: float, aim: Aim) -> int:
+def decide_replicas(
+    recent: RecentNeeds, now: float, replicas: float, targets: ScalingTargets
+) -> int:
     """Return how many replicas to have, where so many are needed now."""
-    kept = math.ceil(memory.kept(now, replicas, aim.patience_s) - 1e-9)
-    idle = now - memory.busy_at > aim.idle_s
+    kept = math.ceil(recent.add_need(now, replicas, targets.patience_s) - 1e-9)
+    idle = now - recent.busy_at > targets.idle_s
     return 0 if idle else max(kept, 1)
 
 
@@ -95,35 +99,35 @@ class Backlog:
     It never raises: Serve's loop would stop for all applications.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, **aim: float) -> None:
-        self._aim, self._clock = Aim(**aim), clock
-        self._memory: Memory | None = None
+    def __init__(self, clock: Callable[[], float] = time.monotonic, **targets: float) -> None:
+        self._targets, self._clock = ScalingTargets(**targets), clock
+        self._recent: RecentNeeds | None = None
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """Return how many replicas to have; as many as now where that is not known."""
         try:
-            return self._decide(ctx), {}
+            return self._decide_replicas(ctx), {}
         except Exception:  # whatever it is: see above
             logger.exception("no decision on the replicas of %s", ctx.deployment_name)
             return int(ctx.target_num_replicas), {}
 
-    def _decide(self, ctx: AutoscalingContext) -> int:
+    def _decide_replicas(self, ctx: AutoscalingContext) -> int:
         now = self._clock()
         # A controller that has just begun knows nothing of before: what is there may be needed.
         there = float(ctx.target_num_replicas)
-        memory = self._memory or Memory([(now, there)], now if there else -math.inf)
-        self._memory = memory
-        reports = reports_of(ctx.aggregated_metrics or {})
+        recent = self._recent or RecentNeeds([(now, there)], now if there else -math.inf)
+        self._recent = recent
+        reports = collect_reports(ctx.aggregated_metrics or {})
         if ctx.current_num_replicas and not reports:
             # Those that have said nothing yet were started for something: by Serve itself, unasked,
             # where a request found none.
-            memory.busy_at = now
+            recent.busy_at = now
             return int(ctx.target_num_replicas)
-        replicas = needed(reports, ctx.total_queued_requests or 0.0, self._aim)
-        return wanted(memory, now, replicas, self._aim)
+        replicas = compute_needed_replicas(reports, ctx.total_queued_requests or 0.0, self._targets)
+        return decide_replicas(recent, now, replicas, self._targets)
 
 
-def reports_of(metrics: Mapping[str, Mapping[Any, float]]) -> list[Report]:
+def collect_reports(metrics: Mapping[str, Mapping[Any, float]]) -> list[Report]:
     """Return what replicas say, from values by name and replica; of those that say all."""
     names = [field.name for field in fields(Report)]
     replicas = metrics.get(names[0], {})

@@ -79,11 +79,11 @@ def test_the_time_that_a_refusal_says_is_true(desk: Desk):
         while running and desk.clock.now < before + verdict.wait_s:
             desk.clock.now += 8 / speed
             desk.accounts.settle("i", str(running.pop(0)), done=True)
-            desk.accounts.beat("i", desk.accounts._books.ingresses["i"].charges)
+            desk.accounts.renew_charges("i", desk.accounts._state.ingresses["i"].charges)
         again = desk.ask("a", 8)
         assert again.admitted
         running.append(desk.asked)
-    assert desk.accounts.speeds()["music"] == pytest.approx(speed, rel=0.1)
+    assert desk.accounts.get_speeds()["music"] == pytest.approx(speed, rel=0.1)
 
 
 def test_a_large_request_is_not_starved_by_small_ones(desk: Desk):
@@ -120,7 +120,7 @@ def test_a_keys_rate(desk: Desk):
     verdict = desk.ask(share, 0.1)
     assert (verdict.refused_for, verdict.wait_s) == ("rate", pytest.approx(20))
     desk.clock.now += 19
-    desk.accounts.beat("i", {})
+    desk.accounts.renew_charges("i", {})
     assert not desk.ask(share, 0.1).admitted
     desk.clock.now += 1.01
     assert desk.ask(share, 0.1).admitted
@@ -132,8 +132,8 @@ def test_speed_is_measured_while_there_is_work(desk: Desk):
         desk.clock.now += 1
         desk.accounts.settle("i", str(desk.asked), done=True)
         desk.clock.now += 100  # idle: says nothing of the speed
-        desk.accounts.beat("i", {})
-    assert desk.accounts.speeds()["music"] == pytest.approx(10, rel=0.2)
+        desk.accounts.renew_charges("i", {})
+    assert desk.accounts.get_speeds()["music"] == pytest.approx(10, rel=0.2)
     for number in range(17):
         assert desk.ask("a", 5).admitted, number
 
@@ -144,19 +144,19 @@ def test_long_work_does_not_make_a_model_seem_slow(desk: Desk, done: bool):
     desk.ask("a", 960)
     for _ in range(20):
         desk.clock.now += 5
-        desk.accounts.beat("i", desk.accounts._books.ingresses["i"].charges)
-        assert desk.accounts.speeds()["music"] == pytest.approx(ASSUMED_SPEED)
+        desk.accounts.renew_charges("i", desk.accounts._state.ingresses["i"].charges)
+        assert desk.accounts.get_speeds()["music"] == pytest.approx(ASSUMED_SPEED)
     desk.accounts.settle("i", "1", done=done)
     wanted = pytest.approx(9.6, rel=0.1) if done else pytest.approx(ASSUMED_SPEED)
-    assert desk.accounts.speeds()["music"] == wanted
-    assert desk.accounts.backlog() == {}
+    assert desk.accounts.get_speeds()["music"] == wanted
+    assert desk.accounts.compute_backlog() == {}
 
 
 def test_a_dead_ingress_does_not_make_a_model_seem_slow(desk: Desk):
     desk.ask("a", 10)
     desk.clock.now += 20 * 3600
     assert desk.ask("a", 10).admitted
-    assert desk.accounts.speeds()["music"] == pytest.approx(ASSUMED_SPEED)
+    assert desk.accounts.get_speeds()["music"] == pytest.approx(ASSUMED_SPEED)
 
 
 def test_what_is_told_leaves_out_an_ingress_that_is_gone(desk: Desk):
@@ -172,14 +172,14 @@ def test_a_silent_ingress_loses_its_charges(desk: Desk):
     charge = Charge("a", 1.0, "music", 7)
     for _ in range(4):
         desk.clock.now += LEASE_S / 3
-        desk.accounts.beat("alive", {"x": charge})
-    assert desk.accounts.backlog() == {"music": 7}
+        desk.accounts.renew_charges("alive", {"x": charge})
+    assert desk.accounts.compute_backlog() == {"music": 7}
 
 
 def test_a_restarted_ledger_has_its_charges_back_from_beats(desk: Desk):
     desk.ask("a", 5)
     fresh = Accounts(desk.clock)
-    fresh.beat("i", {"1": Charge("a", 1.0, "music", 5)})
-    assert fresh.backlog() == {"music": 5}
+    fresh.renew_charges("i", {"1": Charge("a", 1.0, "music", 5)})
+    assert fresh.compute_backlog() == {"music": 5}
     fresh.settle("i", "1", done=True)
-    assert fresh.backlog() == {}
+    assert fresh.compute_backlog() == {}

@@ -11,10 +11,18 @@ from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from benchmarks.autoscale import policies
-from deployments.scaling.policy import Aim, Backlog, Memory, Report, needed, reports_of, wanted
+from deployments.scaling.policy import (
+    Backlog,
+    RecentNeeds,
+    Report,
+    ScalingTargets,
+    collect_reports,
+    compute_needed_replicas,
+    decide_replicas,
+)
 from deployments.settings import Autoscaling
 
-AIM = Aim(start_within_s=10, patience_s=60, idle_s=300)
+TARGETS = ScalingTargets(start_within_s=10, patience_s=60, idle_s=300)
 FULL, IDLE = Report(1.0, 0.0, 64.0, 20.0), Report(0.0, 0.0, 64.0, 20.0)
 
 
@@ -33,19 +41,19 @@ def clock() -> Clock:
 def context(target: int, *reports: Report, waiting: float = 0.0, **more: Any) -> AutoscalingContext:
     names = ("occupied", "queued", "speed", "request")
     metrics = {n: {str(i): getattr(r, n) for i, r in enumerate(reports)} for n in names}
-    config = AutoscalingConfig(**Autoscaling(min_replicas=0, max_replicas=100).options())
+    config = AutoscalingConfig(**Autoscaling(min_replicas=0, max_replicas=100).build_options())
     given = {"aggregated_metrics": metrics if reports else {}, "total_queued_requests": waiting}
     return policies.context(config, target, target, **given | more)
 
 
 def policy(clock: Clock) -> Backlog:
-    return Backlog(clock, **AIM.__dict__ | {"occupancy": 0.9})
+    return Backlog(clock, **TARGETS.__dict__ | {"occupancy": 0.9})
 
 
 def test_places_that_are_taken_and_a_few_more():
-    assert needed([FULL] * 9, 0, AIM) == pytest.approx(10)
-    assert needed([IDLE] * 9, 0, AIM) == 0
-    assert needed([], 5, AIM) == 0
+    assert compute_needed_replicas([FULL] * 9, 0, TARGETS) == pytest.approx(10)
+    assert compute_needed_replicas([IDLE] * 9, 0, TARGETS) == 0
+    assert compute_needed_replicas([], 5, TARGETS) == 0
 
 
 def test_what_waits_is_to_start_in_time():
@@ -53,33 +61,33 @@ def test_what_waits_is_to_start_in_time():
     those that no replica has yet.
     """
     waiting = Report(0.9, 640.0, 64.0, 20.0)
-    assert needed([waiting], 0, AIM) == pytest.approx(2)
-    assert needed([waiting], 32, AIM) == pytest.approx(3)
+    assert compute_needed_replicas([waiting], 0, TARGETS) == pytest.approx(2)
+    assert compute_needed_replicas([waiting], 32, TARGETS) == pytest.approx(3)
 
 
 def test_what_was_needed_is_kept_for_a_while():
-    memory = Memory([], 0)
+    recent = RecentNeeds([], 0)
     needs = [(0, 3.2), (10, 7.5), (20, 5.0), (65, 1.0), (71, 1.0), (81, 1.0)]
-    assert [wanted(memory, at, n, AIM) for at, n in needs] == [4, 8, 8, 8, 5, 1]
+    assert [decide_replicas(recent, at, n, TARGETS) for at, n in needs] == [4, 8, 8, 8, 5, 1]
 
 
 def test_the_last_goes_after_a_longer_while():
-    memory = Memory([], 0)
-    assert wanted(memory, 0, 0.5, AIM) == 1
-    assert wanted(memory, 299, 0.0, AIM) == 1
-    assert wanted(memory, 301, 0.0, AIM) == 0
-    assert wanted(memory, 302, 0.5, AIM) == 1
+    recent = RecentNeeds([], 0)
+    assert decide_replicas(recent, 0, 0.5, TARGETS) == 1
+    assert decide_replicas(recent, 299, 0.0, TARGETS) == 1
+    assert decide_replicas(recent, 301, 0.0, TARGETS) == 0
+    assert decide_replicas(recent, 302, 0.5, TARGETS) == 1
 
 
 @given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 50)), min_size=1, max_size=60))
 def test_it_is_what_the_whole_past_would_say(steps: list[tuple[float, float]]):
-    memory, now, past = Memory([], 0), 0.0, []
+    recent, now, past = RecentNeeds([], 0), 0.0, []
     for passed, replicas in steps:
         now += passed
         past.append((now, replicas))
-        most = max(n for at, n in past if at > now - AIM.patience_s or at == now)
-        assert memory.kept(now, replicas, AIM.patience_s) == most
-        assert len(memory.needed) <= len(past)
+        most = max(n for at, n in past if at > now - TARGETS.patience_s or at == now)
+        assert recent.add_need(now, replicas, TARGETS.patience_s) == most
+        assert len(recent.needs) <= len(past)
 
 
 def test_serve_takes_its_decision_at_once(clock: Clock):
@@ -122,7 +130,7 @@ def test_where_no_replica_says_anything_all_stays(clock: Clock):
     decide = policy(clock)
     clock.now += 1000
     assert decide(context(3))[0] == 3
-    assert reports_of({"occupied": {"a": 1.0, "b": 1.0}, "queued": {"a": 1.0}}) == []
+    assert collect_reports({"occupied": {"a": 1.0, "b": 1.0}, "queued": {"a": 1.0}}) == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ray.serve._private.common import DeploymentHandleSource, DeploymentID, Requ
 from ray.serve.request_router import PendingRequest, ReplicaID
 
 from deployments.scaling import router as routing
-from deployments.scaling.router import Room
+from deployments.scaling.router import FreeSlotRouter
 
 MUSIC = DeploymentID("music", "audiocraft")
 
@@ -38,7 +38,7 @@ class Desk:
     """Routes requests as a handle does, and ends them."""
 
     def __init__(self, *replicas: Replica) -> None:
-        self.router = Room(
+        self.router = FreeSlotRouter(
             MUSIC,
             DeploymentHandleSource.REPLICA,
             use_replica_queue_len_cache=True,
@@ -147,7 +147,7 @@ async def test_who_leaves_while_it_waits_takes_no_slot(desk: Desk):
 async def test_slots_that_other_ingresses_took_are_seen_when_asked(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(routing, "LOOK_S", 0.01)
+    monkeypatch.setattr(routing, "PROBE_AFTER_S", 0.01)
     for replica in desk.router.curr_replicas.values():
         replica.taken = 2
         desk.router.on_new_queue_len_info(replica.replica_id, 2)
@@ -160,10 +160,10 @@ async def test_slots_that_other_ingresses_took_are_seen_when_asked(
 async def test_a_slot_that_was_given_and_not_used_comes_back(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(routing, "ON_ITS_WAY_S", 0.05)
-    monkeypatch.setattr(routing, "LOOK_S", 0.01)
+    monkeypatch.setattr(routing, "IN_TRANSIT_S", 0.05)
+    monkeypatch.setattr(routing, "PROBE_AFTER_S", 0.01)
     for replica in desk.router.curr_replicas:
-        desk.router._going[replica] = [time.monotonic()] * 2
+        desk.router._in_transit[replica] = [time.monotonic()] * 2
     waiting = desk.ask()
     assert await settled(waiting) == [None]
     assert await asyncio.wait_for(waiting, 5) in ("a", "b")

@@ -13,16 +13,24 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import SpanKind, StatusCode, use_span
 
 from deployments import tracing
-from deployments.tracing import LEFT, begin, carried, phase, span, stop, traced
+from deployments.tracing import (
+    CALLER_LEFT,
+    add_span,
+    begin_span,
+    get_trace_argument,
+    open_span,
+    stop_export,
+    trace_calls,
+)
 from tests.spans import Recorded, collecting
 
 
-@traced
+@trace_calls
 class Singer:
     """Stands for a deployment."""
 
     async def sing(self, note: str) -> str:
-        with span("breathe"):
+        with open_span("breathe"):
             await asyncio.sleep(0)
         if note == "h":
             raise KeyError(note)
@@ -35,13 +43,13 @@ class Singer:
         began = time.perf_counter()
         try:
             for note in range(notes):
-                with span("breathe"):
+                with open_span("breathe"):
                     await asyncio.sleep(0)
                 yield note
             if fails:
                 raise KeyError
         finally:
-            phase("all", began, time.perf_counter())
+            add_span("all", began, time.perf_counter())
 
 
 @pytest.fixture
@@ -53,7 +61,7 @@ def singer(monkeypatch: pytest.MonkeyPatch) -> Singer:
 
 async def request(work: Any) -> Any:
     """Do `work` in a trace of its own, as the ingress would."""
-    root = begin("request", SpanKind.SERVER, {})
+    root = begin_span("request", SpanKind.SERVER, {})
     try:
         with use_span(root):
             return await work()
@@ -66,7 +74,7 @@ def names(found: list[ReadableSpan]) -> list[str]:
 
 
 async def test_a_call_is_a_part_of_its_request(singer: Singer, recorded: Recorded):
-    assert await request(lambda: singer.sing("a", **carried())) == "a"
+    assert await request(lambda: singer.sing("a", **get_trace_argument())) == "a"
     (call,) = recorded.children(recorded.one("request"))
     assert (call.name, call.kind, call.status.status_code) == (
         "sing choir", SpanKind.SERVER, StatusCode.UNSET,
@@ -76,7 +84,7 @@ async def test_a_call_is_a_part_of_its_request(singer: Singer, recorded: Recorde
 
 async def test_an_error_is_told(singer: Singer, recorded: Recorded):
     with pytest.raises(KeyError):
-        await request(lambda: singer.sing("h", **carried()))
+        await request(lambda: singer.sing("h", **get_trace_argument()))
     call = recorded.one("sing choir")
     assert call.status.status_code == StatusCode.ERROR
     assert call.events[0].attributes["exception.type"] == "KeyError"
@@ -86,17 +94,17 @@ async def test_who_is_left_says_so(singer: Singer, recorded: Recorded):
     async def leave() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await singer.wait(**carried())
+                await singer.wait(**get_trace_argument())
 
     await request(leave)
     call = recorded.one("wait choir")
-    assert call.attributes[LEFT] is True
+    assert call.attributes[CALLER_LEFT] is True
     assert call.status.status_code == StatusCode.UNSET
 
 
 async def test_a_stream_is_one_span_until_its_end(singer: Singer, recorded: Recorded):
     async def read() -> None:
-        async for _ in singer.song(3, **carried()):
+        async for _ in singer.song(3, **get_trace_argument()):
             assert "song choir" not in recorded.names()
 
     await request(read)
@@ -109,18 +117,18 @@ async def test_a_stream_is_one_span_until_its_end(singer: Singer, recorded: Reco
 
 async def test_a_stream_that_is_left_ends(singer: Singer, recorded: Recorded):
     async def read() -> None:
-        async with aclosing(singer.song(3, **carried())) as notes:
+        async with aclosing(singer.song(3, **get_trace_argument())) as notes:
             await anext(notes)
 
     await request(read)
     call = recorded.one("song choir")
-    assert call.attributes[LEFT] is True
+    assert call.attributes[CALLER_LEFT] is True
     assert names(recorded.children(call)) == ["breathe", "all"]
 
 
 async def test_a_stream_that_fails_says_so(singer: Singer, recorded: Recorded):
     async def read() -> None:
-        async for _ in singer.song(1, True, **carried()):
+        async for _ in singer.song(1, True, **get_trace_argument()):
             pass
 
     with pytest.raises(KeyError):
@@ -134,7 +142,10 @@ async def test_streams_that_one_task_reads_stay_apart(singer: Singer, recorded: 
     """A span that stayed current at a `yield` would become the other's parent."""
 
     async def read() -> None:
-        first, second = singer.song(2, **carried()), singer.song(2, **carried())
+        first, second = (
+            singer.song(2, **get_trace_argument()),
+            singer.song(2, **get_trace_argument()),
+        )
         for _ in range(2):
             await anext(first)
             await anext(second)
@@ -148,17 +159,17 @@ async def test_streams_that_one_task_reads_stay_apart(singer: Singer, recorded: 
 
 
 async def test_what_no_request_asked_for_is_not_traced(singer: Singer, recorded: Recorded):
-    assert carried() == {}
+    assert get_trace_argument() == {}
     await singer.sing("a")
     assert [note async for note in singer.song(2)] == [0, 1]
-    phase("idle", 0.0, 1.0)
+    add_span("idle", 0.0, 1.0)
     assert recorded.all() == []
 
 
 async def test_who_is_not_sampled_is_so_everywhere(singer: Singer, recorded: Recorded):
     sent = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"}
-    with use_span(begin("request", SpanKind.SERVER, sent)):
-        told = carried()
+    with use_span(begin_span("request", SpanKind.SERVER, sent)):
+        told = get_trace_argument()
         await singer.sing("a", **told)
     _, trace, _, flags = told["carrier"]["traceparent"].split("-")
     assert (trace, flags) == ("0af7651916cd43dd8448eb211c80319c", "00")
@@ -171,26 +182,26 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for name in tracing.ENDPOINTS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
-    monkeypatch.setattr(tracing, "provider", cache(tracing.provider.__wrapped__))
+    monkeypatch.setattr(tracing, "get_provider", cache(tracing.get_provider.__wrapped__))
     yield monkeypatch
-    stop()
+    stop_export()
 
 
 def test_nothing_is_begun_where_no_collector_is_named(fresh: pytest.MonkeyPatch):
-    assert not begin("request", SpanKind.SERVER, {}).is_recording()
+    assert not begin_span("request", SpanKind.SERVER, {}).is_recording()
     fresh.setenv(tracing.ENDPOINTS[0], "http://127.0.0.1:1")
     fresh.setenv("OTEL_TRACES_EXPORTER", "none")
-    tracing.provider.cache_clear()
-    assert not begin("request", SpanKind.SERVER, {}).is_recording()
+    tracing.get_provider.cache_clear()
+    assert not begin_span("request", SpanKind.SERVER, {}).is_recording()
 
 
 def test_the_end_sends_what_is_left(fresh: pytest.MonkeyPatch):
     with collecting() as collector:
         fresh.setenv(tracing.ENDPOINTS[0], collector.endpoint)
         fresh.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-        begin("request", SpanKind.SERVER, {}).end()
+        begin_span("request", SpanKind.SERVER, {}).end()
         assert collector.spans == []
-        stop()
+        stop_export()
         (sent,) = collector.spans
     assert sent.name == "request"
     assert sent.resource["service.name"] == tracing.NAME
@@ -201,10 +212,10 @@ def test_the_environment_names_the_service_and_samples(fresh: pytest.MonkeyPatch
     fresh.setenv(tracing.ENDPOINTS[1], "http://127.0.0.1:1")
     fresh.setenv("OTEL_SERVICE_NAME", "mine")
     fresh.setenv("OTEL_TRACES_SAMPLER", "always_off")
-    made = tracing.provider()
+    made = tracing.get_provider()
     assert isinstance(made, TracerProvider)
     assert made.resource.attributes["service.name"] == "mine"
-    assert not begin("request", SpanKind.SERVER, {}).is_recording()
+    assert not begin_span("request", SpanKind.SERVER, {}).is_recording()
 
 
 @pytest.mark.slow
@@ -215,6 +226,6 @@ def test_a_collector_that_is_down_holds_nobody_up(fresh: pytest.MonkeyPatch):
     fresh.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "512")
     begun = time.perf_counter()
     for _ in range(2000):  # more than are kept
-        begin("request", SpanKind.SERVER, {}).end()
+        begin_span("request", SpanKind.SERVER, {}).end()
     assert time.perf_counter() - begun < 5
-    stop()
+    stop_export()

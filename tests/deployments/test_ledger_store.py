@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from coredis import Redis
 
-from deployments import ledger_store as kept
+from deployments import ledger_store
 from deployments.accounts import LEASE_S, Accounts, Charge, Patience, Share
-from deployments.ledger_store import KEY, Kept
+from deployments.ledger_store import REDIS_KEY, LedgerStore
 from deployments.settings import RedisServer as Settings
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
@@ -20,20 +20,20 @@ CHARGE = Charge("a", 1.0, "music", 60.0)
 
 @asynccontextmanager
 async def keeping(server: RedisServer, accounts: Accounts) -> AsyncIterator[None]:
-    one = Kept(Settings(url=server.url), accounts)
-    await one.begin()
+    one = LedgerStore(Settings(url=server.url), accounts)
+    await one.start_writing()
     yield
-    await one.end()
+    await one.stop_writing()
 
 
 async def written(server: RedisServer) -> bytes:
     async with Redis.from_url(server.url) as redis:
-        return await redis.get(KEY) or b""
+        return await redis.get(REDIS_KEY) or b""
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "EVERY_S", 0.05)
+    monkeypatch.setattr(ledger_store, "WRITE_EVERY_S", 0.05)
 
 
 async def test_the_next_ledger_knows_what_the_last_one_knew(redis_server: RedisServer):
@@ -48,12 +48,12 @@ async def test_the_next_ledger_knows_what_the_last_one_knew(redis_server: RedisS
         assert first.admit("i", "2", CHARGE, RATED, Patience(60)).admitted
         await until_async(lambda: holds(redis_server, b'"2"'))
     async with keeping(redis_server, second):
-        assert second.backlog() == {"music": 60}
-        assert second.speeds() == first.speeds()
-        assert second.speeds()["sound"] > 2
+        assert second.compute_backlog() == {"music": 60}
+        assert second.get_speeds() == first.get_speeds()
+        assert second.get_speeds()["sound"] > 2
         assert second.admit("i", "3", CHARGE, RATED, Patience(60)).refused_for == "rate"
         now += LEASE_S + 1
-        assert second.backlog() == {}, "of an ingress that has gone meanwhile"
+        assert second.compute_backlog() == {}, "of an ingress that has gone meanwhile"
 
 
 async def holds(server: RedisServer, text: bytes) -> bool:
@@ -75,7 +75,7 @@ async def test_redis_may_go_and_come_back(
         await until_async(said)
         redis_server.start()
         await until_async(lambda: holds(redis_server, b'"music"'))
-        assert accounts.backlog() == {"music": 60}
+        assert accounts.compute_backlog() == {"music": 60}
 
 
 @pytest.mark.parametrize("what", [b"{}", b"\xff not JSON"])
@@ -83,17 +83,17 @@ async def test_what_another_version_wrote_is_no_obstacle(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture, what: bytes
 ):
     async with Redis.from_url(redis_server.url) as redis:
-        await redis.set(KEY, what)
+        await redis.set(REDIS_KEY, what)
     accounts = Accounts()
     async with keeping(redis_server, accounts):
-        assert accounts.backlog() == {}
+        assert accounts.compute_backlog() == {}
     assert "another version" in caplog.text
 
 
 async def test_without_redis_it_begins_with_nothing(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(kept, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(ledger_store, "READ_TIMEOUT_S", 0.2)
     redis_server.kill()
     accounts = Accounts()
     async with keeping(redis_server, accounts):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deployments.accounts import LEASE_S
-from deployments.in_flight import Joins
+from deployments.in_flight import AnswersInFlight
 from graph.admission import LedgerClient
 from graph.cache import Answer, Cache
 from tests.api.conftest import LocalLedger
@@ -45,7 +45,7 @@ class Ingresses:
 
     @property
     def waiting(self) -> int:
-        return sum(one.waiting for one in self.ledger.joins.making.values())
+        return sum(one.waiting for one in self.ledger.in_flight.by_key.values())
 
     async def until_waiting(self, number: int) -> None:
         async with asyncio.timeout(10):
@@ -60,7 +60,7 @@ async def ingresses() -> AsyncIterator[Ingresses]:
     for client in made.clients:
         await client.wait_for_calls()
         await client.close()
-    assert not made.ledger.joins.making
+    assert not made.ledger.in_flight.by_key
 
 
 async def test_one_makes_it_and_the_others_get_it(ingresses: Ingresses):
@@ -119,17 +119,17 @@ async def test_without_the_ledger_each_makes_its_own(ingresses: Ingresses):
 
 async def test_a_silent_ingress_makes_nothing_any_more():
     now = 100.0
-    joins = Joins(lambda: now)
-    assert joins.claim("gone", "1", "key")
-    waiting = asyncio.create_task(joins.answer("key"))
+    in_flight = AnswersInFlight(lambda: now)
+    assert in_flight.claim_answer("gone", "1", "key")
+    waiting = asyncio.create_task(in_flight.wait_for_answer("key"))
     await asyncio.sleep(0)
-    joins.drop_silent({"other"})
-    assert not joins.claim("other", "2", "key"), "it may not have been heard of yet"
+    in_flight.drop_silent_ingresses({"other"})
+    assert not in_flight.claim_answer("other", "2", "key"), "it may not have been heard of yet"
     now += LEASE_S + 1
-    joins.drop_silent({"other", "gone"})
-    assert not joins.claim("other", "2", "key"), "it is alive"
-    joins.drop_silent({"other"})
+    in_flight.drop_silent_ingresses({"other", "gone"})
+    assert not in_flight.claim_answer("other", "2", "key"), "it is alive"
+    in_flight.drop_silent_ingresses({"other"})
     assert await waiting is None
-    assert joins.claim("other", "2", "key")
-    joins.give("1", "key", b"late")
-    assert joins.making["key"].number == "2"
+    assert in_flight.claim_answer("other", "2", "key")
+    in_flight.deliver_answer("1", "key", b"late")
+    assert in_flight.by_key["key"].number == "2"
