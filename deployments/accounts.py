@@ -1,7 +1,7 @@
-"""Who has how much of each model outstanding, how fast models work, and who may have more.
+"""Decides which requests are admitted, from outstanding charges and from the speed of each model.
 
-Kept in row-seconds: seconds of audio by the rows that each of its steps takes. All of it is soft:
-charges live by their ingress's beats and come back with them, even where nothing was kept.
+Work is measured in row-seconds: seconds of audio times the rows of each step. An ingress renews its
+charges regularly, so a ledger that starts without saved state gets them back.
 """
 
 import time
@@ -13,37 +13,37 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 LEASE_S = 15.0
-"""An ingress that was silent for so long is gone, and its charges with it."""
+"""An ingress is removed with its charges after so many seconds without a call."""
 HALF_LIFE_S = 60.0
-"""Of what is known of a model's speed, in seconds of work."""
+"""Measured speed loses half of its weight after so many seconds of work."""
 ASSUMED_SPEED, ASSUMED_FOR_S = 2.0, 5.0
-"""Row-seconds a second, for so many seconds of work, until more is known: real time."""
+"""The speed of a new model in row-seconds a second (real time), weighted as so many seconds."""
 SLOWEST = 0.01
-"""No speed is taken to be below it, whatever was measured."""
+"""The lowest speed that is used, in row-seconds a second."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What the requests of one API key may have."""
+    """The limits of one API key."""
 
     name: str
     weight: float = 1.0
-    """Its part of a busy model, beside the weights of others that ask."""
+    """The key's share of a busy model, relative to the weights of the other keys."""
     requests_per_minute: float | None = None
     row_seconds: float | None = None
-    """Outstanding at once."""
+    """The most row-seconds that may be outstanding at once; None: no limit."""
 
 
 @dataclass(frozen=True)
 class Charge:
-    """A request that was let in and has not ended."""
+    """The price of an admitted request that has not ended."""
 
     key: str
     weight: float
     model: str
     row_seconds: float
     clips: int = 1
-    """That take a slot each."""
+    """The number of clips; each takes a slot."""
 
 
 @dataclass(frozen=True)
@@ -52,62 +52,62 @@ class Patience:
 
     max_wait_s: float
     slots: int = 0
-    """So many clips start at once, whatever the model's speed has been; 0: not known."""
+    """The model's slots: so many clips start immediately at any speed; 0: not known."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a request is let in."""
+    """The decision on one request."""
 
     refused_for: Literal["rate", "key", "busy"] | None
     wait_s: float
-    """Until it may start, if let in; else until it may be let in."""
+    """Seconds until an admitted request starts, or until a refused one can be admitted."""
 
     @property
     def admitted(self) -> bool:
-        """Whether it is."""
+        """Whether the request is admitted."""
         return self.refused_for is None
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is outstanding, and how fast models work, by model."""
+    """The outstanding work and the speed of each model."""
 
     row_seconds: dict[str, float]
     requests: dict[str, int]
     speeds: dict[str, float]
-    """Row-seconds finished in a second of work, of those that have worked."""
+    """Row-seconds finished per second of work; models that have not worked are absent."""
 
 
 @dataclass
 class Speed:
-    """Row-seconds that a model finishes in a second of work; older work counts less."""
+    """Measures how many row-seconds a model finishes per second of work; older work counts less."""
 
     done: float = ASSUMED_SPEED * ASSUMED_FOR_S
     busy: float = ASSUMED_FOR_S
     pending: float = 0.0
-    """Seconds of work since something was finished: they say nothing until something is."""
+    """Seconds of work since the last finished request; they count with the next finished one."""
 
     def add_finished(self, row_seconds: float) -> None:
-        """Take in what was finished by the work since the last time."""
-        kept = 0.5 ** (self.pending / HALF_LIFE_S)
-        self.done = self.done * kept + row_seconds
-        self.busy = self.busy * kept + self.pending
+        """Add a finished request, and count the pending seconds as its work."""
+        decay = 0.5 ** (self.pending / HALF_LIFE_S)
+        self.done = self.done * decay + row_seconds
+        self.busy = self.busy * decay + self.pending
         self.pending = 0.0
 
     def discard_pending(self, part: float) -> None:
-        """Take in that so much of the pending work came to nothing."""
+        """Discard a part of the pending seconds, 0 to 1, when a request was cancelled."""
         self.pending *= 1 - part
 
     @property
     def value(self) -> float:
-        """Row-seconds a second."""
+        """The speed in row-seconds per second."""
         return max(self.done / self.busy, SLOWEST)
 
 
 @dataclass
 class Bucket:
-    """A key's requests: a minute's worth at once, then as they come back."""
+    """A token bucket for the rate of one key; it holds at most one minute of requests."""
 
     left: float
     at: float
@@ -115,7 +115,7 @@ class Bucket:
 
 @dataclass
 class Ingress:
-    """What one ingress replica has let in."""
+    """The charges of one ingress replica, and when it last renewed them."""
 
     beat: float
     charges: dict[str, Charge] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Ingress:
 
 @dataclass
 class LedgerState:
-    """All that is known, as of a time of the accounts' clock."""
+    """The whole state of the ledger at one time of its clock."""
 
     at: float
     ingresses: dict[str, Ingress] = field(default_factory=dict)
@@ -135,21 +135,21 @@ LEDGER_STATE = TypeAdapter(LedgerState)
 
 
 class Accounts:
-    """Decides who is let in. Where nothing is outstanding, only a key's own rate refuses."""
+    """Admits and charges requests. An idle model refuses a request only for its key's rate."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._state = LedgerState(clock())
 
     def dump_state(self) -> bytes:
-        """Return all that is known, as JSON."""
+        """Return the state as JSON."""
         self._advance_clock()
         return LEDGER_STATE.dump_json(self._state)
 
     def load_state(self, written: bytes) -> None:
-        """Know what was written, on whichever machine; the time since then counts as none.
+        """Replace the state by one that any machine wrote; the time since then does not count.
 
-        Raises ValidationError where it is something else.
+        Raises ValidationError if the bytes are not such a state.
         """
         state, now = LEDGER_STATE.validate_json(written), self._clock()
         for ingress in state.ingresses.values():
@@ -161,17 +161,17 @@ class Accounts:
 
     @property
     def live_ingresses(self) -> Collection[str]:
-        """The ingresses that were heard of not long ago."""
+        """The names of the ingresses that called within the last `LEASE_S` seconds."""
         self._advance_clock()
         return self._state.ingresses.keys()
 
     def admit(
         self, ingress: str, number: str, charge: Charge, share: Share, patience: Patience
     ) -> Verdict:
-        """Let a request in and charge it, or say why not and how long to wait."""
+        """Admit a request and charge it, or return the reason and the time to wait."""
         now = self._advance_clock()
         charges = self._get_ingress(ingress, now).charges
-        charges.pop(number, None)  # a beat may have brought it before it was let in
+        charges.pop(number, None)  # a renewal may have added it before its admission
         verdict = self._check_key_bound(charge, share) or self._check_backlog(charge, patience)
         if verdict.admitted and (missing := self._take_from_rate(share, now)):
             verdict = Verdict("rate", missing)
@@ -180,7 +180,7 @@ class Accounts:
         return verdict
 
     def settle(self, ingress: str, number: str, *, done: bool) -> None:
-        """End a charge; `done` where its work was finished and not left."""
+        """Remove a charge; `done` says that its work was finished and not cancelled."""
         now = self._advance_clock()
         total = self.compute_backlog()
         charge = self._get_ingress(ingress, now).charges.pop(number, None)
@@ -192,14 +192,14 @@ class Accounts:
                 speed.discard_pending(charge.row_seconds / total[charge.model])
 
     def renew_charges(self, ingress: str, charges: Mapping[str, Charge]) -> None:
-        """Keep an ingress's charges; after a restart, have them again."""
+        """Replace the charges of an ingress, which also restores them after a restart."""
         now = self._advance_clock()
-        known = self._get_ingress(ingress, now)
-        known.beat = now
-        known.charges = dict(charges)
+        found = self._get_ingress(ingress, now)
+        found.beat = now
+        found.charges = dict(charges)
 
     def compute_backlog(self) -> dict[str, float]:
-        """Return row-seconds outstanding, by model."""
+        """Return the outstanding row-seconds of each model."""
         self._advance_clock()
         sums: dict[str, float] = {}
         for charge in self._list_charges():
@@ -207,17 +207,17 @@ class Accounts:
         return sums
 
     def snapshot(self) -> Snapshot:
-        """Return this moment's."""
-        row_seconds = self.compute_backlog()  # first: it lets go of ingresses that are gone
+        """Return the outstanding work and the speed of each model."""
+        row_seconds = self.compute_backlog()  # first, since it removes dead ingresses
         requests = Counter(charge.model for charge in self._list_charges())
         return Snapshot(row_seconds, dict(requests), self.get_speeds())
 
     def get_speeds(self) -> dict[str, float]:
-        """Return row-seconds a second, by model, of those that have worked."""
+        """Return the speed of each model that has worked, in row-seconds per second."""
         return {model: speed.value for model, speed in self._state.speeds.items()}
 
     def _check_key_bound(self, charge: Charge, share: Share) -> Verdict | None:
-        """Refuse what goes beyond what a key may have outstanding; one request it always may."""
+        """Refuse a request beyond its key's outstanding row-seconds, unless it is the only one."""
         own = sum(c.row_seconds for c in self._list_charges() if c.key == charge.key)
         if share.row_seconds is None or not own:
             return None
@@ -225,7 +225,7 @@ class Accounts:
         return Verdict("key", over / self._get_speed(charge.model)) if over > 0 else None
 
     def _check_backlog(self, charge: Charge, patience: Patience) -> Verdict:
-        """Let in what starts at once, or within `max_wait_s`; then, who has less than its share."""
+        """Admit a request that starts within `max_wait_s`, or whose key is below its fair share."""
         of_model = [c for c in self._list_charges() if c.model == charge.model]
         if sum(c.clips for c in of_model) + charge.clips <= patience.slots:
             return Verdict(None, 0.0)
@@ -237,12 +237,12 @@ class Accounts:
         fair = limit * charge.weight / sum(weights.values())
         if total <= limit or own <= fair:
             return Verdict(None, total / speed)
-        until_room = (total - limit) / speed
+        until_limit = (total - limit) / speed
         until_share = (own - fair) / (speed * own / total)
-        return Verdict("busy", min(until_room, until_share))
+        return Verdict("busy", min(until_limit, until_share))
 
     def _take_from_rate(self, share: Share, now: float) -> float:
-        """Take a request out of a key's rate; return the seconds until there is one, or 0."""
+        """Count a request against its key's rate; return the seconds to wait, or 0."""
         rate = share.requests_per_minute
         if rate is None:
             return 0.0
@@ -255,7 +255,7 @@ class Accounts:
         return 0.0
 
     def _advance_clock(self) -> float:
-        """Let time pass: for models at work, and for ingresses that are gone."""
+        """Add the time since the last call to busy models; remove ingresses after `LEASE_S`."""
         now = self._clock()
         for name in [n for n, one in self._state.ingresses.items() if now - one.beat > LEASE_S]:
             del self._state.ingresses[name]

@@ -1,4 +1,4 @@
-"""Discriminators: how real audio sounds, window by window, in dynamic batches."""
+"""Deploys the discriminators, which score how real windows of audio sound, in dynamic batches."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @serve.deployment(max_ongoing_requests=256)
 @trace_calls
 class Discriminators:
-    """Serves the three discriminators of a checkpoint; without weights it does not start."""
+    """Serves the three discriminators of a checkpoint; it fails to start without weights."""
 
     def __init__(self, settings: DiscriminatorsSettings) -> None:
         prepare_hub(settings.checkpoint)
@@ -32,15 +32,15 @@ class Discriminators:
         self._batches = Batches(self._analyze_batch)
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new tunables. Raises ValidationError on an unknown key."""
+        """Apply new tunables. Raises ValidationError on an unknown key."""
         self._batches.apply_tunables(user_config)
 
     async def info(self) -> "DiscriminatorsInfo":
-        """Return what they hear, and how their logits become a probability."""
+        """Return the discriminators' input format and the calibration of their logits."""
         return self._models.info
 
     async def analyze(self, window: "Waveform") -> "WindowScores":
-        """Score one window. Raises InvalidRequest where it cannot be judged."""
+        """Score one window. Raises InvalidRequest if its format does not fit."""
         seconds = window.samples / window.sample_rate
         made: WindowScores = await self._batches.call_method(self._analyze_batch, seconds, window)
         return made
@@ -50,14 +50,14 @@ class Discriminators:
         return await self._batches.run_batch(self._models.analyze, batch)
 
     async def load(self) -> "BatchLoad":
-        """Return what this replica is doing."""
+        """Return the current load of this replica."""
         return self._batches.read_load()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.scaling.policy` goes by."""
+        """Return the load report for `deployments.scaling.policy`."""
         return asdict(self._batches.measured_load.build_report())
 
     async def check_health(self) -> None:
-        """Raise if the models no longer answer."""
+        """Raise an error if the models no longer respond."""
         if self._health.needs_probe(self._models.done, busy=self._batches.busy > 0):
             await self._batches.run_probe(self._models.probe)

@@ -1,4 +1,4 @@
-"""EnCodec: codes to audio and audio to codes, in dynamic batches."""
+"""Deploys EnCodec, which turns codes into audio and audio into codes, in dynamic batches."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @serve.deployment(max_ongoing_requests=256)
 @trace_calls
 class EnCodec:
-    """Serves an EnCodec checkpoint; the pieces of many clients form one batch."""
+    """Serves an EnCodec checkpoint; one batch holds pieces of many clients."""
 
     def __init__(self, settings: EnCodecSettings) -> None:
         prepare_hub(settings.checkpoint)
@@ -35,21 +35,21 @@ class EnCodec:
         self._batches = Batches(self._decode_batch, self._encode_batch)
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new tunables. Raises ValidationError on an unknown key."""
+        """Apply new tunables. Raises ValidationError on an unknown key."""
         self._batches.apply_tunables(user_config)
 
     async def info(self) -> "CodecInfo":
-        """Return what this codec takes and gives."""
+        """Return the codec's code and audio formats."""
         return self._info
 
     async def decode(self, piece: "CodesPiece") -> "AudioPiece":
-        """Decode a clip's next codes. Raises InvalidRequest where they do not fit."""
+        """Decode the next codes of a clip. Raises InvalidRequest if they do not fit the codec."""
         seconds = piece.codes.frames / self._info.frame_rate
         made: AudioPiece = await self._batches.call_method(self._decode_batch, seconds, piece)
         return made
 
     async def encode(self, piece: "AudioPiece") -> "CodesPiece":
-        """Encode a clip's next samples. Raises InvalidRequest where they do not fit."""
+        """Encode the next samples of a clip. Raises InvalidRequest if they do not fit the codec."""
         seconds = piece.audio.samples / self._info.sample_rate
         made: CodesPiece = await self._batches.call_method(self._encode_batch, seconds, piece)
         return made
@@ -63,14 +63,14 @@ class EnCodec:
         return await self._batches.run_batch(self._codec.encode, batch)
 
     async def load(self) -> "BatchLoad":
-        """Return what this replica is doing."""
+        """Return the current load of this replica."""
         return self._batches.read_load()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.scaling.policy` goes by."""
+        """Return the load report for `deployments.scaling.policy`."""
         return asdict(self._batches.measured_load.build_report())
 
     async def check_health(self) -> None:
-        """Raise if the codec no longer answers."""
+        """Raise an error if the codec no longer responds."""
         if self._health.needs_probe(self._codec.done, busy=self._batches.busy > 0):
             await self._batches.run_probe(self._codec.probe)

@@ -1,4 +1,4 @@
-"""Answers that several ingresses are asked for at once: one makes each, the others wait for it."""
+"""Joins equal requests of several ingresses: one computes the answer, the others wait for it."""
 
 import asyncio
 import time
@@ -11,26 +11,26 @@ from deployments.accounts import LEASE_S
 
 @dataclass
 class AnswerInFlight:
-    """An answer that an ingress makes."""
+    """An answer that an ingress is computing."""
 
     ingress: str
     number: str
-    """Of this attempt: an ingress may leave one and begin another."""
+    """The id of the attempt, since an ingress may abandon one attempt and begin another."""
     began: float
     answer: asyncio.Future[Any]
-    """None: it came to nothing."""
+    """The result is None if the attempt failed."""
     waiting: int = 0
 
 
 @dataclass
 class AnswersInFlight:
-    """Who makes what. An ingress that is silent for `LEASE_S` makes nothing any more."""
+    """Knows which ingress computes which answer, and ends the attempts of dead ingresses."""
 
     clock: Callable[[], float] = time.monotonic
     by_key: dict[str, AnswerInFlight] = field(default_factory=dict)
 
     def claim_answer(self, ingress: str, number: str, key: str) -> bool:
-        """Say whether the answer of this key is the caller's to make; else another makes it."""
+        """Return whether the caller shall compute the answer of this key; else another does."""
         if key in self.by_key:
             return False
         answer = asyncio.get_running_loop().create_future()
@@ -38,7 +38,7 @@ class AnswersInFlight:
         return True
 
     async def wait_for_answer(self, key: str) -> Any:
-        """Wait for the answer that another makes; None: it came to nothing, or came just before."""
+        """Wait for another ingress's answer; None if its attempt failed or has already ended."""
         if (found := self.by_key.get(key)) is None:
             return None
         found.waiting += 1
@@ -48,7 +48,7 @@ class AnswersInFlight:
             found.waiting -= 1
 
     def check_waiters(self, number: str, key: str) -> bool:
-        """Say whether others wait for what this attempt has made; if not, it is over."""
+        """Return whether others wait for this attempt's answer; if none do, end the attempt."""
         found = self.by_key.get(key)
         if found is None or found.number != number:
             return False
@@ -57,14 +57,14 @@ class AnswersInFlight:
         return found.waiting > 0
 
     def deliver_answer(self, number: str, key: str, answer: Any) -> None:
-        """End an attempt: with the answer, or with None, so that one of those who wait makes it."""
+        """End an attempt with its answer, or with None so that a waiting ingress computes it."""
         found = self.by_key.get(key)
         if found and found.number == number:
             del self.by_key[key]
             found.answer.set_result(answer)
 
     def drop_silent_ingresses(self, alive: Collection[str]) -> None:
-        """End the attempts of ingresses that are not, or no longer, known to be alive."""
+        """End attempts older than `LEASE_S` seconds of ingresses that are not alive."""
         now = self.clock()
         for key, one in list(self.by_key.items()):
             if one.ingress not in alive and now - one.began > LEASE_S:

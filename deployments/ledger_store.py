@@ -1,4 +1,4 @@
-"""The ledger's accounts in Redis: read when a ledger begins, then written every second."""
+"""Stores the ledger's accounts in Redis: reads them at the start, then writes them every second."""
 
 import asyncio
 import contextvars
@@ -14,13 +14,13 @@ from deployments.settings import RedisServer
 REDIS_KEY = "audiocraft:ledger"
 WRITE_EVERY_S = 1.0
 READ_TIMEOUT_S = 5.0
-"""How long a ledger waits for what the last one wrote."""
+"""The longest time a new ledger waits for the stored state."""
 EXPIRE_S = 86_400
 logger = logging.getLogger("ray.serve")
 
 
 class LedgerStore:
-    """Keeps accounts; while Redis is gone they are in memory alone, and the log says so."""
+    """Stores accounts in Redis; while Redis fails, it logs a warning and tries again."""
 
     def __init__(self, server: RedisServer, accounts: Accounts) -> None:
         self._url, self._password = server.url, server.password
@@ -28,14 +28,14 @@ class LedgerStore:
         self._read = asyncio.Event()
 
     async def start_writing(self) -> None:
-        """Read, and write from then on."""
-        nobody = contextvars.Context()  # it is of no request
-        self._writing = asyncio.create_task(self._write_with_retries(), context=nobody)
+        """Read the stored state, and write it every second from then on."""
+        empty = contextvars.Context()  # the task belongs to no request
+        self._writing = asyncio.create_task(self._write_with_retries(), context=empty)
         try:
             await asyncio.wait_for(self._read.wait(), READ_TIMEOUT_S)
         except TimeoutError:
-            self._read.set()  # by now the accounts know more
-            logger.warning("the ledger begins with nothing: Redis does not answer")
+            self._read.set()  # a later read would overwrite newer accounts
+            logger.warning("the ledger starts empty: Redis does not answer")
 
     async def stop_writing(self) -> None:
         """Stop writing."""
@@ -47,7 +47,7 @@ class LedgerStore:
             try:
                 await self._read_then_write()
             except (RedisError, OSError, ExceptionGroup) as error:
-                logger.warning("the ledger is in memory alone, Redis cannot be used: %r", error)
+                logger.warning("Redis failed; the ledger is only in memory: %r", error)
             await asyncio.sleep(WRITE_EVERY_S)
 
     async def _read_then_write(self) -> None:
@@ -63,4 +63,6 @@ class LedgerStore:
         try:
             self._accounts.load_state(written)
         except ValidationError as error:
-            logger.warning("the ledger begins with nothing: another version wrote it: %s", error)
+            logger.warning(
+                "the ledger starts empty: another version wrote the stored state: %s", error
+            )

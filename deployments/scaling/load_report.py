@@ -1,4 +1,4 @@
-"""How fast a replica works, and how much a request asks of it, as its autoscaling reports them."""
+"""Measures the speed of a replica and the work of its requests for its autoscaling reports."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,30 +10,30 @@ from deployments.scaling.policy import Report
 if TYPE_CHECKING:
     from engine.params import Load
 
-KEEP = 0.8
-"""Of what was known, where something new is learnt."""
+OLD_WEIGHT = 0.8
+"""The weight of the old mean when a new value is added."""
 ROWS = 2.0
-"""A request's, until one has come: it is under guidance."""
+"""The assumed rows of a request before the first one: two, as with guidance."""
 STEP_S, REQUEST_S = 0.02, 10.0
-"""Of a step and of a request's audio, until there was one: real time at 50 frames a second."""
+"""The assumed seconds of a step (real time at 50 frames per second) and of a request's audio."""
 AUDIO_SPEED = 10.0
-"""Seconds of audio a second, of what works in batches, until there was one."""
+"""The assumed speed of a batched model in seconds of audio per second before the first batch."""
 
 
 class RecentMean:
-    """A mean in which later values weigh more."""
+    """A moving mean in which later values weigh more."""
 
     def __init__(self, assumed: float) -> None:
         self.value, self._known = assumed, False
 
     def add_value(self, value: float) -> None:
-        """Take in a value; the first replaces what was assumed."""
-        kept = KEEP if self._known else 0.0
-        self.value, self._known = kept * self.value + (1 - kept) * value, True
+        """Add a value; the first one replaces the assumed value."""
+        weight = OLD_WEIGHT if self._known else 0.0
+        self.value, self._known = weight * self.value + (1 - weight) * value, True
 
 
 class TokenModelLoad:
-    """Of a language model: from its steps, and from what it is asked for."""
+    """Measures the load of a token model from its steps and its requests."""
 
     def __init__(self, frame_rate: float) -> None:
         self._frame_rate = frame_rate
@@ -42,11 +42,11 @@ class TokenModelLoad:
         self._steps, self._seconds = 0, 0.0
 
     def add_request(self, rows_by_frames: int) -> None:
-        """Take in a request."""
+        """Add a request of so many rows times frames."""
         self._request.add_value(rows_by_frames / self._frame_rate)
 
     def build_report(self, load: "Load") -> Report:
-        """Return what a replica says that does as `load` tells."""
+        """Return the report of a replica with this load."""
         seconds = load.steps * load.step_ms / 1000
         if load.steps > self._steps:
             self._step_s.add_value((seconds - self._seconds) / (load.steps - self._steps))
@@ -63,7 +63,7 @@ class TokenModelLoad:
 
 
 class ProcessLoad:
-    """Of a process whose one event loop is what it has to give: its share of a core."""
+    """Measures the load of a process with one event loop as its share of a CPU core."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ProcessLoad:
         self._at, self._spent = clock(), cpu()
 
     def build_report(self) -> Report:
-        """Return what the replica says; its share is since the last report."""
+        """Return the report of the time since the last report."""
         now, spent = self._clock(), self._cpu()
         share = (spent - self._spent) / max(now - self._at, 1e-6)
         self._at, self._spent = now, spent
@@ -82,7 +82,7 @@ class ProcessLoad:
 
 
 class BatchedModelLoad:
-    """Of a model that works in batches, one at a time; in seconds of audio."""
+    """Measures the load of a model that runs one batch at a time, in seconds of audio."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -93,7 +93,7 @@ class BatchedModelLoad:
 
     @contextmanager
     def count_request(self, seconds: float) -> Iterator[None]:
-        """Take in a request that asks for so much, until it has ended."""
+        """Count a request of so many seconds of audio as outstanding during the block."""
         self._request.add_value(seconds)
         self._outstanding += seconds
         try:
@@ -103,7 +103,7 @@ class BatchedModelLoad:
 
     @contextmanager
     def time_batch(self, seconds: float) -> Iterator[None]:
-        """Take in a batch of so much, while it is worked on."""
+        """Measure the time of a batch of so many seconds of audio, which runs in the block."""
         self._began, self._in_work = self._clock(), seconds
         try:
             yield
@@ -114,7 +114,7 @@ class BatchedModelLoad:
             self._speed.add_value(seconds / took)
 
     def build_report(self) -> Report:
-        """Return what the replica says; its share of time at work is since the last report."""
+        """Return the report, with the share of busy time since the last report."""
         now = self._clock()
         busy_s = self._busy_s + (now - self._began if self._in_work else 0.0)
         share = (busy_s - self._reported_busy_s) / max(now - self._reported_at, 1e-6)

@@ -1,9 +1,8 @@
-"""Which replica of a language model a request goes to: the emptiest with a free slot, once there is
-one.
+"""Sends each request for a token model to the replica with the most free slots.
 
-Serve's own router gives a request at once to the shorter queue of two replicas that it picked at
-random; there it stays, though a third has room, or a new one comes up. Held back until a slot is
-free, it starts as soon as any replica can start it, in the order of arrival.
+Serve's own router sends a request immediately to the shorter queue of two random replicas, where it
+stays even if another replica has a free slot. This router holds requests until a slot is free, so
+each starts as soon as any replica can start it, in the order of arrival.
 """
 
 import asyncio
@@ -21,22 +20,22 @@ from ray.serve.request_router import (
 )
 
 SLOT_METHOD = "generate"
-"""The method that takes a slot; all others go to any replica, at once."""
+"""The method that takes a slot; calls of other methods go to any replica immediately."""
 PROBE_AFTER_S = 0.25
-"""How often replicas are asked, since other ingresses' requests end as well."""
+"""The interval of probes while a request waits, since slots of other ingresses also become free."""
 IN_TRANSIT_S = 1.0
-"""A request that was given a replica counts there for so long, until it was sent."""
+"""The longest time that a routed request counts for its replica before it is sent."""
 
 
 class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
-    """Serve's `request_router_class`; each handle has one.
+    """The `request_router_class` of token models; each handle has one instance.
 
-    A replica's calls are counted by the handle, as they are sent and end; what other handles sent
-    is known when the replica is asked.
+    It counts the calls that its own handle sends. Probes of the replicas add the calls of other
+    handles.
     """
 
     def initialize_state(self, slots: int) -> None:
-        """Take how many slots a replica has that has not said it yet."""
+        """Set the slots of replicas that have not reported their number."""
         self._slots = slots
         self._in_transit: dict[ReplicaID, list[float]] = defaultdict(list)
         self._slot_freed = asyncio.Event()
@@ -45,16 +44,13 @@ class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
     async def _choose_replica_for_request(
         self, pending_request: PendingRequest, *, is_retry: bool = False
     ) -> RunningReplica:
-        """Give another call any replica, at once.
+        """Send a call that takes no slot to any replica immediately.
 
-        Serve routes the oldest requests first, two at a time for each replica: it would wait behind
-        all that wait for a slot.
+        Serve routes the oldest requests first, two at a time per replica, so the call would wait
+        behind all requests that wait for a slot.
         """
-        if (
-            pending_request.metadata.call_method == SLOT_METHOD
-            or is_retry
-            or not self._replicas_list
-        ):
+        needs_slot = pending_request.metadata.call_method == SLOT_METHOD
+        if needs_slot or is_retry or not self._replicas_list:
             return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
         replica = random.choice(self._replicas_list)
         self._in_transit[replica.replica_id].append(time.monotonic())
@@ -65,9 +61,9 @@ class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Return the replicas that may be given this request; wait a while where there are none.
+        """Return the replicas with the most free slots, after a short wait if there are none.
 
-        From the choice to the count of what was given nothing waits, so none is given twice.
+        Nothing is awaited between the choice and its count, so no slot is given twice.
         """
         if pending_request is None or pending_request.metadata.call_method != SLOT_METHOD:
             if pending_request:
@@ -82,12 +78,12 @@ class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
         return [self._find_emptiest()]
 
     def _find_emptiest(self) -> list[RunningReplica]:
-        room = {one.replica_id: self._count_free_slots(one) for one in self._replicas_list}
-        most = max(room.values(), default=0)
-        return [one for one in self._replicas_list if room[one.replica_id] == most > 0]
+        free = {one.replica_id: self._count_free_slots(one) for one in self._replicas_list}
+        most = max(free.values(), default=0)
+        return [one for one in self._replicas_list if free[one.replica_id] == most > 0]
 
     def _count_free_slots(self, replica: RunningReplica) -> int:
-        """Return its free slots; none where it has not been heard of for long."""
+        """Return the replica's free slots; 0 if its queue length is not known."""
         taken = self.replica_queue_len_cache.get(replica.replica_id)
         if taken is None:
             return 0
@@ -107,18 +103,18 @@ class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
         self._in_transit[replica.replica_id].append(time.monotonic())
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
-        """Count a call that is sent."""
+        """Count a call that was sent."""
         super().on_send_request(replica_id)
         if in_transit := self._in_transit[replica_id]:
             in_transit.pop(0)
 
     def decrement_queue_len_cache(self, replica_id: ReplicaID) -> None:
-        """Count a call that has ended."""
+        """Count a call that ended."""
         super().decrement_queue_len_cache(replica_id)
         self._slot_freed.set()
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
-        """Take the replicas that there are now."""
+        """Set the present replicas, and forget the removed ones."""
         super().update_replicas(replicas)
         for gone in self._in_transit.keys() - self._replicas.keys():
             del self._in_transit[gone]

@@ -70,7 +70,7 @@ async def test_redis_may_go_and_come_back(
         assert accounts.admit("i", "1", CHARGE, Share("a"), Patience(60)).admitted
 
         async def said() -> bool:
-            return "in memory alone" in caplog.text
+            return "only in memory" in caplog.text
 
         await until_async(said)
         redis_server.start()
