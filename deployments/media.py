@@ -1,4 +1,4 @@
-"""Deploys the decoder of uploads in separate processes, so that a crash fails only the uploads."""
+"""Deploys the decoder of uploads in its own processes, so that a crash fails only uploads."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING

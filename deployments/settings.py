@@ -139,7 +139,7 @@ class EngineArgs(StrictModel):
     max_slots: Annotated[int, Field(ge=1, le=1024)] = 32
     """The most requests that are decoded together."""
     cache_gb: Annotated[float, Field(gt=0)] | None = None
-    """The memory for the caches in GB; if it is too small for all slots, there are fewer. By default
+    """The memory for the caches in GB; if it is too small for all slots, there are fewer. Default:
     the memory of the GPU share without the weights, and 2 GB on a CPU."""
     max_text_tokens: Annotated[int, Field(ge=8, le=4096)] = 256
     prefill_chunk: Annotated[int, Field(ge=1)] | None = None

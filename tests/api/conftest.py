@@ -206,9 +206,8 @@ class LocalLedger:
         if name == "settle":
             *rest, done = args
             return self.accounts.settle(*rest, done=done)
-        return getattr(self.accounts if hasattr(self.accounts, name) else self.in_flight, name)(
-            *args
-        )
+        owner = self.accounts if hasattr(self.accounts, name) else self.in_flight
+        return getattr(owner, name)(*args)
 
 
 async def nothing_to_report() -> dict[str, DeploymentState]:

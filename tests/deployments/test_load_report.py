@@ -1,4 +1,4 @@
-"""What replicas say of their work."""
+"""Tests the load reports of replicas."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -23,10 +23,10 @@ class Clock:
         return self.now
 
 
-def test_a_language_models_speed_is_of_all_its_slots():
+def test_the_speed_of_a_token_model_counts_all_slots():
     load = TokenModelLoad(50.0)
     assert load.build_report(NOTHING).speed == pytest.approx(32 * 2), (
-        "real time, until it has worked"
+        "real time before the first step"
     )
     some = replace(NOTHING, running=8, rows=8, steps=100, step_ms=10.0, queued_row_seconds=7.0)
     report = load.build_report(some)
@@ -36,7 +36,7 @@ def test_a_language_models_speed_is_of_all_its_slots():
     assert load.build_report(slower).speed == pytest.approx(32 / (0.012 * 50))
 
 
-def test_what_a_request_asks_for_is_as_they_were_lately():
+def test_the_work_of_a_request_is_a_recent_mean():
     load = TokenModelLoad(50.0)
     for _ in range(2):
         load.add_request(2 * 250)
@@ -46,7 +46,7 @@ def test_what_a_request_asks_for_is_as_they_were_lately():
     assert load.build_report(NOTHING).request == pytest.approx(20.0, rel=0.01)
 
 
-def test_what_works_in_batches_tells_its_share_of_time_and_what_waits():
+def test_a_batched_model_reports_busy_time_and_queue():
     clock = Clock()
     load = BatchedModelLoad(clock)
     assert load.build_report().speed == AUDIO_SPEED
@@ -66,7 +66,7 @@ def test_what_works_in_batches_tells_its_share_of_time_and_what_waits():
     assert load.build_report().occupied == 0
 
 
-def test_what_fails_counts_as_time():
+def test_a_failed_batch_counts_as_busy_time():
     clock = Clock()
     load = BatchedModelLoad(clock)
     with suppress(ValueError), load.count_request(5), load.time_batch(5):
@@ -76,7 +76,7 @@ def test_what_fails_counts_as_time():
     assert (report.occupied, report.queued, report.speed) == (1.0, 0.0, 5.0)
 
 
-def test_a_processs_share_of_a_core():
+def test_a_process_reports_its_share_of_a_core():
     clock, cpu = Clock(), Clock()
     load = ProcessLoad(clock, cpu)
     clock.now += 4

@@ -1,4 +1,4 @@
-"""Where a deployment's replicas may run, as Serve is told."""
+"""Tests the placement options that Serve gets."""
 
 from ray.serve.schema import DeploymentSchema
 
