@@ -31,7 +31,7 @@ from api.service import DeploymentState, Service, build_service
 from api.settings import UserConfig
 from api.tasks.task_table import build_job_task
 from deployments import tracing
-from deployments.scaling.load_report import ProcessPace
+from deployments.scaling.load_report import ProcessLoad
 from deployments.settings import AnyModelSettings
 from graph.jobs.runner import Runner
 from graph.settings import INGRESS, IngressSettings
@@ -60,7 +60,7 @@ def create_app(
         await service.executor.idempotency.close()
         await service.jobs.store.close()
         await service.ledger.close()
-        await asyncio.to_thread(tracing.stop)
+        await asyncio.to_thread(tracing.stop_export)
 
     app = FastAPIOffline(
         title=SOFTWARE,
@@ -129,7 +129,7 @@ class Ingress:
         states = partial(asyncio.to_thread, _read_states, application)
         self._service = build_service(models, handles, settings, states)
         self._settings = settings
-        self._pace = ProcessPace()
+        self._measured_load = ProcessLoad()
 
     async def reconfigure(self, user_config: dict[str, object] | None, rank: object) -> None:
         """Take new limits. Raises ValueError on an unknown key or model.
@@ -144,7 +144,7 @@ class Ingress:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what `deployments.scaling.policy` decides by."""
-        return asdict(self._pace.report())
+        return asdict(self._measured_load.build_report())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings

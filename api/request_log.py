@@ -101,7 +101,7 @@ def _log(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
 
 def _begin_span(scope: Scope) -> Span:
     """Begin what the conventions for HTTP servers want, in the trace that the client may bring."""
-    if not tracing.provider():
+    if not tracing.get_provider():
         return INVALID_SPAN
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     method = _method(scope) if _method(scope) in METHODS else "_OTHER"
@@ -112,7 +112,7 @@ def _begin_span(scope: Scope) -> Span:
         USER_AGENT_ORIGINAL: headers.get("user-agent", ""),
         "audiocraft.request_id": request_id(HTTPConnection(scope)),
     }
-    return tracing.begin(method, SpanKind.SERVER, headers, attributes)
+    return tracing.begin_span(method, SpanKind.SERVER, headers, attributes)
 
 
 def _end_span(span: Span, scope: Scope, status: str, outcome: str) -> None:

@@ -34,7 +34,7 @@ ROUTERS: dict[str, dict[str, Any]] = {
     "Serve's": {},
     "ours": {
         "request_router_config": {
-            "request_router_class": "deployments.scaling.router:Room",
+            "request_router_class": "deployments.scaling.router:FreeSlotRouter",
             "request_router_kwargs": {"slots": MACHINE.slots},
         }
     },

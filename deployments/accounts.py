@@ -1,7 +1,7 @@
-"""Who has how much of each model outstanding, how fast models work, and who may have more.
+"""Decides which requests are admitted, from outstanding charges and from the speed of each model.
 
-Kept in row-seconds: seconds of audio by the rows that each of its steps takes. All of it is soft:
-charges live by their ingress's beats and come back with them, even where nothing was kept.
+Work is measured in row-seconds: seconds of audio times the rows of each step. An ingress renews its
+charges regularly, so a ledger that starts without saved state gets them back.
 """
 
 import time
@@ -13,37 +13,37 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 LEASE_S = 15.0
-"""An ingress that was silent for so long is gone, and its charges with it."""
+"""An ingress is removed with its charges after so many seconds without a call."""
 HALF_LIFE_S = 60.0
-"""Of what is known of a model's speed, in seconds of work."""
+"""Measured speed loses half of its weight after so many seconds of work."""
 ASSUMED_SPEED, ASSUMED_FOR_S = 2.0, 5.0
-"""Row-seconds a second, for so many seconds of work, until more is known: real time."""
+"""The speed of a new model in row-seconds a second (real time), weighted as so many seconds."""
 SLOWEST = 0.01
-"""No speed is taken to be below it, whatever was measured."""
+"""The lowest speed that is used, in row-seconds a second."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What the requests of one API key may have."""
+    """The limits of one API key."""
 
     name: str
     weight: float = 1.0
-    """Its part of a busy model, beside the weights of others that ask."""
+    """The key's share of a busy model, relative to the weights of the other keys."""
     requests_per_minute: float | None = None
     row_seconds: float | None = None
-    """Outstanding at once."""
+    """The most row-seconds that may be outstanding at once; None: no limit."""
 
 
 @dataclass(frozen=True)
 class Charge:
-    """A request that was let in and has not ended."""
+    """The price of an admitted request that has not ended."""
 
     key: str
     weight: float
     model: str
     row_seconds: float
     clips: int = 1
-    """That take a slot each."""
+    """The number of clips; each takes a slot."""
 
 
 @dataclass(frozen=True)
@@ -52,62 +52,62 @@ class Patience:
 
     max_wait_s: float
     slots: int = 0
-    """So many clips start at once, whatever the model's speed has been; 0: not known."""
+    """The model's slots: so many clips start immediately at any speed; 0: not known."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a request is let in."""
+    """The decision on one request."""
 
     refused_for: Literal["rate", "key", "busy"] | None
     wait_s: float
-    """Until it may start, if let in; else until it may be let in."""
+    """Seconds until an admitted request starts, or until a refused one can be admitted."""
 
     @property
     def admitted(self) -> bool:
-        """Whether it is."""
+        """Whether the request is admitted."""
         return self.refused_for is None
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is outstanding, and how fast models work, by model."""
+    """The outstanding work and the speed of each model."""
 
     row_seconds: dict[str, float]
     requests: dict[str, int]
     speeds: dict[str, float]
-    """Row-seconds finished in a second of work, of those that have worked."""
+    """Row-seconds finished per second of work; models that have not worked are absent."""
 
 
 @dataclass
 class Speed:
-    """Row-seconds that a model finishes in a second of work; older work counts less."""
+    """Measures how many row-seconds a model finishes per second of work; older work counts less."""
 
     done: float = ASSUMED_SPEED * ASSUMED_FOR_S
     busy: float = ASSUMED_FOR_S
     pending: float = 0.0
-    """Seconds of work since something was finished: they say nothing until something is."""
+    """Seconds of work since the last finished request; they count with the next finished one."""
 
-    def finished(self, row_seconds: float) -> None:
-        """Take in what was finished by the work since the last time."""
-        kept = 0.5 ** (self.pending / HALF_LIFE_S)
-        self.done = self.done * kept + row_seconds
-        self.busy = self.busy * kept + self.pending
+    def add_finished(self, row_seconds: float) -> None:
+        """Add a finished request, and count the pending seconds as its work."""
+        decay = 0.5 ** (self.pending / HALF_LIFE_S)
+        self.done = self.done * decay + row_seconds
+        self.busy = self.busy * decay + self.pending
         self.pending = 0.0
 
-    def left(self, part: float) -> None:
-        """Take in that so much of the pending work came to nothing."""
+    def discard_pending(self, part: float) -> None:
+        """Discard a part of the pending seconds, 0 to 1, when a request was cancelled."""
         self.pending *= 1 - part
 
     @property
     def value(self) -> float:
-        """Row-seconds a second."""
+        """The speed in row-seconds per second."""
         return max(self.done / self.busy, SLOWEST)
 
 
 @dataclass
 class Bucket:
-    """A key's requests: a minute's worth at once, then as they come back."""
+    """A token bucket for the rate of one key; it holds at most one minute of requests."""
 
     left: float
     at: float
@@ -115,15 +115,15 @@ class Bucket:
 
 @dataclass
 class Ingress:
-    """What one ingress replica has let in."""
+    """The charges of one ingress replica, and when it last renewed them."""
 
     beat: float
     charges: dict[str, Charge] = field(default_factory=dict)
 
 
 @dataclass
-class Books:
-    """All that is known, as of a time of the accounts' clock."""
+class LedgerState:
+    """The whole state of the ledger at one time of its clock."""
 
     at: float
     ingresses: dict[str, Ingress] = field(default_factory=dict)
@@ -131,122 +131,122 @@ class Books:
     buckets: dict[str, Bucket] = field(default_factory=dict)
 
 
-BOOKS = TypeAdapter(Books)
+LEDGER_STATE = TypeAdapter(LedgerState)
 
 
 class Accounts:
-    """Decides who is let in. Where nothing is outstanding, only a key's own rate refuses."""
+    """Admits and charges requests. An idle model refuses a request only for its key's rate."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._books = Books(clock())
+        self._state = LedgerState(clock())
 
-    def written(self) -> bytes:
-        """Return all that is known, as JSON."""
-        self._advance()
-        return BOOKS.dump_json(self._books)
+    def dump_state(self) -> bytes:
+        """Return the state as JSON."""
+        self._advance_clock()
+        return LEDGER_STATE.dump_json(self._state)
 
-    def read(self, written: bytes) -> None:
-        """Know what was written, on whichever machine; the time since then counts as none.
+    def load_state(self, written: bytes) -> None:
+        """Replace the state by one that any machine wrote; the time since then does not count.
 
-        Raises ValidationError where it is something else.
+        Raises ValidationError if the bytes are not such a state.
         """
-        books, now = BOOKS.validate_json(written), self._clock()
-        for ingress in books.ingresses.values():
-            ingress.beat += now - books.at
-        for bucket in books.buckets.values():
-            bucket.at += now - books.at
-        books.at = now
-        self._books = books
+        state, now = LEDGER_STATE.validate_json(written), self._clock()
+        for ingress in state.ingresses.values():
+            ingress.beat += now - state.at
+        for bucket in state.buckets.values():
+            bucket.at += now - state.at
+        state.at = now
+        self._state = state
 
     @property
-    def alive(self) -> Collection[str]:
-        """The ingresses that were heard of not long ago."""
-        self._advance()
-        return self._books.ingresses.keys()
+    def live_ingresses(self) -> Collection[str]:
+        """The names of the ingresses that called within the last `LEASE_S` seconds."""
+        self._advance_clock()
+        return self._state.ingresses.keys()
 
     def admit(
         self, ingress: str, number: str, charge: Charge, share: Share, patience: Patience
     ) -> Verdict:
-        """Let a request in and charge it, or say why not and how long to wait."""
-        now = self._advance()
-        charges = self._of(ingress, now).charges
-        charges.pop(number, None)  # a beat may have brought it before it was let in
-        verdict = self._by_key(charge, share) or self._by_backlog(charge, patience)
-        if verdict.admitted and (missing := self._take(share, now)):
+        """Admit a request and charge it, or return the reason and the time to wait."""
+        now = self._advance_clock()
+        charges = self._get_ingress(ingress, now).charges
+        charges.pop(number, None)  # a renewal may have added it before its admission
+        verdict = self._check_key_bound(charge, share) or self._check_backlog(charge, patience)
+        if verdict.admitted and (missing := self._take_from_rate(share, now)):
             verdict = Verdict("rate", missing)
         if verdict.admitted:
             charges[number] = charge
         return verdict
 
     def settle(self, ingress: str, number: str, *, done: bool) -> None:
-        """End a charge; `done` where its work was finished and not left."""
-        now = self._advance()
-        total = self.backlog()
-        charge = self._of(ingress, now).charges.pop(number, None)
+        """Remove a charge; `done` says that its work was finished and not cancelled."""
+        now = self._advance_clock()
+        total = self.compute_backlog()
+        charge = self._get_ingress(ingress, now).charges.pop(number, None)
         if charge:
-            speed = self._books.speeds.setdefault(charge.model, Speed())
+            speed = self._state.speeds.setdefault(charge.model, Speed())
             if done:
-                speed.finished(charge.row_seconds)
+                speed.add_finished(charge.row_seconds)
             else:
-                speed.left(charge.row_seconds / total[charge.model])
+                speed.discard_pending(charge.row_seconds / total[charge.model])
 
-    def beat(self, ingress: str, charges: Mapping[str, Charge]) -> None:
-        """Keep an ingress's charges; after a restart, have them again."""
-        now = self._advance()
-        known = self._of(ingress, now)
-        known.beat = now
-        known.charges = dict(charges)
+    def renew_charges(self, ingress: str, charges: Mapping[str, Charge]) -> None:
+        """Replace the charges of an ingress, which also restores them after a restart."""
+        now = self._advance_clock()
+        found = self._get_ingress(ingress, now)
+        found.beat = now
+        found.charges = dict(charges)
 
-    def backlog(self) -> dict[str, float]:
-        """Return row-seconds outstanding, by model."""
-        self._advance()
+    def compute_backlog(self) -> dict[str, float]:
+        """Return the outstanding row-seconds of each model."""
+        self._advance_clock()
         sums: dict[str, float] = {}
-        for charge in self._charges():
+        for charge in self._list_charges():
             sums[charge.model] = sums.get(charge.model, 0.0) + charge.row_seconds
         return sums
 
     def snapshot(self) -> Snapshot:
-        """Return this moment's."""
-        row_seconds = self.backlog()  # first: it lets go of ingresses that are gone
-        requests = Counter(charge.model for charge in self._charges())
-        return Snapshot(row_seconds, dict(requests), self.speeds())
+        """Return the outstanding work and the speed of each model."""
+        row_seconds = self.compute_backlog()  # first, since it removes dead ingresses
+        requests = Counter(charge.model for charge in self._list_charges())
+        return Snapshot(row_seconds, dict(requests), self.get_speeds())
 
-    def speeds(self) -> dict[str, float]:
-        """Return row-seconds a second, by model, of those that have worked."""
-        return {model: speed.value for model, speed in self._books.speeds.items()}
+    def get_speeds(self) -> dict[str, float]:
+        """Return the speed of each model that has worked, in row-seconds per second."""
+        return {model: speed.value for model, speed in self._state.speeds.items()}
 
-    def _by_key(self, charge: Charge, share: Share) -> Verdict | None:
-        """Refuse what goes beyond what a key may have outstanding; one request it always may."""
-        own = sum(c.row_seconds for c in self._charges() if c.key == charge.key)
+    def _check_key_bound(self, charge: Charge, share: Share) -> Verdict | None:
+        """Refuse a request beyond its key's outstanding row-seconds, unless it is the only one."""
+        own = sum(c.row_seconds for c in self._list_charges() if c.key == charge.key)
         if share.row_seconds is None or not own:
             return None
         over = min(own, own + charge.row_seconds - share.row_seconds)
-        return Verdict("key", over / self._speed(charge.model)) if over > 0 else None
+        return Verdict("key", over / self._get_speed(charge.model)) if over > 0 else None
 
-    def _by_backlog(self, charge: Charge, patience: Patience) -> Verdict:
-        """Let in what starts at once, or within `max_wait_s`; then, who has less than its share."""
-        of_model = [c for c in self._charges() if c.model == charge.model]
+    def _check_backlog(self, charge: Charge, patience: Patience) -> Verdict:
+        """Admit a request that starts within `max_wait_s`, or whose key is below its fair share."""
+        of_model = [c for c in self._list_charges() if c.model == charge.model]
         if sum(c.clips for c in of_model) + charge.clips <= patience.slots:
             return Verdict(None, 0.0)
         total = sum(c.row_seconds for c in of_model)
         own = sum(c.row_seconds for c in of_model if c.key == charge.key)
         weights = {c.key: c.weight for c in (*of_model, charge)}
-        speed = self._speed(charge.model)
+        speed = self._get_speed(charge.model)
         limit = speed * patience.max_wait_s
         fair = limit * charge.weight / sum(weights.values())
         if total <= limit or own <= fair:
             return Verdict(None, total / speed)
-        until_room = (total - limit) / speed
+        until_limit = (total - limit) / speed
         until_share = (own - fair) / (speed * own / total)
-        return Verdict("busy", min(until_room, until_share))
+        return Verdict("busy", min(until_limit, until_share))
 
-    def _take(self, share: Share, now: float) -> float:
-        """Take a request out of a key's rate; return the seconds until there is one, or 0."""
+    def _take_from_rate(self, share: Share, now: float) -> float:
+        """Count a request against its key's rate; return the seconds to wait, or 0."""
         rate = share.requests_per_minute
         if rate is None:
             return 0.0
-        bucket = self._books.buckets.setdefault(share.name, Bucket(rate, now))
+        bucket = self._state.buckets.setdefault(share.name, Bucket(rate, now))
         bucket.left = min(rate, bucket.left + (now - bucket.at) * rate / 60)
         bucket.at = now
         if bucket.left < 1:
@@ -254,21 +254,21 @@ class Accounts:
         bucket.left -= 1
         return 0.0
 
-    def _advance(self) -> float:
-        """Let time pass: for models at work, and for ingresses that are gone."""
+    def _advance_clock(self) -> float:
+        """Add the time since the last call to busy models; remove ingresses after `LEASE_S`."""
         now = self._clock()
-        for name in [n for n, one in self._books.ingresses.items() if now - one.beat > LEASE_S]:
-            del self._books.ingresses[name]
-        for model in {charge.model for charge in self._charges()}:
-            self._books.speeds.setdefault(model, Speed()).pending += now - self._books.at
-        self._books.at = now
+        for name in [n for n, one in self._state.ingresses.items() if now - one.beat > LEASE_S]:
+            del self._state.ingresses[name]
+        for model in {charge.model for charge in self._list_charges()}:
+            self._state.speeds.setdefault(model, Speed()).pending += now - self._state.at
+        self._state.at = now
         return now
 
-    def _of(self, ingress: str, now: float) -> Ingress:
-        return self._books.ingresses.setdefault(ingress, Ingress(now))
+    def _get_ingress(self, ingress: str, now: float) -> Ingress:
+        return self._state.ingresses.setdefault(ingress, Ingress(now))
 
-    def _charges(self) -> list[Charge]:
-        return [charge for one in self._books.ingresses.values() for charge in one.charges.values()]
+    def _list_charges(self) -> list[Charge]:
+        return [charge for one in self._state.ingresses.values() for charge in one.charges.values()]
 
-    def _speed(self, model: str) -> float:
-        return self._books.speeds.setdefault(model, Speed()).value
+    def _get_speed(self, model: str) -> float:
+        return self._state.speeds.setdefault(model, Speed()).value

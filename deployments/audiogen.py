@@ -1,4 +1,4 @@
-"""AudioGen: text to sound effects and ambience, as codec tokens."""
+"""Deploys AudioGen, which turns text into codec tokens of sound effects and ambience."""
 
 from ray import serve
 

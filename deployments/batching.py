@@ -1,4 +1,4 @@
-"""What deployments under `@serve.batch` share: sizes in seconds of audio, errors an item."""
+"""Runs the batches of `@serve.batch` deployments: sized in seconds of audio, errors per item."""
 
 import math
 import time
@@ -9,36 +9,36 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import get_current_span
 
 from deployments.metrics import BatchMetrics
-from deployments.scaling.load_report import BatchPace
+from deployments.scaling.load_report import BatchedModelLoad
 from deployments.settings import BatchTunables
 from deployments.worker import Worker
 
 if TYPE_CHECKING:
     from engine.params import BatchLoad
 
-Sized = tuple[int, Any]
-"""Whole seconds of audio, and the item."""
+SizedItem = tuple[int, Any]
+"""An item with its size in whole seconds of audio."""
 
 
 @dataclass(frozen=True)
-class Batched:
-    """What came of an item, or its error, and of which batch."""
+class ItemResult:
+    """The result or the error of one item, with facts about its batch."""
 
     result: Any
     items: int
     seconds: int
-    """Of audio, in the whole batch."""
+    """Seconds of audio in the whole batch."""
     began: float
-    """When the batch began, of `time.perf_counter`."""
+    """The start of the batch as a time of `time.perf_counter`, in seconds."""
 
 
-def total_seconds(batch: list[Sized]) -> int:
-    """Return how much audio a batch holds. Serve's batching hangs where this raises."""
+def total_seconds(batch: list[SizedItem]) -> int:
+    """Return the seconds of audio in a batch. Serve's batching hangs if this raises."""
     return sum(seconds for seconds, _ in batch)
 
 
 class Batches:
-    """Calls batched methods and runs their batches on one thread; counts both."""
+    """Calls batched methods and runs their batches on one thread, with metrics and load reports."""
 
     def __init__(self, *methods: Any) -> None:
         from engine import params
@@ -46,35 +46,35 @@ class Batches:
         self._params, self._methods = params, methods
         self._worker = Worker()
         self.busy = 0
-        """Items that wait or are worked on."""
+        """Items that wait or run."""
         self._items = self._batches = 0
         self._metrics = BatchMetrics()
-        self.pace = BatchPace()
-        self.tune({})
+        self.measured_load = BatchedModelLoad()
+        self.apply_tunables({})
 
-    def load(self) -> "BatchLoad":
-        """Return what is waited for, and what was done."""
+    def read_load(self) -> "BatchLoad":
+        """Return the waiting and finished items and the batches."""
         return self._params.BatchLoad(self.busy, self._items, self._batches)
 
-    def tune(self, user_config: dict[str, object]) -> None:
-        """Take new tunables. Raises ValidationError on an unknown key."""
+    def apply_tunables(self, user_config: dict[str, object]) -> None:
+        """Apply new tunables. Raises ValidationError on an unknown key."""
         tunables = BatchTunables.model_validate(user_config)
         self._most_seconds = tunables.max_batch_s
         for method in self._methods:
             method.set_max_batch_size(tunables.max_batch_s)
             method.set_batch_wait_timeout_s(tunables.batch_wait_timeout_s)
 
-    async def call(
-        self, method: Callable[[Sized], Awaitable[Batched]], seconds: float, item: Any
+    async def call_method(
+        self, method: Callable[[SizedItem], Awaitable[ItemResult]], seconds: float, item: Any
     ) -> Any:
-        """Let an item join a batch; its own error, if that is what came of it, is raised."""
+        """Run an item in a batch with others; return its result or raise its own error."""
         self.busy += 1
         asked = time.perf_counter()
-        # Never more than a batch may hold; and positionally: a keyword argument to a batched
-        # method ends its batching task.
+        # The size is at most a whole batch. The argument is positional, since a keyword argument
+        # to a batched method ends its batching task.
         size = min(max(math.ceil(seconds), 1), self._most_seconds)
         try:
-            with self.pace.outstanding(size):
+            with self.measured_load.count_request(size):
                 made = await method((size, item))
         finally:
             self.busy -= 1
@@ -89,23 +89,23 @@ class Batches:
             raise made.result
         return made.result
 
-    async def run(
-        self, function: Callable[[list[Any]], list[Any]], batch: list[Sized]
-    ) -> list[Batched]:
-        """Run a batch's items together on the thread."""
+    async def run_batch(
+        self, function: Callable[[list[Any]], list[Any]], batch: list[SizedItem]
+    ) -> list[ItemResult]:
+        """Run the items of a batch together on the thread."""
         items, seconds, began = len(batch), total_seconds(batch), time.perf_counter()
         self._batches += 1
         self._items += items
-        self._metrics.formed(items, seconds)
-        results = await self._worker.run(self._work, function, batch, seconds)
-        return [Batched(result, items, seconds, began) for result in results]
+        self._metrics.count_batch(items, seconds)
+        results = await self._worker.run(self._run_items, function, batch, seconds)
+        return [ItemResult(result, items, seconds, began) for result in results]
 
-    def _work(
-        self, function: Callable[[list[Any]], list[Any]], batch: list[Sized], seconds: int
+    def _run_items(
+        self, function: Callable[[list[Any]], list[Any]], batch: list[SizedItem], seconds: int
     ) -> list[Any]:
-        with self.pace.working(seconds):
+        with self.measured_load.time_batch(seconds):
             return function([item for _, item in batch])
 
-    async def probe(self, function: Callable[[], None]) -> None:
-        """Run a check on the thread, behind the batches before it."""
+    async def run_probe(self, function: Callable[[], None]) -> None:
+        """Run a check on the thread after the queued batches."""
         await self._worker.run(function)

@@ -1,13 +1,13 @@
-"""EnCodec: codes to audio and audio to codes, in dynamic batches."""
+"""Deploys EnCodec, which turns codes into audio and audio into codes, in dynamic batches."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.batching import Batched, Batches, Sized, total_seconds
+from deployments.batching import Batches, ItemResult, SizedItem, total_seconds
 from deployments.settings import EnCodecSettings
-from deployments.tracing import traced
+from deployments.tracing import trace_calls
 from deployments.worker import Health, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 @serve.deployment(max_ongoing_requests=256)
-@traced
+@trace_calls
 class EnCodec:
-    """Serves an EnCodec checkpoint; the pieces of many clients form one batch."""
+    """Serves an EnCodec checkpoint; one batch holds pieces of many clients."""
 
     def __init__(self, settings: EnCodecSettings) -> None:
         prepare_hub(settings.checkpoint)
@@ -35,42 +35,42 @@ class EnCodec:
         self._batches = Batches(self._decode_batch, self._encode_batch)
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new tunables. Raises ValidationError on an unknown key."""
-        self._batches.tune(user_config)
+        """Apply new tunables. Raises ValidationError on an unknown key."""
+        self._batches.apply_tunables(user_config)
 
     async def info(self) -> "CodecInfo":
-        """Return what this codec takes and gives."""
+        """Return the codec's code and audio formats."""
         return self._info
 
     async def decode(self, piece: "CodesPiece") -> "AudioPiece":
-        """Decode a clip's next codes. Raises InvalidRequest where they do not fit."""
+        """Decode the next codes of a clip. Raises InvalidRequest if they do not fit the codec."""
         seconds = piece.codes.frames / self._info.frame_rate
-        made: AudioPiece = await self._batches.call(self._decode_batch, seconds, piece)
+        made: AudioPiece = await self._batches.call_method(self._decode_batch, seconds, piece)
         return made
 
     async def encode(self, piece: "AudioPiece") -> "CodesPiece":
-        """Encode a clip's next samples. Raises InvalidRequest where they do not fit."""
+        """Encode the next samples of a clip. Raises InvalidRequest if they do not fit the codec."""
         seconds = piece.audio.samples / self._info.sample_rate
-        made: CodesPiece = await self._batches.call(self._encode_batch, seconds, piece)
+        made: CodesPiece = await self._batches.call_method(self._encode_batch, seconds, piece)
         return made
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _decode_batch(self, batch: list[Sized]) -> list[Batched]:
-        return await self._batches.run(self._codec.decode, batch)
+    async def _decode_batch(self, batch: list[SizedItem]) -> list[ItemResult]:
+        return await self._batches.run_batch(self._codec.decode, batch)
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _encode_batch(self, batch: list[Sized]) -> list[Batched]:
-        return await self._batches.run(self._codec.encode, batch)
+    async def _encode_batch(self, batch: list[SizedItem]) -> list[ItemResult]:
+        return await self._batches.run_batch(self._codec.encode, batch)
 
     async def load(self) -> "BatchLoad":
-        """Return what this replica is doing."""
-        return self._batches.load()
+        """Return the current load of this replica."""
+        return self._batches.read_load()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.scaling.policy` goes by."""
-        return asdict(self._batches.pace.report())
+        """Return the load report for `deployments.scaling.policy`."""
+        return asdict(self._batches.measured_load.build_report())
 
     async def check_health(self) -> None:
-        """Raise if the codec no longer answers."""
+        """Raise an error if the codec no longer responds."""
         if self._health.needs_probe(self._codec.done, busy=self._batches.busy > 0):
-            await self._batches.probe(self._codec.probe)
+            await self._batches.run_probe(self._codec.probe)

@@ -1,4 +1,4 @@
-"""Answers that several ingresses are asked for at once: one makes each, the others wait for it."""
+"""Joins equal requests of several ingresses: one computes the answer, the others wait for it."""
 
 import asyncio
 import time
@@ -10,36 +10,36 @@ from deployments.accounts import LEASE_S
 
 
 @dataclass
-class Making:
-    """An answer that an ingress makes."""
+class AnswerInFlight:
+    """An answer that an ingress is computing."""
 
     ingress: str
     number: str
-    """Of this attempt: an ingress may leave one and begin another."""
+    """The id of the attempt, since an ingress may abandon one attempt and begin another."""
     began: float
     answer: asyncio.Future[Any]
-    """None: it came to nothing."""
+    """The result is None if the attempt failed."""
     waiting: int = 0
 
 
 @dataclass
-class Joins:
-    """Who makes what. An ingress that is silent for `LEASE_S` makes nothing any more."""
+class AnswersInFlight:
+    """Knows which ingress computes which answer, and ends the attempts of dead ingresses."""
 
     clock: Callable[[], float] = time.monotonic
-    making: dict[str, Making] = field(default_factory=dict)
+    by_key: dict[str, AnswerInFlight] = field(default_factory=dict)
 
-    def claim(self, ingress: str, number: str, key: str) -> bool:
-        """Say whether the answer of this key is the caller's to make; else another makes it."""
-        if key in self.making:
+    def claim_answer(self, ingress: str, number: str, key: str) -> bool:
+        """Return whether the caller shall compute the answer of this key; else another does."""
+        if key in self.by_key:
             return False
         answer = asyncio.get_running_loop().create_future()
-        self.making[key] = Making(ingress, number, self.clock(), answer)
+        self.by_key[key] = AnswerInFlight(ingress, number, self.clock(), answer)
         return True
 
-    async def answer(self, key: str) -> Any:
-        """Wait for the answer that another makes; None: it came to nothing, or came just before."""
-        if (found := self.making.get(key)) is None:
+    async def wait_for_answer(self, key: str) -> Any:
+        """Wait for another ingress's answer; None if its attempt failed or has already ended."""
+        if (found := self.by_key.get(key)) is None:
             return None
         found.waiting += 1
         try:
@@ -47,25 +47,25 @@ class Joins:
         finally:
             found.waiting -= 1
 
-    def wanted(self, number: str, key: str) -> bool:
-        """Say whether others wait for what this attempt has made; if not, it is over."""
-        found = self.making.get(key)
+    def check_waiters(self, number: str, key: str) -> bool:
+        """Return whether others wait for this attempt's answer; if none do, end the attempt."""
+        found = self.by_key.get(key)
         if found is None or found.number != number:
             return False
         if not found.waiting:
-            del self.making[key]
+            del self.by_key[key]
         return found.waiting > 0
 
-    def give(self, number: str, key: str, answer: Any) -> None:
-        """End an attempt: with the answer, or with None, so that one of those who wait makes it."""
-        found = self.making.get(key)
+    def deliver_answer(self, number: str, key: str, answer: Any) -> None:
+        """End an attempt with its answer, or with None so that a waiting ingress computes it."""
+        found = self.by_key.get(key)
         if found and found.number == number:
-            del self.making[key]
+            del self.by_key[key]
             found.answer.set_result(answer)
 
-    def drop_silent(self, alive: Collection[str]) -> None:
-        """End the attempts of ingresses that are not, or no longer, known to be alive."""
+    def drop_silent_ingresses(self, alive: Collection[str]) -> None:
+        """End attempts older than `LEASE_S` seconds of ingresses that are not alive."""
         now = self.clock()
-        for key, one in list(self.making.items()):
+        for key, one in list(self.by_key.items()):
             if one.ingress not in alive and now - one.began > LEASE_S:
-                self.give(one.number, key, None)
+                self.deliver_answer(one.number, key, None)

@@ -1,4 +1,4 @@
-"""The ledger's accounts in Redis: read when a ledger begins, then written every second."""
+"""Stores the ledger's accounts in Redis: reads them at the start, then writes them every second."""
 
 import asyncio
 import contextvars
@@ -11,56 +11,58 @@ from pydantic import ValidationError
 from deployments.accounts import Accounts
 from deployments.settings import RedisServer
 
-KEY = "audiocraft:ledger"
-EVERY_S = 1.0
-PATIENCE_S = 5.0
-"""How long a ledger waits for what the last one wrote."""
-KEEP_S = 86_400
+REDIS_KEY = "audiocraft:ledger"
+WRITE_EVERY_S = 1.0
+READ_TIMEOUT_S = 5.0
+"""The longest time a new ledger waits for the stored state."""
+EXPIRE_S = 86_400
 logger = logging.getLogger("ray.serve")
 
 
-class Kept:
-    """Keeps accounts; while Redis is gone they are in memory alone, and the log says so."""
+class LedgerStore:
+    """Stores accounts in Redis; while Redis fails, it logs a warning and tries again."""
 
     def __init__(self, server: RedisServer, accounts: Accounts) -> None:
         self._url, self._password = server.url, server.password
         self._accounts = accounts
         self._read = asyncio.Event()
 
-    async def begin(self) -> None:
-        """Read, and write from then on."""
-        nobody = contextvars.Context()  # it is of no request
-        self._keeping = asyncio.create_task(self._keep(), context=nobody)
+    async def start_writing(self) -> None:
+        """Read the stored state, and write it every second from then on."""
+        empty = contextvars.Context()  # the task belongs to no request
+        self._writing = asyncio.create_task(self._write_with_retries(), context=empty)
         try:
-            await asyncio.wait_for(self._read.wait(), PATIENCE_S)
+            await asyncio.wait_for(self._read.wait(), READ_TIMEOUT_S)
         except TimeoutError:
-            self._read.set()  # by now the accounts know more
-            logger.warning("the ledger begins with nothing: Redis does not answer")
+            self._read.set()  # a later read would overwrite newer accounts
+            logger.warning("the ledger starts empty: Redis does not answer")
 
-    async def end(self) -> None:
+    async def stop_writing(self) -> None:
         """Stop writing."""
-        self._keeping.cancel()
-        await asyncio.gather(self._keeping, return_exceptions=True)
+        self._writing.cancel()
+        await asyncio.gather(self._writing, return_exceptions=True)
 
-    async def _keep(self) -> None:
+    async def _write_with_retries(self) -> None:
         while True:
             try:
-                await self._connected()
+                await self._read_then_write()
             except (RedisError, OSError, ExceptionGroup) as error:
-                logger.warning("the ledger is in memory alone, Redis cannot be used: %r", error)
-            await asyncio.sleep(EVERY_S)
+                logger.warning("Redis failed; the ledger is only in memory: %r", error)
+            await asyncio.sleep(WRITE_EVERY_S)
 
-    async def _connected(self) -> None:
+    async def _read_then_write(self) -> None:
         async with Redis.from_url(self._url, password=self._password) as redis:
-            if not self._read.is_set() and (written := await redis.get(KEY)):
-                self._take(written)
+            if not self._read.is_set() and (written := await redis.get(REDIS_KEY)):
+                self._load_state(written)
             self._read.set()
             while True:
-                await redis.set(KEY, self._accounts.written(), ex=KEEP_S)
-                await asyncio.sleep(EVERY_S)
+                await redis.set(REDIS_KEY, self._accounts.dump_state(), ex=EXPIRE_S)
+                await asyncio.sleep(WRITE_EVERY_S)
 
-    def _take(self, written: bytes) -> None:
+    def _load_state(self, written: bytes) -> None:
         try:
-            self._accounts.read(written)
+            self._accounts.load_state(written)
         except ValidationError as error:
-            logger.warning("the ledger begins with nothing: another version wrote it: %s", error)
+            logger.warning(
+                "the ledger starts empty: another version wrote the stored state: %s", error
+            )

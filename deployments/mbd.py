@@ -1,4 +1,4 @@
-"""Multi-band diffusion: codes to audio, slower and finer than the codec, in dynamic batches."""
+"""Deploys multi-band diffusion, a slower and better decoder than EnCodec, in dynamic batches."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.batching import Batched, Batches, Sized, total_seconds
+from deployments.batching import Batches, ItemResult, SizedItem, total_seconds
 from deployments.settings import DiffusionSettings
-from deployments.tracing import traced
+from deployments.tracing import trace_calls
 from deployments.worker import Health, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ PROGRESS_EVERY_S = 0.2
 
 
 @serve.deployment(max_ongoing_requests=64)
-@traced
+@trace_calls
 class MultiBandDiffusion:
-    """Serves a multi-band diffusion file, with the codec whose codes it was trained on."""
+    """Serves a multi-band diffusion checkpoint with the codec that it was trained for."""
 
     def __init__(self, settings: DiffusionSettings, codec: str) -> None:
         prepare_hub(settings.checkpoint, codec)
@@ -37,23 +37,23 @@ class MultiBandDiffusion:
         self._batches = Batches(self._generate_batch)
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new tunables. Raises ValidationError on an unknown key."""
-        self._batches.tune(user_config)
+        """Apply new tunables. Raises ValidationError on an unknown key."""
+        self._batches.apply_tunables(user_config)
 
     async def info(self) -> "CodecInfo":
-        """Return what codes it takes and what audio it gives."""
+        """Return the format of the input codes and of the output audio."""
         return self._diffusion.info
 
     async def generate(self, params: "DiffusionParams") -> AsyncGenerator["Diffusing", None]:
-        """Yield how far it is, now and then, and at last the audio.
+        """Yield the progress every `PROGRESS_EVERY_S` seconds, and the audio at the end.
 
-        A caller that cancels stops its work within one evaluation. Raises InvalidRequest where
-        the codes do not fit.
+        A cancelled call stops within one evaluation. Raises InvalidRequest if the codes do not
+        fit the model.
         """
         job = self._job(params.codes, params.seed, params.equalize, params.samples)
         seconds = params.codes.frames / self._diffusion.info.frame_rate
         made: asyncio.Task[Waveform] = asyncio.ensure_future(
-            self._batches.call(self._generate_batch, seconds, job)
+            self._batches.call_method(self._generate_batch, seconds, job)
         )
         total = self._diffusion.evaluations
         try:
@@ -67,17 +67,17 @@ class MultiBandDiffusion:
             made.cancel()
 
     @serve.batch(batch_size_fn=total_seconds)  # type: ignore[untyped-decorator]
-    async def _generate_batch(self, batch: list[Sized]) -> list[Batched]:
-        return await self._batches.run(self._diffusion.generate, batch)
+    async def _generate_batch(self, batch: list[SizedItem]) -> list[ItemResult]:
+        return await self._batches.run_batch(self._diffusion.generate, batch)
 
     async def load(self) -> "BatchLoad":
-        """Return what this replica is doing."""
-        return self._batches.load()
+        """Return the current load of this replica."""
+        return self._batches.read_load()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.scaling.policy` goes by."""
-        return asdict(self._batches.pace.report())
+        """Return the load report for `deployments.scaling.policy`."""
+        return asdict(self._batches.measured_load.build_report())
 
     async def check_health(self) -> None:
-        """Raise if work has stopped."""
+        """Raise an error if running work makes no progress."""
         self._health.needs_probe(self._diffusion.done, busy=self._batches.busy > 0)

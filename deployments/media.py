@@ -1,13 +1,13 @@
-"""Decoding of uploaded files, apart from everything else: a crash in it ends one upload."""
+"""Deploys the decoder of uploads in its own processes, so that a crash fails only uploads."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ray import serve
 
-from deployments.scaling.load_report import ProcessPace
+from deployments.scaling.load_report import ProcessLoad
 from deployments.settings import NoTunables
-from deployments.tracing import traced
+from deployments.tracing import trace_calls
 from deployments.worker import Worker
 
 if TYPE_CHECKING:
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 
 
 @serve.deployment(max_ongoing_requests=32)
-@traced
+@trace_calls
 class Media:
-    """Turns files into samples, at the rate and with the channels that a model wants."""
+    """Decodes files to samples at the sample rate and number of channels of a model."""
 
     def __init__(self) -> None:
         from engine import media
 
         self._media = media
         self._worker = Worker()
-        self._pace = ProcessPace()
+        self._measured_load = ProcessLoad()
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new tunables. Raises ValidationError on an unknown key."""
+        """Apply new tunables. Raises ValidationError on an unknown key."""
         NoTunables.model_validate(user_config)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.scaling.policy` goes by."""
-        return asdict(self._pace.report())
+        """Return the load report for `deployments.scaling.policy`."""
+        return asdict(self._measured_load.build_report())
 
     async def probe(self, data: bytes, limits: "MediaLimits") -> "UploadInfo":
-        """Return a file's length, rate and channels. Raises InvalidAudio."""
+        """Return a file's length, sample rate and channels. Raises InvalidAudio."""
         return await self._worker.run(self._media.probe, data, limits)
 
     async def decode(
         self, data: bytes, limits: "MediaLimits", sample_rate: int, channels: int
     ) -> "Waveform":
-        """Decode a file. Raises InvalidAudio where it is not audio, or above the limits."""
-        return await self._worker.run(self._decode, data, limits, sample_rate, channels)
+        """Decode a file. Raises InvalidAudio if it is not audio or exceeds the limits."""
+        return await self._worker.run(self._decode_and_convert, data, limits, sample_rate, channels)
 
-    def _decode(
+    def _decode_and_convert(
         self, data: bytes, limits: "MediaLimits", sample_rate: int, channels: int
     ) -> "Waveform":
         return self._media.convert(self._media.decode(data, limits), sample_rate, channels)

@@ -1,4 +1,4 @@
-"""What replicas count, for Prometheus; Ray adds deployment, replica and the prefix `ray_`."""
+"""Exports metrics to Prometheus; Ray adds the deployment, the replica and the prefix `ray_`."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ SECONDS_OF_AUDIO = [1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 600.0]
 
 
 class EngineMetrics:
-    """Of a language model's engine, as of its last chunk."""
+    """The metrics of a token model's engine."""
 
     def __init__(self) -> None:
         self._gauges = {
@@ -27,8 +27,8 @@ class EngineMetrics:
         }
         self._counted = dict.fromkeys(self._counters, 0.0)
 
-    def update(self, load: "Load") -> None:
-        """Take in what the engine is doing and has done."""
+    def update_from(self, load: "Load") -> None:
+        """Set the gauges and increase the counters to the engine's current load."""
         for name, gauge in self._gauges.items():
             gauge.set(getattr(load, name))
         done = {
@@ -43,7 +43,7 @@ class EngineMetrics:
 
 
 class BatchMetrics:
-    """Of a deployment that works in batches."""
+    """The metrics of a deployment that runs batches."""
 
     def __init__(self) -> None:
         self._items = Histogram(
@@ -55,7 +55,7 @@ class BatchMetrics:
             boundaries=SECONDS_OF_AUDIO,
         )
 
-    def formed(self, items: int, seconds: float) -> None:
-        """Count a batch."""
+    def count_batch(self, items: int, seconds: float) -> None:
+        """Count a batch by its number of items and its seconds of audio."""
         self._items.observe(items)
         self._seconds.observe(seconds)

@@ -1,4 +1,4 @@
-"""MusicGen: text to music, as codec tokens."""
+"""Deploys MusicGen, which turns text into codec tokens of music."""
 
 from ray import serve
 

@@ -1,4 +1,4 @@
-"""The settings of each model, strict: an unknown key is an error that lists the valid ones."""
+"""Defines the settings of each model; an unknown key is an error that lists the valid keys."""
 
 import os
 from typing import Annotated, Any, Literal, Self
@@ -8,13 +8,13 @@ from pydantic_core import PydanticCustomError
 
 
 class StrictModel(BaseModel):
-    """A pydantic model that names the valid keys when it meets an unknown one."""
+    """A pydantic model whose error for an unknown key lists the valid keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _no_unknown_keys(cls, data: Any) -> Any:
+    def _reject_unknown_keys(cls, data: Any) -> Any:
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
@@ -29,60 +29,60 @@ class StrictModel(BaseModel):
         return data
 
 
-AT_ONCE = {
+NO_DELAYS = {
     "metrics_interval_s": 1.0,
     "look_back_period_s": 3.0,
     "upscale_delay_s": 0.0,
     "downscale_delay_s": 0.0,
 }
-"""Serve hands on what replicas say each second, and does at once what the policy decides."""
+"""Serve collects the reports each second, and applies the policy's decision immediately."""
 
 
 HEALTH = {"health_check_period_s": 5.0, "health_check_timeout_s": 10.0}
-"""A replica that does not answer three of Serve's checks in a row is ended: 30 to 45 s."""
+"""Serve stops a replica after three failed health checks in a row, which takes 30 to 45 s."""
 
 
 class Autoscaling(StrictModel):
-    """Bounds between which a deployment scales, by its work; see `deployments.scaling.policy`."""
+    """The bounds and targets of `deployments.scaling.policy` for one deployment."""
 
     min_replicas: Annotated[int, Field(ge=0)] = 1
     max_replicas: Annotated[int, Field(ge=1)] = 1
     start_within_s: Annotated[float, Field(gt=0)] = 10.0
-    """What waits is to start within so long, once the replicas that it takes are up."""
+    """The time in which waiting requests shall start, once the needed replicas are up."""
     patience_s: Annotated[float, Field(ge=0)] = 60.0
-    """For how long replicas are kept after they were needed."""
+    """How long replicas are kept after they were needed."""
     idle_s: Annotated[float, Field(ge=0)] = 300.0
-    """How long nothing may be asked for before the last one goes, where `min_replicas` is 0."""
+    """The idle time after which the last replica is removed, if `min_replicas` is 0."""
 
-    def options(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Return Serve's `autoscaling_config`."""
-        aim = self.model_dump(include={"start_within_s", "patience_s", "idle_s"})
-        policy = {"policy_function": "deployments.scaling.policy:Backlog", "policy_kwargs": aim}
+        targets = self.model_dump(include={"start_within_s", "patience_s", "idle_s"})
+        policy = {"policy_function": "deployments.scaling.policy:Backlog", "policy_kwargs": targets}
         bounds = self.model_dump(include={"min_replicas", "max_replicas"})
-        return {**bounds, **AT_ONCE, "policy": policy}
+        return {**bounds, **NO_DELAYS, "policy": policy}
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_bounds(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError("min_replicas is above max_replicas")
         return self
 
 
 class Placement(StrictModel):
-    """What one deployment takes of the cluster."""
+    """The resources of one deployment in the cluster."""
 
     num_cpus: Annotated[float, Field(ge=0)] = 1.0
-    """CPUs a replica; also its number of compute threads, rounded down, at least one."""
+    """CPUs per replica. Rounded down, but at least 1, it is also the number of compute threads."""
     num_gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs a replica, or a fraction of one."""
+    """GPUs per replica, or a fraction of one GPU."""
     replicas: Annotated[int, Field(ge=1)] | Autoscaling = 1
-    """A fixed number, or bounds for autoscaling."""
+    """A fixed number of replicas, or bounds for autoscaling."""
     pool: Annotated[str, Field(min_length=1)] | None = None
-    """Only on nodes whose Ray label `pool` is this one."""
+    """The Ray label `pool` of the nodes that may run the replicas; None: any node."""
     spread: bool = False
-    """No two replicas on one node."""
+    """Whether each node runs at most one of the replicas."""
     grace_s: Annotated[float, Field(ge=0)] = 600.0
-    """How long a replica that is to go may finish what it has begun: longer than any one clip."""
+    """How long a stopping replica may finish running requests: longer than any one clip."""
 
     @property
     def least_replicas(self) -> int:
@@ -90,7 +90,7 @@ class Placement(StrictModel):
         replicas = self.replicas
         return replicas if isinstance(replicas, int) else replicas.min_replicas
 
-    def options(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""
         actor: dict[str, Any] = {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}
         if self.pool:
@@ -99,89 +99,91 @@ class Placement(StrictModel):
             "ray_actor_options": actor,
             "graceful_shutdown_timeout_s": self.grace_s,
             **HEALTH,
-            "max_surge_percent": 100,  # of an update: the new ones first, then the old ones go
+            "max_surge_percent": 100,  # an update starts all new replicas first
         }
         if self.spread:
             options["max_replicas_per_node"] = 1
         if isinstance(self.replicas, Autoscaling):
-            options["autoscaling_config"] = self.replicas.options()
+            options["autoscaling_config"] = self.replicas.build_options()
         else:
             options["num_replicas"] = self.replicas
         return options
 
 
 class ModelSettings(Placement):
-    """What every model has."""
+    """The settings of every model."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-    """Its name in the API, and its deployment's."""
+    """The name of the model in the API and of its deployment."""
     checkpoint: Annotated[str, Field(min_length=1)]
-    """`bundle:tiny/...`, a folder, or a hub id (`owner/name`)."""
+    """The checkpoint as `bundle:tiny/...`, a folder or a hub id (`owner/name`)."""
     device: Literal["cpu", "cuda"] | None = None
-    """By default `cuda` where `num_gpus` is above 0, else `cpu`."""
+    """The device; by default `cuda` if `num_gpus` is above 0, else `cpu`."""
     license: str | None = None
-    """Of the weights, as `/v1/models` states it."""
+    """The license of the weights, as `/v1/models` shows it."""
 
     @property
     def gpu_share(self) -> float:
-        """Of its card's memory."""
+        """The share of a GPU's memory that the model may use, above 0 and at most 1."""
         return min(self.num_gpus, 1.0) or 1.0
 
     @property
     def torch_device(self) -> str:
-        """The device that this model runs on."""
+        """The PyTorch device that this model runs on."""
         return self.device or ("cuda" if self.num_gpus > 0 else "cpu")
 
 
 class EngineArgs(StrictModel):
-    """What a language model's engine allocates once."""
+    """The settings of a token model's engine, which allocates its memory once."""
 
     max_slots: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Requests decoded together, at most."""
+    """The most requests that are decoded together."""
     cache_gb: Annotated[float, Field(gt=0)] | None = None
-    """Memory for their caches; fewer slots are made where they would not fit. By default what the
-    weights leave of the fraction of a GPU, and 2 GB on a CPU."""
+    """The memory for the caches in GB; if it is too small for all slots, there are fewer. Default:
+    the memory of the GPU share without the weights, and 2 GB on a CPU."""
     max_text_tokens: Annotated[int, Field(ge=8, le=4096)] = 256
     prefill_chunk: Annotated[int, Field(ge=1)] | None = None
-    """Positions of prompts fed in one step; by default 16 on a CPU, 256 on a GPU."""
+    """The most prompt positions in one step; by default 16 on a CPU and 256 on a GPU."""
     cuda_graphs: bool = True
-    """On a GPU, launch all of a step's kernels at once."""
+    """Whether a GPU runs each step as one captured graph."""
 
 
 OTHER_CALLS = 64
-"""That a language model's replica takes beside its requests, such as those for its load."""
+"""The most calls without a slot, such as `load`, that a token model's replica accepts."""
 
 
 class TokenModelSettings(ModelSettings):
-    """A language model over codec tokens."""
+    """The settings of a language model over codec tokens."""
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
     codec: str
-    """The name of the `encodec` entry that decodes its tokens."""
+    """The name of the `encodec` entry that decodes the tokens."""
     frame_rate: Annotated[float, Field(gt=0)] = 50.0
-    """Of that codec; all of AudioCraft's language models have 50."""
+    """The frames per second of that codec; all of AudioCraft's language models use 50."""
     engine: EngineArgs = EngineArgs()
     text_encoder: str | None = None
-    """A hub id or folder of T5, instead of the one that the checkpoint names."""
+    """The hub id or folder of a T5 that replaces the one of the checkpoint."""
 
     @property
     def least_slots(self) -> int:
-        """Clips that can be decoded at once, by the fewest replicas."""
+        """The number of clips that the fewest replicas decode at the same time."""
         return self.engine.max_slots * self.least_replicas
 
-    def options(self) -> dict[str, Any]:
+    def build_options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""
         slots = self.engine.max_slots
         router = {
-            "request_router_class": "deployments.scaling.router:Room",
+            "request_router_class": "deployments.scaling.router:FreeSlotRouter",
             "request_router_kwargs": {"slots": slots},
         }
-        # Requests without a slot wait at the ingress; other calls shall not wait for them.
-        most = slots + OTHER_CALLS
-        return super().options() | {"max_ongoing_requests": most, "request_router_config": router}
+        # Requests without a slot wait at the ingress, and other calls must not wait for them.
+        return super().build_options() | {
+            "max_ongoing_requests": slots + OTHER_CALLS,
+            "request_router_config": router,
+        }
 
     @model_validator(mode="after")
-    def _precision_fits_device(self) -> Self:
+    def _check_precision_fits_device(self) -> Self:
         if self.torch_device == "cpu" and self.dtype == "float16":
             raise ValueError(
                 "dtype float16 needs a GPU (num_gpus above 0); use float32, bfloat16 or int8"
@@ -192,42 +194,42 @@ class TokenModelSettings(ModelSettings):
 
 
 class MusicGenSettings(TokenModelSettings):
-    """Text to music."""
+    """The settings of a MusicGen model, which turns text into music."""
 
     kind: Literal["musicgen"]
     stem_separation: bool = True
-    """Whether a melody model takes drums and bass out of melodies, by demucs, as AudioCraft does;
-    without, it follows all that sounds."""
+    """Whether a melody model removes drums and bass from melodies with demucs, as AudioCraft does;
+    without it, the model follows the whole mix."""
 
 
 class AudioGenSettings(TokenModelSettings):
-    """Text to sound effects and ambience."""
+    """The settings of an AudioGen model, which turns text into sound effects and ambience."""
 
     kind: Literal["audiogen"]
 
 
 class EnCodecSettings(ModelSettings):
-    """Tokens to audio."""
+    """The settings of an EnCodec model, which turns tokens into audio and back."""
 
     kind: Literal["encodec"]
     dtype: Literal["float32"] = "float32"
-    """As AudioCraft decodes; half precision is audible (bfloat16 errs at -47 dB)."""
+    """AudioCraft's precision; half precision is audible (the error of bfloat16 is -47 dB)."""
     stereo: bool = False
-    """Code left and right apart by a mono codec, as the musicgen-stereo models want it."""
+    """Whether a mono codec codes left and right separately, as musicgen-stereo models need it."""
 
 
 class DiffusionSettings(ModelSettings):
-    """Tokens to audio by multi-band diffusion."""
+    """The settings of multi-band diffusion, which turns tokens into audio."""
 
     kind: Literal["mbd"]
     file: str = "mbd_musicgen_32khz.th"
-    """Of the checkpoint; `mbd_comp_{2,4,8}.pt` are for EnCodec at 24 kHz."""
+    """The file in the checkpoint; `mbd_comp_{2,4,8}.pt` are for EnCodec at 24 kHz."""
     codec: str
-    """The name of the `encodec` entry on whose codes it was trained."""
+    """The name of the `encodec` entry whose codes the model was trained on."""
 
 
 class DiscriminatorsSettings(ModelSettings):
-    """How real audio sounds."""
+    """The settings of the discriminators, which score how real audio sounds."""
 
     kind: Literal["discriminators"]
 
@@ -243,7 +245,7 @@ AnyModelSettings = Annotated[
 
 
 class RedisServer(StrictModel):
-    """A Redis, 7 or later."""
+    """The address of a Redis server of version 7 or later."""
 
     url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")]
     password_env: str | None = None
@@ -251,7 +253,7 @@ class RedisServer(StrictModel):
 
     @property
     def password(self) -> str | None:
-        """What that variable holds. Raises ValueError where it is not set."""
+        """The value of that variable. Raises ValueError if it is not set."""
         if self.password_env is None:
             return None
         if not (password := os.environ.get(self.password_env)):
@@ -260,13 +262,13 @@ class RedisServer(StrictModel):
 
 
 class NoTunables(StrictModel):
-    """The `user_config` of a deployment in which nothing may change while it runs."""
+    """The empty `user_config` of a deployment without tunables."""
 
 
 class BatchTunables(StrictModel):
-    """The `user_config` of a deployment that works in batches: changes without a restart."""
+    """The `user_config` of a batched deployment, which may change without a restart."""
 
     max_batch_s: Annotated[int, Field(ge=1, le=3600)] = 60
-    """Seconds of audio that a batch holds; what is longer goes alone."""
+    """The most seconds of audio in a batch; a longer item runs alone."""
     batch_wait_timeout_s: Annotated[float, Field(ge=0, le=1)] = 0.005
-    """How long the first request of a batch waits for others."""
+    """How long the first request of a batch waits for others, in seconds."""

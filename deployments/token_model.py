@@ -1,4 +1,4 @@
-"""What MusicGen and AudioGen deployments share: text in, codec tokens out."""
+"""Defines the base class of the MusicGen and AudioGen deployments: text in, codec tokens out."""
 
 import asyncio
 import time
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import get_current_span
 
 from deployments.metrics import EngineMetrics
-from deployments.scaling.load_report import Pace
+from deployments.scaling.load_report import TokenModelLoad
 from deployments.settings import NoTunables, TokenModelSettings
-from deployments.tracing import phase, span, traced
+from deployments.tracing import add_span, open_span, trace_calls
 from deployments.worker import Health, Worker, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from engine.request import Request
 
 
-@traced
+@trace_calls
 class TokenModel:
-    """A replica of a language model; its requests are decoded together, step by step."""
+    """A replica of a token model; it decodes its requests together, step by step."""
 
     STRIDE_SECONDS: float
-    """How far a window moves along a clip that is longer than it."""
+    """The distance between windows in a clip that is longer than one window."""
 
     def __init__(self, settings: TokenModelSettings, *, stem_separation: bool = False) -> None:
         prepare_hub(settings.checkpoint, settings.text_encoder)
@@ -51,22 +51,22 @@ class TokenModel:
         self._encoder = Worker()
         self._health = Health()
         self._metrics = EngineMetrics()
-        self._pace = Pace(self._model.info.frame_rate)
+        self._measured_load = TokenModelLoad(self._model.info.frame_rate)
         self._requests = self._completed = self._cancelled = 0
 
     def reconfigure(self, user_config: dict[str, object]) -> None:
-        """Take new tunables. Raises ValidationError on an unknown key."""
+        """Apply new tunables. Raises ValidationError on an unknown key."""
         NoTunables.model_validate(user_config)
 
     async def info(self) -> "LanguageModelInfo":
-        """Return what this model can do."""
+        """Return the properties of the model."""
         return self._model.info
 
     async def load(self) -> "Load":
-        """Return what this replica is doing."""
-        return self._load()
+        """Return the current load of this replica."""
+        return self._read_load()
 
-    def _load(self) -> "Load":
+    def _read_load(self) -> "Load":
         engine = self._model.loop.engine
         done, steps = engine.statistics, max(engine.statistics.steps, 1)
         return self._params.Load(
@@ -88,44 +88,44 @@ class TokenModel:
         )
 
     async def record_routing_stats(self) -> dict[str, int]:
-        """Return what `deployments.scaling.router` goes by."""
+        """Return the number of slots for `deployments.scaling.router`."""
         return {"slots": self._model.loop.engine.scheduler.slots.number}
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.scaling.policy` goes by."""
-        return asdict(self._pace.report(self._load()))
+        """Return the load report for `deployments.scaling.policy`."""
+        return asdict(self._measured_load.build_report(self._read_load()))
 
     async def generate(
         self, params: "GenerationParams", chunk_frames: int, first_chunk_frames: int
     ) -> AsyncGenerator["Generated", None]:
         """Yield codes while they are generated, in chunks of at least so many frames.
 
-        A caller that cancels frees its slot within one step; one that merely stops reading does
-        not, since Ray goes on. Raises InvalidRequest where the text is too long, GenerationFailed
-        where the model fails.
+        A cancelled call frees its slot within one step. A caller that only stops reading keeps
+        its slot, since Ray continues the call. Raises InvalidRequest if the text is too long, and
+        GenerationFailed if the model fails.
         """
-        with self._counted():
-            self._describe(params)
-            with span("condition"):
-                request = await self._request(params)
-            self._pace.asked(request.rows_to_make)
+        with self._count_request():
+            self._describe_span(params)
+            with open_span("condition"):
+                request = await self._prepare_request(params)
+            self._measured_load.add_request(request.rows_to_make)
             chunks = self._model.loop.generate(request, chunk_frames, first_chunk_frames)
             first: float | None = None
             try:
                 async with aclosing(chunks):
                     async for chunk in chunks:
                         first = first or time.perf_counter()
-                        self._metrics.update(self._load())
+                        self._metrics.update_from(self._read_load())
                         codes = self._params.Codes.pack(chunk)
                         yield self._params.Generated(codes, *request.seconds_waited_and_run())
             finally:
                 _add_phases(request, first)
 
-    async def _request(self, params: "GenerationParams") -> "Request":
+    async def _prepare_request(self, params: "GenerationParams") -> "Request":
         return await self._encoder.run(self._model.prepare, params)
 
-    def _describe(self, params: "GenerationParams") -> None:
-        """Make the current span one of OpenTelemetry's conventions for generative models."""
+    def _describe_span(self, params: "GenerationParams") -> None:
+        """Describe the current span by OpenTelemetry's conventions for generative models."""
         current = get_current_span()
         current.update_name(f"generate_content {self._name}")
         current.set_attributes(
@@ -143,8 +143,8 @@ class TokenModel:
         )
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count a request by how it ended: whole, left by its caller, or failed."""
+    def _count_request(self) -> Iterator[None]:
+        """Count a running request, and then whether it was completed or cancelled."""
         self._requests += 1
         try:
             yield
@@ -153,27 +153,28 @@ class TokenModel:
             raise
         finally:
             self._requests -= 1
-            self._metrics.update(self._load())
+            self._metrics.update_from(self._read_load())
         self._completed += 1
 
     async def check_health(self) -> None:
-        """Raise if the model no longer answers."""
+        """Raise an error if the model no longer responds."""
         self._model.loop.check_alive()
-        self._metrics.update(self._load())
+        self._metrics.update_from(self._read_load())
         steps = self._model.loop.engine.statistics.steps
         if self._health.needs_probe(steps, busy=self._requests > 0):
             probe = self._params.GenerationParams(text="probe", frames=1, seed=0)
-            async with aclosing(self._model.loop.generate(await self._request(probe))) as chunks:
+            request = await self._prepare_request(probe)
+            async with aclosing(self._model.loop.generate(request)) as chunks:
                 assert [chunk async for chunk in chunks]
 
 
 def _add_phases(request: "Request", first_chunk: float | None) -> None:
-    """Add what a request's time went to, until now, as parts of the current span."""
+    """Add spans for the request's phases until now: queue, first chunk and decoding."""
     now = time.perf_counter()
-    phase("queue", request.arrived, request.started or now)
+    add_span("queue", request.arrived, request.started or now)
     if request.started:
-        phase("first_chunk", request.started, first_chunk or now)
+        add_span("first_chunk", request.started, first_chunk or now)
     if first_chunk:
-        phase("decode", first_chunk, now)
+        add_span("decode", first_chunk, now)
         waited = first_chunk - request.arrived
         get_current_span().set_attribute("gen_ai.response.time_to_first_chunk", waited)

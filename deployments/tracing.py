@@ -1,7 +1,7 @@
-"""OpenTelemetry: spans of this process, and how a trace goes along with calls of deployments.
+"""Creates OpenTelemetry spans, and passes traces along with calls of deployments.
 
-Off, at the cost of a look at the current span, until the standard environment names a collector.
-Requests to the ingress and jobs begin traces: what runs beside them (beats, probes) has none.
+Tracing is off until the standard environment variables name a collector. Requests to the ingress
+and jobs begin traces; background work such as renewals and probes is not traced.
 """
 
 import os
@@ -32,29 +32,29 @@ from ray.serve.exceptions import RayServeException
 
 NAME = "audiocraft-serve"
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-LEFT = "audiocraft.left"
-"""True of a call whose caller did not wait for its end."""
+CALLER_LEFT = "audiocraft.left"
+"""The span attribute of a call whose caller did not wait for its end."""
 
 Class = TypeVar("Class", bound=type)
 Carrier = Mapping[str, str]
-"""The headers of W3C Trace Context, or of what OTEL_PROPAGATORS names."""
+"""The headers of W3C Trace Context, or of the format that OTEL_PROPAGATORS names."""
 
 
 @cache
-def provider() -> TracerProvider | None:
-    """Return what exports this process's spans; None where the environment names no collector."""
-    wanted = any(os.environ.get(name) for name in ENDPOINTS)
-    if not wanted or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+def get_provider() -> TracerProvider | None:
+    """Return the provider that exports spans; None if the environment names no collector."""
+    has_collector = any(os.environ.get(name) for name in ENDPOINTS)
+    if not has_collector or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
         return None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    made = TracerProvider(resource=_resource())
-    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return made
+    provider = TracerProvider(resource=_build_resource())
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
 
 
-def _resource() -> Resource:
-    """Return who makes the spans; what the environment says of it goes first."""
+def _build_resource() -> Resource:
+    """Return the attributes of this process; those of the environment take precedence."""
     ours: dict[str, AttributeValue] = {"service.name": NAME}
     try:
         replica = serve.get_replica_context()
@@ -66,46 +66,46 @@ def _resource() -> Resource:
 
 
 @cache
-def _tracer(of: TracerProvider) -> Tracer:
-    return of.get_tracer(NAME)
+def _get_tracer(provider: TracerProvider) -> Tracer:
+    return provider.get_tracer(NAME)
 
 
-def stop() -> None:
-    """Send what is left, and export no more; waits OTEL_EXPORTER_OTLP_TIMEOUT at most."""
-    if provider.cache_info().currsize and (started := provider()):
+def stop_export() -> None:
+    """Send the remaining spans and stop the export, within OTEL_EXPORTER_OTLP_TIMEOUT seconds."""
+    if get_provider.cache_info().currsize and (started := get_provider()):
         started.shutdown()
 
 
-def begin(name: str, kind: SpanKind, carrier: Carrier, attributes: Any = None) -> Span:
-    """Begin a span in the trace that came along, or in a new one; whoever begins it ends it."""
-    if not (of := provider()):
+def begin_span(name: str, kind: SpanKind, carrier: Carrier, attributes: Any = None) -> Span:
+    """Begin a span in the caller's trace, or in a new trace; the function's caller must end it."""
+    if not (provider := get_provider()):
         return INVALID_SPAN
     parent = propagate.extract(carrier, Context())
-    return _tracer(of).start_span(name, parent, kind, attributes)
+    return _get_tracer(provider).start_span(name, parent, kind, attributes)
 
 
-def span(name: str, attributes: Any = None) -> AbstractContextManager[Span]:
-    """Make what is done in it a part of the current span; of nothing, where nothing is traced.
+def open_span(name: str, attributes: Any = None) -> AbstractContextManager[Span]:
+    """Open a child of the current span for the block; do nothing if there is no trace.
 
-    Not around a `yield`: a generator's context is its reader's.
+    The block must not contain a `yield`, since a generator runs in its reader's context.
     """
-    of = provider()
-    if not of or not get_current_span().is_recording():
+    provider = get_provider()
+    if not provider or not get_current_span().is_recording():
         return nullcontext(INVALID_SPAN)
-    return _tracer(of).start_as_current_span(name, attributes=attributes)
+    return _get_tracer(provider).start_as_current_span(name, attributes=attributes)
 
 
-def phase(name: str, began: float, ended: float) -> None:
-    """Add what lay between two times of `time.perf_counter` as a part of the current span."""
-    of = provider()
-    if of and get_current_span().is_recording():
+def add_span(name: str, began: float, ended: float) -> None:
+    """Add a child of the current span with two times of `time.perf_counter`, in seconds."""
+    provider = get_provider()
+    if provider and get_current_span().is_recording():
         zero = time.time_ns() - time.perf_counter_ns()
-        made = _tracer(of).start_span(name, start_time=zero + int(began * 1e9))
-        made.end(zero + int(ended * 1e9))
+        child = _get_tracer(provider).start_span(name, start_time=zero + int(began * 1e9))
+        child.end(zero + int(ended * 1e9))
 
 
-def carried() -> dict[str, Carrier]:
-    """Return the keyword argument by which a call of a `traced` deployment joins this trace."""
+def get_trace_argument() -> dict[str, Carrier]:
+    """Return the keyword argument with which a call of a deployment continues this trace."""
     if not get_current_span().get_span_context().is_valid:
         return {}
     carrier: dict[str, str] = {}
@@ -113,25 +113,25 @@ def carried() -> dict[str, Carrier]:
     return {"carrier": carrier}
 
 
-def traced(deployment: Class) -> Class:
-    """Let every public asynchronous method of a deployment take what `carried` gives.
+def trace_calls(deployment: Class) -> Class:
+    """Let every public asynchronous method of a deployment take the result of `get_trace_argument`.
 
-    A call that brings a trace becomes a span of it, `method deployment`, around the whole stream
-    where the method is a generator. Spans that are left are sent when the replica ends.
+    A call with a trace becomes its span `method deployment`; the span of a generator ends with its
+    stream. The remaining spans are sent when the replica stops.
     """
     for name, method in list(vars(deployment).items()):
         if not name.startswith("_") and isasyncgenfunction(method):
             setattr(deployment, name, _traced_stream(method))
         elif not name.startswith("_") and iscoroutinefunction(method):
             setattr(deployment, name, _traced_call(method))
-    deployment.__del__ = lambda _self: stop()  # type: ignore[attr-defined]  # Serve calls it
+    deployment.__del__ = lambda _self: stop_export()  # type: ignore[attr-defined]  # Serve calls it
     return deployment
 
 
 def _begin_call(name: str, carrier: Carrier | None) -> Span:
     if carrier is None:
         return INVALID_SPAN
-    return begin(f"{name} {serve.get_replica_context().deployment}", SpanKind.SERVER, carrier)
+    return begin_span(f"{name} {serve.get_replica_context().deployment}", SpanKind.SERVER, carrier)
 
 
 def _traced_call(
@@ -144,7 +144,7 @@ def _traced_call(
             with use_span(begun):
                 return await method(self, *args)
         except CancelledError:
-            begun.set_attribute(LEFT, True)
+            begun.set_attribute(CALLER_LEFT, True)
             raise
         finally:
             begun.end()
@@ -165,13 +165,13 @@ def _traced_stream(
         answers = method(self, *args)
         try:
             while True:
-                with use_span(begun):  # step by step: between steps the context is the reader's
+                with use_span(begun):  # per step, since the reader owns the context between
                     answer = await anext(answers, ended)
                 if answer is ended:
                     break
                 yield answer
         except (CancelledError, GeneratorExit):
-            begun.set_attribute(LEFT, True)
+            begun.set_attribute(CALLER_LEFT, True)
             raise
         finally:
             with use_span(begun):

@@ -1,4 +1,4 @@
-"""What a replica's process needs before and around its model: settings, logs, one busy thread."""
+"""Prepares a replica's process, runs its blocking calls on one thread, and checks its health."""
 
 import asyncio
 import importlib
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 def prepare_hub(*sources: str | None) -> None:
-    """Set the hub libraries' environment; they read it when they are imported.
+    """Set the environment that the hub libraries read when they are imported.
 
-    An embedded bundle needs no network, so none is tried where all sources are bundles.
+    If all sources are embedded bundles, the libraries are set to work offline.
     """
     token = os.environ.get("HUGGING_FACE_HUB_TOKEN")
     if token:
@@ -26,11 +26,10 @@ def prepare_hub(*sources: str | None) -> None:
 
 
 def keep_logs() -> None:
-    """Let the replica's log outlive the import of AudioCraft.
+    """Import submitit early, and keep Serve's log handlers working.
 
-    That imports submitit, which configures logging as it is imported: `dictConfig` closes every
-    handler of the process, and Serve's, which buffers, drops its file. It is imported here, once,
-    and the handler given its file again.
+    AudioCraft imports submitit, whose `dictConfig` closes every handler of the process. Serve's
+    buffering handler then loses its file, so the file is set again after the import.
     """
     kept = [
         (handler, handler.target)
@@ -51,18 +50,18 @@ class Worker:
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run `function` on the thread.
 
-        If the caller is cancelled, a call that has not begun never begins; one that has begun
-        runs on, so it must watch a flag of its own.
+        If the caller is cancelled, a queued call never begins. A running call continues, so it
+        must check its own flag for cancellation.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, function, *arguments)
 
 
 class Health:
-    """Decides when a model must show that it still answers.
+    """Decides when a model must be probed.
 
-    A busy model is healthy while its count of finished work grows; probing it would only wait
-    behind that work. `stall_seconds` without progress under work is a failure.
+    A busy model is healthy while its count of finished steps grows, and a probe would only wait in
+    its queue. A busy model without progress for `stall_seconds` has failed.
     """
 
     def __init__(self, stall_seconds: float = 60.0) -> None:
@@ -71,7 +70,7 @@ class Health:
         self._moved_at = time.monotonic()
 
     def needs_probe(self, progress: int, busy: bool) -> bool:
-        """Take the model's progress; say whether to probe it. Raises RuntimeError on a stall."""
+        """Return whether to probe the model, from its progress. Raises RuntimeError on a stall."""
         moved = progress != self._progress
         if moved:
             self._progress, self._moved_at = progress, time.monotonic()

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from deployments.accounts import LEASE_S, Charge, Patience, Share, Snapshot, Verdict
-from deployments.tracing import span
+from deployments.tracing import open_span
 from graph.calls import Method, call, start_detached
 from graph.errors import ApiError
 from graph.metrics import Metrics
@@ -76,7 +76,7 @@ class LedgerClient:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            await self.tell(self.methods.beat, self.name, dict(self.open))
+            await self.tell(self.methods.renew_charges, self.name, dict(self.open))
 
     async def close(self) -> None:
         """End what runs beside requests."""
@@ -161,7 +161,7 @@ class Admission:
         number, admitted = uuid4().hex, False
         self._ledger.open[number] = charge
         try:
-            with span("admission", {"audiocraft.row_seconds": charge.row_seconds}) as asked:
+            with open_span("admission", {"audiocraft.row_seconds": charge.row_seconds}) as asked:
                 verdict = await self._ask(hold, number, charge, share, patience)
                 asked.set_attribute("audiocraft.verdict", verdict.refused_for or "admitted")
             outcome = verdict.refused_for or "admitted"

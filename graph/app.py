@@ -34,15 +34,15 @@ def build(args: AppArgs) -> Application:
     checkpoints = {model.name: model.checkpoint for model in args.models}
 
     def bound(model: AnyModelSettings) -> Application:
-        deployment = DEPLOYMENTS[model.kind].options(name=model.name, **model.options())
+        deployment = DEPLOYMENTS[model.kind].options(name=model.name, **model.build_options())
         if isinstance(model, DiffusionSettings):
             return deployment.bind(model, checkpoints[model.codec])
         return deployment.bind(model)
 
     handles = {model.name: bound(model) for model in args.models}
-    handles[MEDIA] = DEPLOYMENTS[MEDIA].options(name=MEDIA, **args.media.options()).bind()
+    handles[MEDIA] = DEPLOYMENTS[MEDIA].options(name=MEDIA, **args.media.build_options()).bind()
     store = args.ingress.jobs.store
     redis = store if isinstance(store, RedisServer) else None
     handles[LEDGER] = DEPLOYMENTS[LEDGER].options(name=LEDGER, **LEDGER_OPTIONS).bind(redis)
-    ingress = DEPLOYMENTS[INGRESS].options(**args.ingress.options())
+    ingress = DEPLOYMENTS[INGRESS].options(**args.ingress.build_options())
     return ingress.bind(args.models, handles, args.ingress)

@@ -99,22 +99,22 @@ class Cache:
         """Return the answer, and whether another ingress made it. Without the ledger, make it."""
         ledger, number = self._ledger, uuid4().hex
         try:
-            claim = ledger.methods.claim, ledger.name, number, key
+            claim = ledger.methods.claim_answer, ledger.name, number, key
             while await ledger.tell(*claim) is False:
-                theirs: Answer | None = await ledger.wait_for(ledger.methods.answer, key)
+                theirs: Answer | None = await ledger.wait_for(ledger.methods.wait_for_answer, key)
                 if theirs is not None:
                     return theirs, True
             answer = await make()
         except BaseException:  # also where the client left: one of those who wait makes it then
-            ledger.call_later(ledger.tell(ledger.methods.give, number, key, None))
+            ledger.call_later(ledger.tell(ledger.methods.deliver_answer, number, key, None))
             raise
         ledger.call_later(self._offer(number, key, answer))
         return answer, False
 
     async def _offer(self, number: str, key: str, answer: Answer) -> None:
         ledger = self._ledger
-        if await ledger.tell(ledger.methods.wanted, number, key):
-            await ledger.tell(ledger.methods.give, number, key, answer)
+        if await ledger.tell(ledger.methods.check_waiters, number, key):
+            await ledger.tell(ledger.methods.deliver_answer, number, key, answer)
 
     def _trim(self) -> None:
         while self._bytes > self._max_bytes():

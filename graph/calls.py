@@ -1,7 +1,7 @@
 """Calls of other deployments: their typed errors come back, and no call outlives its caller.
 
-The caller's trace is passed along; `deployments.tracing.traced` continues it. What a call gives
-follows from its arguments alone, seeds and carried states included. So where a replica is lost
+The caller's trace is passed along; `deployments.tracing.trace_calls` continues it. The result of
+a call depends only on its arguments, which include seeds and states. So where a replica is lost
 (its node died, its process was killed, or it hung and was ended) another replica gives the same.
 """
 
@@ -20,7 +20,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTas
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.ray_private import detach_request, name_request
-from deployments.tracing import begin, carried
+from deployments.tracing import begin_span, get_trace_argument
 from engine.errors import EngineError
 from engine.params import Codes, Generated, GenerationParams
 from graph.errors import ApiError
@@ -49,12 +49,12 @@ async def call(method: Method, *args: Any) -> Any:
     Raises ApiError 503 where no replica can answer, ReplicaLost where one is lost meanwhile.
     """
     with _map_errors():
-        return await method.remote(*args, **carried())
+        return await method.remote(*args, **get_trace_argument())
 
 
 async def stream(method: Method, *args: Any) -> AsyncGenerator[Any, None]:
     """Call a deployment's generator; closing it early cancels the call. Raises as `call` does."""
-    answers = method.remote(*args, **carried())
+    answers = method.remote(*args, **get_trace_argument())
     ended = False
     try:
         with _map_errors():
@@ -227,7 +227,7 @@ async def run_named(name: str, work: Coroutine[Any, Any, T]) -> T:
     """Do work that belongs to no request: `name` is its id in logs, and it has its own trace."""
 
     async def traced() -> T:
-        begun = begin(
+        begun = begin_span(
             name.partition("_")[0], SpanKind.CONSUMER, {}, {"audiocraft.request_id": name}
         )
         with use_span(begun, end_on_exit=True):

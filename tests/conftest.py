@@ -94,5 +94,5 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
 
     exporter, made = InMemorySpanExporter(), TracerProvider()
     made.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "provider", cache(lambda: made))
+    monkeypatch.setattr(tracing, "get_provider", cache(lambda: made))
     return Recorded(exporter)

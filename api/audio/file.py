@@ -8,7 +8,7 @@ from api.audio.credentials import Signer
 from api.audio.encoder import Encoder, encode
 from api.audio.output import Normalize, Output
 from api.audio.tags import Tags
-from deployments.tracing import span
+from deployments.tracing import open_span
 from engine.params import Waveform
 from graph.workflows.levels import (
     PEAK_DB,
@@ -97,11 +97,11 @@ def build_file(
 
     Raises ApiError 503 where it cannot be signed now.
     """
-    with span(f"encode {output.format}"):
+    with open_span(f"encode {output.format}"):
         samples = finish_clip(audio.array(), audio.sample_rate, output)
         data = encode(samples, audio.sample_rate, output, tags)
     if signer and tags and signer.takes(output):
-        with span(f"sign {output.format}"):
+        with open_span(f"sign {output.format}"):
             data = signer.sign(data, output, tags)
     return ClipFile(data, samples.shape[1] / audio.sample_rate)
 
@@ -119,12 +119,12 @@ class GrowingFile:
 
     def add(self, audio: Waveform) -> bytes:
         """Take the next samples; return the bytes that are ready."""
-        with span(f"encode {self._output.format}"):
+        with open_span(f"encode {self._output.format}"):
             made = fade_edges(audio.array(), self._at, self._samples, self._rate, self._output)
             self._at += audio.samples
             return self._encoder.add(normalize_level(made, self._rate, self._output.normalize))
 
     def end(self) -> bytes:
         """Return the rest of the file."""
-        with span(f"encode {self._output.format}"):
+        with open_span(f"encode {self._output.format}"):
             return self._encoder.end()

@@ -69,7 +69,7 @@ class OurPolicy:
     """The policy in `deployments.scaling.policy`, with a deployment's settings."""
 
     def __init__(self, machine: Machine) -> None:
-        settings = Autoscaling(max_replicas=MOST).options()
+        settings = Autoscaling(max_replicas=MOST).build_options()
         self._machine = machine
         self._policy = Backlog(lambda: self._now, **settings["policy"]["policy_kwargs"])
         self._config = AutoscalingConfig(**settings)

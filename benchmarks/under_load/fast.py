@@ -12,7 +12,7 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.settings import EnCodecSettings, TokenModelSettings
-from deployments.tracing import traced
+from deployments.tracing import trace_calls
 from engine.params import (
     AudioPiece,
     BatchLoad,
@@ -31,7 +31,7 @@ CODEBOOKS, CARDINALITY, SAMPLE_RATE, FRAME_RATE = 4, 512, 16000, 50
 
 
 @serve.deployment
-@traced
+@trace_calls
 class FastMusicGen:
     """A replica of a language model without the model."""
 
@@ -58,7 +58,7 @@ class FastMusicGen:
 
 
 @serve.deployment(max_ongoing_requests=256)
-@traced
+@trace_calls
 class FastEnCodec:
     """A replica of a codec without the codec."""
 

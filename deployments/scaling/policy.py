@@ -1,7 +1,7 @@
-"""How many replicas a deployment needs, by the work that its replicas have and that waits for them.
+"""Decides how many replicas a deployment needs, from the running and waiting work.
 
-Serve's own policy counts requests, 30 s late; here a replica that is full and a queue that would
-not start in time ask for more at once, and what was needed lately is kept for a while.
+Serve's own policy counts requests with a delay of 30 s. This policy adds replicas immediately if
+replicas are full or the queue would start too late, and removes them after a delay.
 """
 
 import logging
@@ -16,44 +16,46 @@ from ray.serve.config import AutoscalingContext
 logger = logging.getLogger("ray.serve")
 
 IDLE = 0.01
-"""Fewer replicas' worth of work than this is none."""
+"""A deployment that needs fewer replicas than this is idle."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one replica says of itself, as `record_autoscaling_stats` returns it.
+    """The load of one replica, as its `record_autoscaling_stats` returns it.
 
-    Work is in row-seconds of a language model, in seconds of audio of all others.
+    Work is measured in row-seconds for a token model, and in seconds of audio for other models.
     """
 
     occupied: float
-    """Share of its places that are taken, 0 to 1."""
+    """The share of the replica's capacity that is in use, 0 to 1."""
     queued: float
-    """Work that it has and has not begun."""
+    """The work in the replica's queue."""
     speed: float
-    """Work a second, with all places taken."""
+    """The work per second of a full replica."""
     request: float
-    """Work of one request, as they have been lately."""
+    """The mean work of recent requests."""
 
 
 @dataclass(frozen=True)
-class Aim:
-    """What is wanted of a deployment's scaling."""
+class ScalingTargets:
+    """The targets for the scaling of one deployment."""
 
     start_within_s: float
-    """What waits shall start within so long, once the replicas are up."""
+    """The time in which waiting requests shall start, once the replicas are up."""
     patience_s: float
-    """For how long what was needed is kept."""
+    """How long replicas are kept after they were needed."""
     idle_s: float
-    """How long nothing may be asked for before the last replica goes, where none is allowed."""
+    """The idle time after which the last replica is removed, if the minimum is 0."""
     occupancy: float = 0.9
-    """Of all places; the rest takes in what comes while more is started."""
+    """The share of capacity to use; the rest serves new requests while replicas start."""
 
 
-def needed(reports: Sequence[Report], waiting: float, aim: Aim) -> float:
-    """Return the replicas needed now: for the places that are taken, and for what waits.
+def compute_needed_replicas(
+    reports: Sequence[Report], waiting: float, targets: ScalingTargets
+) -> float:
+    """Return the replicas that the running and the waiting work needs now.
 
-    `waiting` counts requests that no replica has yet.
+    `waiting` is the number of requests that no replica has received.
     """
     if not reports:
         return 0.0
@@ -61,70 +63,72 @@ def needed(reports: Sequence[Report], waiting: float, aim: Aim) -> float:
     request = sum(one.request for one in reports) / len(reports)
     queued = sum(one.queued for one in reports) + waiting * request
     occupied = sum(one.occupied for one in reports)
-    return occupied / aim.occupancy + queued / (speed * aim.start_within_s)
+    return occupied / targets.occupancy + queued / (speed * targets.start_within_s)
 
 
 @dataclass
-class Memory:
-    """What was needed lately; only what is not outdone by something later."""
+class RecentNeeds:
+    """The recent needs for replicas; a need is dropped when a later one is at least as large."""
 
-    needed: list[tuple[float, float]]
-    """When, and how many replicas; ever fewer."""
+    needs: list[tuple[float, float]]
+    """Pairs of a time and a number of replicas, with falling numbers."""
     busy_at: float
-    """When there was work at last."""
+    """The last time at which there was work."""
 
-    def kept(self, now: float, replicas: float, patience_s: float) -> float:
-        """Take in what is needed now; return the most that was within `patience_s`."""
-        lately = [(at, n) for at, n in self.needed if at > now - patience_s and n > replicas]
-        self.needed = [*lately, (now, replicas)]
+    def add_need(self, now: float, replicas: float, patience_s: float) -> float:
+        """Add the present need; return the largest need within the last `patience_s` seconds."""
+        lately = [(at, n) for at, n in self.needs if at > now - patience_s and n > replicas]
+        self.needs = [*lately, (now, replicas)]
         if replicas > IDLE:
             self.busy_at = now
-        return self.needed[0][1]
+        return self.needs[0][1]
 
 
-def wanted(memory: Memory, now: float, replicas: float, aim: Aim) -> int:
-    """Return how many replicas to have, where so many are needed now."""
-    kept = math.ceil(memory.kept(now, replicas, aim.patience_s) - 1e-9)
-    idle = now - memory.busy_at > aim.idle_s
+def decide_replicas(
+    recent: RecentNeeds, now: float, replicas: float, targets: ScalingTargets
+) -> int:
+    """Return the number of replicas to run, from the present need and the recent needs."""
+    kept = math.ceil(recent.add_need(now, replicas, targets.patience_s) - 1e-9)
+    idle = now - recent.busy_at > targets.idle_s
     return 0 if idle else max(kept, 1)
 
 
 class Backlog:
-    """Serve's `policy_function`, a class: one for each deployment, in the controller.
+    """The autoscaling policy that Serve's controller creates for each deployment.
 
-    It never raises: Serve's loop would stop for all applications.
+    It never raises an error, since Serve's loop would stop for all applications.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, **aim: float) -> None:
-        self._aim, self._clock = Aim(**aim), clock
-        self._memory: Memory | None = None
+    def __init__(self, clock: Callable[[], float] = time.monotonic, **targets: float) -> None:
+        self._targets, self._clock = ScalingTargets(**targets), clock
+        self._recent: RecentNeeds | None = None
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        """Return how many replicas to have; as many as now where that is not known."""
+        """Return the number of replicas to run; after an error, the present target."""
         try:
-            return self._decide(ctx), {}
-        except Exception:  # whatever it is: see above
-            logger.exception("no decision on the replicas of %s", ctx.deployment_name)
+            return self._decide_replicas(ctx), {}
+        except Exception:  # an error would stop Serve's loop
+            logger.exception("cannot compute the number of replicas of %s", ctx.deployment_name)
             return int(ctx.target_num_replicas), {}
 
-    def _decide(self, ctx: AutoscalingContext) -> int:
+    def _decide_replicas(self, ctx: AutoscalingContext) -> int:
         now = self._clock()
-        # A controller that has just begun knows nothing of before: what is there may be needed.
-        there = float(ctx.target_num_replicas)
-        memory = self._memory or Memory([(now, there)], now if there else -math.inf)
-        self._memory = memory
-        reports = reports_of(ctx.aggregated_metrics or {})
+        # A new controller has no history, so it assumes that the present replicas are needed.
+        target = float(ctx.target_num_replicas)
+        recent = self._recent or RecentNeeds([(now, target)], now if target else -math.inf)
+        self._recent = recent
+        reports = collect_reports(ctx.aggregated_metrics or {})
         if ctx.current_num_replicas and not reports:
-            # Those that have said nothing yet were started for something: by Serve itself, unasked,
-            # where a request found none.
-            memory.busy_at = now
+            # Replicas without a report are new. Serve also starts one by itself when a request
+            # finds none, so they count as busy.
+            recent.busy_at = now
             return int(ctx.target_num_replicas)
-        replicas = needed(reports, ctx.total_queued_requests or 0.0, self._aim)
-        return wanted(memory, now, replicas, self._aim)
+        replicas = compute_needed_replicas(reports, ctx.total_queued_requests or 0.0, self._targets)
+        return decide_replicas(recent, now, replicas, self._targets)
 
 
-def reports_of(metrics: Mapping[str, Mapping[Any, float]]) -> list[Report]:
-    """Return what replicas say, from values by name and replica; of those that say all."""
+def collect_reports(metrics: Mapping[str, Mapping[Any, float]]) -> list[Report]:
+    """Return the reports of all replicas that sent every value, from values by name and replica."""
     names = [field.name for field in fields(Report)]
     replicas = metrics.get(names[0], {})
     whole = [one for one in replicas if all(one in metrics.get(name, {}) for name in names)]

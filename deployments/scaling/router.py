@@ -1,9 +1,8 @@
-"""Which replica of a language model a request goes to: the emptiest with a free slot, once there is
-one.
+"""Sends each request for a token model to the replica with the most free slots.
 
-Serve's own router gives a request at once to the shorter queue of two replicas that it picked at
-random; there it stays, though a third has room, or a new one comes up. Held back until a slot is
-free, it starts as soon as any replica can start it, in the order of arrival.
+Serve's own router sends a request immediately to the shorter queue of two random replicas, where it
+stays even if another replica has a free slot. This router holds requests until a slot is free, so
+each starts as soon as any replica can start it, in the order of arrival.
 """
 
 import asyncio
@@ -20,40 +19,41 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-HELD = "generate"
-"""The method that takes a slot; all others go to any replica, at once."""
-LOOK_S = 0.25
-"""How often replicas are asked, since other ingresses' requests end as well."""
-ON_ITS_WAY_S = 1.0
-"""A request that was given a replica counts there for so long, until it was sent."""
+SLOT_METHOD = "generate"
+"""The method that takes a slot; calls of other methods go to any replica immediately."""
+PROBE_AFTER_S = 0.25
+"""The interval of probes while a request waits, since slots of other ingresses also become free."""
+IN_TRANSIT_S = 1.0
+"""The longest time that a routed request counts for its replica before it is sent."""
 
 
-class Room(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
-    """Serve's `request_router_class`; each handle has one.
+class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
+    """The `request_router_class` of token models; each handle has one instance.
 
-    A replica's calls are counted by the handle, as they are sent and end; what other handles sent
-    is known when the replica is asked.
+    It counts the calls that its own handle sends. Probes of the replicas add the calls of other
+    handles.
     """
 
     def initialize_state(self, slots: int) -> None:
-        """Take how many slots a replica has that has not said it yet."""
+        """Set the slots of replicas that have not reported their number."""
         self._slots = slots
-        self._going: dict[ReplicaID, list[float]] = defaultdict(list)
-        self._freed = asyncio.Event()
-        self._asking: asyncio.Task[Any] | None = None
+        self._in_transit: dict[ReplicaID, list[float]] = defaultdict(list)
+        self._slot_freed = asyncio.Event()
+        self._probing: asyncio.Task[Any] | None = None
 
     async def _choose_replica_for_request(
         self, pending_request: PendingRequest, *, is_retry: bool = False
     ) -> RunningReplica:
-        """Give another call any replica, at once.
+        """Send a call that takes no slot to any replica immediately.
 
-        Serve routes the oldest requests first, two at a time for each replica: it would wait behind
-        all that wait for a slot.
+        Serve routes the oldest requests first, two at a time per replica, so the call would wait
+        behind all requests that wait for a slot.
         """
-        if pending_request.metadata.call_method == HELD or is_retry or not self._replicas_list:
+        needs_slot = pending_request.metadata.call_method == SLOT_METHOD
+        if needs_slot or is_retry or not self._replicas_list:
             return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
         replica = random.choice(self._replicas_list)
-        self._going[replica.replica_id].append(time.monotonic())
+        self._in_transit[replica.replica_id].append(time.monotonic())
         return replica
 
     async def choose_replicas(
@@ -61,61 +61,61 @@ class Room(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
         candidate_replicas: list[RunningReplica],
         pending_request: PendingRequest | None = None,
     ) -> list[list[RunningReplica]]:
-        """Return the replicas that may be given this request; wait a while where there are none.
+        """Return the replicas with the most free slots, after a short wait if there are none.
 
-        From the choice to the count of what was given nothing waits, so none is given twice.
+        Nothing is awaited between the choice and its count, so no slot is given twice.
         """
-        if pending_request is None or pending_request.metadata.call_method != HELD:
+        if pending_request is None or pending_request.metadata.call_method != SLOT_METHOD:
             if pending_request:
                 pending_request.routing_context.should_backoff = True
             return [candidate_replicas]
-        if not self._emptiest():
-            self._freed.clear()
+        if not self._find_emptiest():
+            self._slot_freed.clear()
             try:
-                await asyncio.wait_for(self._freed.wait(), LOOK_S)
+                await asyncio.wait_for(self._slot_freed.wait(), PROBE_AFTER_S)
             except TimeoutError:
-                self._ask_those_that_seem_full()
-        return [self._emptiest()]
+                self._probe_full_replicas()
+        return [self._find_emptiest()]
 
-    def _emptiest(self) -> list[RunningReplica]:
-        room = {one.replica_id: self._room(one) for one in self._replicas_list}
-        most = max(room.values(), default=0)
-        return [one for one in self._replicas_list if room[one.replica_id] == most > 0]
+    def _find_emptiest(self) -> list[RunningReplica]:
+        free = {one.replica_id: self._count_free_slots(one) for one in self._replicas_list}
+        most = max(free.values(), default=0)
+        return [one for one in self._replicas_list if free[one.replica_id] == most > 0]
 
-    def _room(self, replica: RunningReplica) -> int:
-        """Return its free slots; none where it has not been heard of for long."""
+    def _count_free_slots(self, replica: RunningReplica) -> int:
+        """Return the replica's free slots; 0 if its queue length is not known."""
         taken = self.replica_queue_len_cache.get(replica.replica_id)
         if taken is None:
             return 0
-        now, going = time.monotonic(), self._going[replica.replica_id]
-        going[:] = [since for since in going if now - since < ON_ITS_WAY_S]
+        now, in_transit = time.monotonic(), self._in_transit[replica.replica_id]
+        in_transit[:] = [since for since in in_transit if now - since < IN_TRANSIT_S]
         slots = replica.routing_stats.get("slots", self._slots)
-        return int(slots - taken - len(going))
+        return int(slots - taken - len(in_transit))
 
-    def _ask_those_that_seem_full(self) -> None:
-        if self._asking is None or self._asking.done():
-            full = [one for one in self._replicas_list if self._room(one) <= 0]
-            self._asking = self._event_loop.create_task(self._probe_queue_lens(full, 0))
-            self._asking.add_done_callback(lambda _: self._freed.set())
+    def _probe_full_replicas(self) -> None:
+        if self._probing is None or self._probing.done():
+            full = [one for one in self._replicas_list if self._count_free_slots(one) <= 0]
+            self._probing = self._event_loop.create_task(self._probe_queue_lens(full, 0))
+            self._probing.add_done_callback(lambda _: self._slot_freed.set())
 
     def _fulfill_next_pending_request(self, replica: RunningReplica, *more: Any) -> None:
         super()._fulfill_next_pending_request(replica, *more)
-        self._going[replica.replica_id].append(time.monotonic())
+        self._in_transit[replica.replica_id].append(time.monotonic())
 
     def on_send_request(self, replica_id: ReplicaID) -> None:
-        """Count a call that is sent."""
+        """Count a call that was sent."""
         super().on_send_request(replica_id)
-        if going := self._going[replica_id]:
-            going.pop(0)
+        if in_transit := self._in_transit[replica_id]:
+            in_transit.pop(0)
 
     def decrement_queue_len_cache(self, replica_id: ReplicaID) -> None:
-        """Count a call that has ended."""
+        """Count a call that ended."""
         super().decrement_queue_len_cache(replica_id)
-        self._freed.set()
+        self._slot_freed.set()
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
-        """Take the replicas that there are now."""
+        """Set the present replicas, and forget the removed ones."""
         super().update_replicas(replicas)
-        for gone in self._going.keys() - self._replicas.keys():
-            del self._going[gone]
-        self._freed.set()
+        for gone in self._in_transit.keys() - self._replicas.keys():
+            del self._in_transit[gone]
+        self._slot_freed.set()

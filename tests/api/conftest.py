@@ -17,7 +17,7 @@ from api.ingress import create_app
 from api.service import DeploymentState, Service, build_service
 from api.settings import UserConfig
 from deployments.accounts import Accounts
-from deployments.in_flight import Joins
+from deployments.in_flight import AnswersInFlight
 from deployments.settings import (
     AnyModelSettings,
     AudioGenSettings,
@@ -194,7 +194,7 @@ class LocalLedger:
     """The ledger's accounts, in this process."""
 
     def __init__(self) -> None:
-        self.accounts, self.joins = Accounts(), Joins()
+        self.accounts, self.in_flight = Accounts(), AnswersInFlight()
         self.reached = True
 
     def __getattr__(self, name: str) -> Method:
@@ -206,7 +206,8 @@ class LocalLedger:
         if name == "settle":
             *rest, done = args
             return self.accounts.settle(*rest, done=done)
-        return getattr(self.accounts if hasattr(self.accounts, name) else self.joins, name)(*args)
+        owner = self.accounts if hasattr(self.accounts, name) else self.in_flight
+        return getattr(owner, name)(*args)
 
 
 async def nothing_to_report() -> dict[str, DeploymentState]:

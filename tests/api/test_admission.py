@@ -89,7 +89,7 @@ async def test_a_charge_lasts_as_long_as_its_request(
 
     async def watched(*args: object):
         async for one in generate(*args):
-            seen.append(ledger.accounts.backlog())
+            seen.append(ledger.accounts.compute_backlog())
             yield one
 
     served.music._generate = watched  # type: ignore[method-assign]
@@ -98,7 +98,7 @@ async def test_a_charge_lasts_as_long_as_its_request(
     await served.service.ledger.wait_for_calls()
     assert seen
     assert all(one == {"music": 4.0} for one in seen), "2 s, two rows"
-    assert ledger.accounts.backlog() == {}
+    assert ledger.accounts.compute_backlog() == {}
 
 
 async def test_the_price_is_audio_by_rows(served: Served, ledger: LocalLedger):
@@ -119,7 +119,7 @@ async def test_a_request_that_fails_is_not_charged_on(served: Served, ledger: Lo
     served.music.error, served.music.fails_at = GenerationFailed("broken"), 1
     assert (await served.http.post(PATH, json={"prompt": "a"})).status_code == 500
     await served.service.ledger.wait_for_calls()
-    assert ledger.accounts.backlog() == {}
+    assert ledger.accounts.compute_backlog() == {}
 
 
 async def test_more_than_can_start_soon_is_refused(served: Served):

@@ -32,7 +32,7 @@ class Paced:
 
 @pytest.fixture
 def paced(deployed: Deployed) -> Iterator[DeploymentHandle]:
-    scaling = Autoscaling(min_replicas=1, max_replicas=3, patience_s=1).options()
+    scaling = Autoscaling(min_replicas=1, max_replicas=3, patience_s=1).build_options()
     application = Paced.options(autoscaling_config=scaling).bind()
     yield serve.run(application, name=NAME, route_prefix=None)
     serve.delete(NAME)
@@ -54,7 +54,7 @@ def test_a_full_replica_gets_company_and_an_idle_one_goes(paced: DeploymentHandl
 
 @pytest.fixture
 def sleeper(deployed: Deployed) -> Iterator[DeploymentHandle]:
-    scaling = Autoscaling(min_replicas=0, max_replicas=1, patience_s=1, idle_s=1).options()
+    scaling = Autoscaling(min_replicas=0, max_replicas=1, patience_s=1, idle_s=1).build_options()
     application = Paced.options(autoscaling_config=scaling).bind()
     yield serve.run(application, name=NAME, route_prefix=None)
     serve.delete(NAME)

@@ -1,4 +1,4 @@
-"""A replica's hub settings, its one busy thread, and when it probes its model."""
+"""Tests a replica's hub settings, its worker thread and its health checks."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def test_a_bundle_needs_no_network(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_logs_outlive_the_import_of_audiocraft():
-    """In a process of its own: what it guards against closes every handler there is."""
+    """The test runs a new process, since the import closes every log handler."""
     code = """
 import logging
 from logging.handlers import MemoryHandler
@@ -39,7 +39,7 @@ for keep in (False, True):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "kept: True" in done.stderr
-    assert "kept: False" not in done.stderr, "nothing need be kept any more"
+    assert "kept: False" not in done.stderr, "submitit no longer closes the handlers"
 
 
 def test_the_older_token_name_is_honoured(monkeypatch: pytest.MonkeyPatch):
@@ -73,7 +73,7 @@ async def test_a_cancelled_call_in_the_queue_never_begins():
     assert begun == []
 
 
-def test_an_idle_model_is_probed_and_a_moving_one_is_not():
+def test_only_an_idle_model_is_probed():
     health = Health()
     assert not health.needs_probe(0, busy=False)
     assert health.needs_probe(0, busy=False)
@@ -81,7 +81,7 @@ def test_an_idle_model_is_probed_and_a_moving_one_is_not():
     assert not health.needs_probe(5, busy=True)
 
 
-def test_a_busy_model_without_progress_is_a_failure():
+def test_a_busy_model_without_progress_fails():
     health = Health(stall_seconds=0)
     health.needs_probe(3, busy=True)
     with pytest.raises(RuntimeError, match="no step finished"):

@@ -222,7 +222,7 @@ async def test_a_message_that_is_too_large_is_not_read(served: Served, session: 
 
 async def outstanding(served: Served) -> dict[str, float]:
     await served.service.ledger.wait_for_calls()
-    return served.service.ledger.methods.accounts.backlog()
+    return served.service.ledger.methods.accounts.compute_backlog()
 
 
 async def nothing_is_held(served: Served) -> bool:

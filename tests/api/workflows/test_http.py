@@ -142,10 +142,10 @@ async def test_each_model_is_charged_for_all_of_its_parts(served: Served):
     await until(lambda: len(served.music.seen) == 1)
     two_crossfades = 2 * 0.6
     charged = {"music": 2 * (4 * BAR_S + two_crossfades), "sound": 2 * 3, "codec": 4 * BAR_S}
-    assert ledger.accounts.backlog() == pytest.approx(charged)
+    assert ledger.accounts.compute_backlog() == pytest.approx(charged)
     gate.set()
     assert (await task).status_code == 200
-    await until(lambda: not ledger.accounts.backlog())
+    await until(lambda: not ledger.accounts.compute_backlog())
 
 
 def with_key(served: Served, **of_key: Any) -> dict[str, str]:
@@ -191,7 +191,7 @@ async def test_who_leaves_ends_all_parts(served: Served):
     headers = {"content-type": "application/json", **EVENTS}
     answer = await asyncio.wait_for(asgi(served.app, f"{ROOT}/song", headers, receive, sent), 10)
     assert b"event: progress" in answer[1]["body"]
-    await until(lambda: not ledger.accounts.backlog())
+    await until(lambda: not ledger.accounts.compute_backlog())
     assert not gate.is_set(), "no part has come to its end"
     assert len(served.music.seen) == 1
 
@@ -201,11 +201,11 @@ async def test_a_cancelled_answer_frees_all(served: Served):
     ledger: LocalLedger = served.service.ledger.methods
     body = SONG | {"effects": [EFFECT]}
     task = asyncio.create_task(served.http.post(f"{ROOT}/song", json=body))
-    await until(lambda: len(ledger.accounts.backlog()) == 2)
+    await until(lambda: len(ledger.accounts.compute_backlog()) == 2)
     await until(lambda: bool(served.music.seen))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await until(lambda: not ledger.accounts.backlog())
+    await until(lambda: not ledger.accounts.compute_backlog())
 
 
 async def test_a_part_that_fails_fails_the_whole(served: Served):
