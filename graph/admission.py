@@ -32,7 +32,7 @@ class LedgerClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
 
-    async def tell(self, method: Method, *args: Any) -> Any:
+    async def call_ledger(self, method: Method, *args: Any) -> Any:
         """Call the ledger; return None where it is out of reach, whatever the reason."""
         self._keep_beating()
         try:
@@ -42,11 +42,11 @@ class LedgerClient:
             logger.warning("the ledger is out of reach (%r); each ingress holds to itself", error)
             return None
 
-    async def wait_for(self, method: Method, *args: Any) -> Any:
+    async def call_without_timeout(self, method: Method, *args: Any) -> Any:
         """Call a method that may take its time, likewise."""
         try:
             return await call(method, *args)
-        except Exception as error:  # noqa: BLE001 - see `tell`
+        except Exception as error:  # noqa: BLE001 - see `call_ledger`
             logger.warning("the ledger ended (%r) while a request waited for another's", error)
             return None
 
@@ -60,7 +60,7 @@ class LedgerClient:
         """Wait until all that was to be done later is."""
         await asyncio.gather(*self._tasks)
 
-    async def snapshot(self) -> Snapshot:
+    async def fetch_snapshot(self) -> Snapshot:
         """Return what all ingresses have outstanding.
 
         Raises ApiError 503 where the ledger is out of reach.
@@ -71,12 +71,12 @@ class LedgerClient:
     def _keep_beating(self) -> None:
         if self._beating is None or self._beating.done():
             nobody = contextvars.Context()  # it is of no request, and outlives this one
-            self._beating = asyncio.create_task(self._beat(), context=nobody)
+            self._beating = asyncio.create_task(self._send_beats(), context=nobody)
 
-    async def _beat(self) -> None:
+    async def _send_beats(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            await self.tell(self.methods.beat, self.name, dict(self.open))
+            await self.call_ledger(self.methods.beat, self.name, dict(self.open))
 
     async def close(self) -> None:
         """End what runs beside requests."""
@@ -105,22 +105,22 @@ class Hold:
         """The models whose charges are held."""
         return self._numbers.keys()
 
-    def add(self, model: str, number: str) -> None:
+    def add_charge(self, model: str, number: str) -> None:
         """Add an admitted charge."""
         self._numbers[model] = number
 
-    def release(self, model: str, *, done: bool) -> None:
+    def release_charge(self, model: str, *, done: bool) -> None:
         """End the charge of one model; `done` says that its work was finished, not given up."""
         if (number := self._numbers.pop(model, None)) is None:
             return
         ledger = self._ledger
         del ledger.open[number]
-        ledger.call_later(ledger.tell(ledger.methods.settle, ledger.name, number, done))
+        ledger.call_later(ledger.call_ledger(ledger.methods.settle, ledger.name, number, done))
 
     def release_all(self, *, done: bool) -> None:
         """End all charges that are left."""
         for model in list(self._numbers):
-            self.release(model, done=done)
+            self.release_charge(model, done=done)
 
 
 class Admission:
@@ -137,7 +137,7 @@ class Admission:
         self._ledger, self._limits, self._metrics, self._slots = ledger, limits, metrics, slots
 
     @asynccontextmanager
-    async def hold(
+    async def hold_charges(
         self, share: Share, charges: Sequence[Charge], max_wait_s: float | None = None
     ) -> AsyncIterator[Hold]:
         """Hold a task's charges. Raises ApiError 429 where one of them is not let in.
@@ -148,39 +148,43 @@ class Admission:
         hold, done = Hold(self._ledger), False
         try:
             for charge in charges:
-                await self._admit(hold, share, charge, max_wait_s or self._limits().max_wait_s)
+                await self._admit_charge(
+                    hold, share, charge, max_wait_s or self._limits().max_wait_s
+                )
                 share = replace(share, requests_per_minute=None, row_seconds=None)
             yield hold
             done = True
         finally:
             hold.release_all(done=done)
 
-    async def _admit(self, hold: Hold, share: Share, charge: Charge, max_wait_s: float) -> None:
+    async def _admit_charge(
+        self, hold: Hold, share: Share, charge: Charge, max_wait_s: float
+    ) -> None:
         """Add a charge to a hold. Raises ApiError 429."""
         patience = Patience(max_wait_s, self._slots(charge.model))
         number, admitted = uuid4().hex, False
         self._ledger.open[number] = charge
         try:
             with span("admission", {"audiocraft.row_seconds": charge.row_seconds}) as asked:
-                verdict = await self._ask(hold, number, charge, share, patience)
+                verdict = await self._ask_ledger(hold, number, charge, share, patience)
                 asked.set_attribute("audiocraft.verdict", verdict.refused_for or "admitted")
             outcome = verdict.refused_for or "admitted"
             self._metrics.count_price(charge.model, outcome, charge.row_seconds)
             if verdict.refused_for:
                 raise _build_refusal(verdict)
-            hold.add(charge.model, number)
+            hold.add_charge(charge.model, number)
             admitted = True
         finally:
             if not admitted:
                 del self._ledger.open[number]
 
-    async def _ask(
+    async def _ask_ledger(
         self, hold: Hold, number: str, charge: Charge, share: Share, patience: Patience
     ) -> Verdict:
         """Ask the ledger; where it is out of reach, apply this replica's own bound."""
         limits, ledger = self._limits(), self._ledger
         arguments = ledger.name, number, charge, share, patience
-        verdict: Verdict | None = await ledger.tell(ledger.methods.admit, *arguments)
+        verdict: Verdict | None = await ledger.call_ledger(ledger.methods.admit, *arguments)
         if verdict:
             return verdict
         total = sum(one.row_seconds for one in ledger.open.values())

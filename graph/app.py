@@ -33,13 +33,13 @@ def build(args: AppArgs) -> Application:
     """Bind one deployment per model, one for uploads, and the ingress that composes them."""
     checkpoints = {model.name: model.checkpoint for model in args.models}
 
-    def bound(model: AnyModelSettings) -> Application:
+    def bind_model(model: AnyModelSettings) -> Application:
         deployment = DEPLOYMENTS[model.kind].options(name=model.name, **model.options())
         if isinstance(model, DiffusionSettings):
             return deployment.bind(model, checkpoints[model.codec])
         return deployment.bind(model)
 
-    handles = {model.name: bound(model) for model in args.models}
+    handles = {model.name: bind_model(model) for model in args.models}
     handles[MEDIA] = DEPLOYMENTS[MEDIA].options(name=MEDIA, **args.media.options()).bind()
     store = args.ingress.jobs.store
     redis = store if isinstance(store, RedisServer) else None

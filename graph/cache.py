@@ -60,7 +60,7 @@ class Cache:
 
     def find_answer(self, key: str) -> Answer | None:
         """Return the kept answer, if there is one."""
-        self._trim()
+        self._drop_oldest()
         if key in self._answers:
             self._answers.move_to_end(key)
         return self._answers.get(key)
@@ -92,7 +92,7 @@ class Cache:
         if answer.size <= self._max_bytes() and key not in self._answers:
             self._answers[key] = answer
             self._bytes += answer.size
-            self._trim()
+            self._drop_oldest()
         return answer, "joined" if joined else "miss"
 
     async def _make_or_join(self, key: str, make: Make) -> tuple[Answer, bool]:
@@ -100,23 +100,25 @@ class Cache:
         ledger, number = self._ledger, uuid4().hex
         try:
             claim = ledger.methods.claim, ledger.name, number, key
-            while await ledger.tell(*claim) is False:
-                theirs: Answer | None = await ledger.wait_for(ledger.methods.answer, key)
+            while await ledger.call_ledger(*claim) is False:
+                theirs: Answer | None = await ledger.call_without_timeout(
+                    ledger.methods.answer, key
+                )
                 if theirs is not None:
                     return theirs, True
             answer = await make()
         except BaseException:  # also where the client left: one of those who wait makes it then
-            ledger.call_later(ledger.tell(ledger.methods.give, number, key, None))
+            ledger.call_later(ledger.call_ledger(ledger.methods.give, number, key, None))
             raise
-        ledger.call_later(self._offer(number, key, answer))
+        ledger.call_later(self._offer_answer(number, key, answer))
         return answer, False
 
-    async def _offer(self, number: str, key: str, answer: Answer) -> None:
+    async def _offer_answer(self, number: str, key: str, answer: Answer) -> None:
         ledger = self._ledger
-        if await ledger.tell(ledger.methods.wanted, number, key):
-            await ledger.tell(ledger.methods.give, number, key, answer)
+        if await ledger.call_ledger(ledger.methods.wanted, number, key):
+            await ledger.call_ledger(ledger.methods.give, number, key, answer)
 
-    def _trim(self) -> None:
+    def _drop_oldest(self) -> None:
         while self._bytes > self._max_bytes():
             _, dropped = self._answers.popitem(last=False)
             self._bytes -= dropped.size

@@ -169,22 +169,22 @@ async def merge_streams(
     """
     arrived: asyncio.Queue[T | None] = asyncio.Queue()
 
-    async def feed(source: AsyncGenerator[T, None]) -> None:
+    async def feed_items(source: AsyncGenerator[T, None]) -> None:
         async with aclosing(source):
             async for item in source:
                 arrived.put_nowait(item)
 
-    tasks = [asyncio.ensure_future(feed(source)) for source in sources]
+    tasks = [asyncio.ensure_future(feed_items(source)) for source in sources]
     left = len(tasks)
 
-    def ended(task: asyncio.Task[None]) -> None:
+    def note_end(task: asyncio.Task[None]) -> None:
         nonlocal left
         left -= 1
         if not left or task.cancelled() or task.exception():
             arrived.put_nowait(None)
 
     for task in tasks:
-        task.add_done_callback(ended)
+        task.add_done_callback(note_end)
     try:
         while True:
             item = meanwhile
@@ -226,7 +226,7 @@ def start_detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 async def run_named(name: str, work: Coroutine[Any, Any, T]) -> T:
     """Do work that belongs to no request: `name` is its id in logs, and it has its own trace."""
 
-    async def traced() -> T:
+    async def run_traced() -> T:
         begun = begin(
             name.partition("_")[0], SpanKind.CONSUMER, {}, {"audiocraft.request_id": name}
         )
@@ -235,4 +235,4 @@ async def run_named(name: str, work: Coroutine[Any, Any, T]) -> T:
 
     context = contextvars.Context()
     context.run(_serve_request_context.set, replace(_get_serve_request_context(), request_id=name))
-    return await asyncio.create_task(traced(), context=context)
+    return await asyncio.create_task(run_traced(), context=context)

@@ -44,19 +44,19 @@ class Executor:
         """
         counted: dict[int, ClipMetrics] = {}
         async with (
-            self.admission.hold(task.share, task.price(), max_wait_s) as hold,
+            self.admission.hold_charges(task.share, task.price(), max_wait_s) as hold,
             aclosing(task.run()) as events,
         ):
             if admitted:
                 admitted.set()
             async for event in events:
                 if isinstance(event, StageEnd):
-                    hold.release(event.model, done=True)
+                    hold.release_charge(event.model, done=True)
                     continue
-                self._count(task, event, counted)
+                self._count_audio(task, event, counted)
                 yield event
 
-    def _count(self, task: Task, event: Event, counted: dict[int, ClipMetrics]) -> None:
+    def _count_audio(self, task: Task, event: Event, counted: dict[int, ClipMetrics]) -> None:
         """Count the audio of an event."""
         if isinstance(event, AudioPart):
             clip = counted.setdefault(event.clip, self._metrics.follow_clip(task.model, task.began))
@@ -69,8 +69,10 @@ class Executor:
                 clip.add_audio(event.audio.seconds)
                 if event.diffusion:
                     seconds = event.seconds["decode"]
-                    self._diffusion_speed.add(event.diffusion, seconds, event.audio.seconds)
-            clip.finish()
+                    self._diffusion_speed.add_measurement(
+                        event.diffusion, seconds, event.audio.seconds
+                    )
+            clip.finish_clip()
 
     async def make_answer(self, task: Task, render: Render) -> Answer:
         """Run a task to its end and render its result. Raises as `stream_events` does."""
@@ -92,11 +94,11 @@ class Executor:
         `name` stands for the key and its owner, `fingerprint` for what was asked for.
         """
 
-        async def make() -> Answer:
+        async def find_or_make() -> Answer:
             answer, _ = await self.get_answer(task, key, render)
             return answer
 
-        return await self.idempotency.get_answer(name, fingerprint, make)
+        return await self.idempotency.get_answer(name, fingerprint, find_or_make)
 
     async def find_kept(self, task: Task, key: Callable[[], str]) -> Answer | None:
         """Return the kept answer of a repeatable task, if there is one."""

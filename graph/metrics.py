@@ -136,7 +136,7 @@ class ClipMetrics:
             self._first += max(late, 0.0)  # the player has waited, and goes on from here
         self._audio_seconds += audio_seconds
 
-    def finish(self) -> None:
+    def finish_clip(self) -> None:
         """Take in that the clip is whole."""
         self._metrics.observe_clip(
             self._model, self._audio_seconds, time.perf_counter() - self._began

@@ -72,7 +72,7 @@ class DiffusionSpeed:
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
-    def add(self, model: str, seconds: float, audio_seconds: float) -> None:
+    def add_measurement(self, model: str, seconds: float, audio_seconds: float) -> None:
         """Add a measurement, which weighs as much as all before it together."""
         now = seconds / audio_seconds
         self._seconds[model] = (self._seconds.get(model, now) + now) / 2

@@ -61,7 +61,7 @@ class Limits(StrictModel):
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
     """What one ingress lets in at once while it cannot reach the ledger."""
 
-    def media(self) -> MediaLimits:
+    def build_media_limits(self) -> MediaLimits:
         """Return what an uploaded file may be."""
         return MediaLimits(self.max_upload_bytes, self.max_upload_s, self.max_upload_channels)
 

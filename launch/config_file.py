@@ -39,8 +39,8 @@ def check_config(data: object, name: object) -> None:
     if not isinstance(data, dict):
         raise ConfigFileError(f"{name}: not a mapping with the key 'applications'")
     problems = (
-        list(_unknown_keys(data, ServeDeploySchema, ()))
-        or list(_invalid(data, ServeDeploySchema, ()))
+        list(_find_unknown_keys(data, ServeDeploySchema, ()))
+        or list(_find_invalid(data, ServeDeploySchema, ()))
         or list(_check_application(data["applications"]))
     )
     if problems:
@@ -48,28 +48,30 @@ def check_config(data: object, name: object) -> None:
         raise ConfigFileError("\n".join(lines))
 
 
-def _unknown_keys(data: object, model: type[BaseModel], at: Place) -> tp.Iterator[Problem]:
+def _find_unknown_keys(data: object, model: type[BaseModel], at: Place) -> tp.Iterator[Problem]:
     """Yield each key in `data` that `model`, or a model inside it, does not have."""
     if isinstance(data, list):
         for index, item in enumerate(data):
-            yield from _unknown_keys(item, model, (*at, index))
+            yield from _find_unknown_keys(item, model, (*at, index))
     elif isinstance(data, dict):
         for key, value in data.items():
             if key not in model.model_fields:
                 yield (*at, key), f"unknown key; valid keys: {', '.join(model.model_fields)}"
-            elif key not in FREE_FORM and (inner := _inner(model.model_fields[key].annotation)):
-                yield from _unknown_keys(value, inner, (*at, key))
+            elif key not in FREE_FORM and (
+                inner := _find_inner_model(model.model_fields[key].annotation)
+            ):
+                yield from _find_unknown_keys(value, inner, (*at, key))
 
 
-def _inner(annotation: object) -> type[BaseModel] | None:
+def _find_inner_model(annotation: object) -> type[BaseModel] | None:
     """Return the pydantic model inside an annotation such as `list[Model] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_inner(argument) for argument in tp.get_args(annotation))
+    found = (_find_inner_model(argument) for argument in tp.get_args(annotation))
     return next((model for model in found if model), None)
 
 
-def _invalid(data: object, model: type[BaseModel], at: Place) -> tp.Iterator[Problem]:
+def _find_invalid(data: object, model: type[BaseModel], at: Place) -> tp.Iterator[Problem]:
     """Yield what keeps `data` from being a `model`."""
     try:
         model.model_validate(data)
@@ -85,7 +87,7 @@ def _check_application(applications: list[dict[str, tp.Any]]) -> tp.Iterator[Pro
         return
     at: Place = ("applications", 0)
     args = applications[0].get("args") or {}
-    if problems := list(_invalid(args, AppArgs, (*at, "args"))):
+    if problems := list(_find_invalid(args, AppArgs, (*at, "args"))):
         yield from problems
         return
     valid = AppArgs.model_validate(args)
@@ -96,10 +98,10 @@ def _check_application(applications: list[dict[str, tp.Any]]) -> tp.Iterator[Pro
             yield (*here, "name"), f"no deployment {name!r}; valid: {', '.join(tunables)}"
         else:
             values, there = deployment.get("user_config") or {}, (*here, "user_config")
-            problems = list(_invalid(values, tunables[name], there))
+            problems = list(_find_invalid(values, tunables[name], there))
             yield from problems
             if name == INGRESS and not problems:
-                yield from _invalid_tiers(values, valid, there)
+                yield from _find_invalid_tiers(values, valid, there)
 
 
 def list_tunables(args: AppArgs) -> dict[str, type[StrictModel]]:
@@ -109,7 +111,7 @@ def list_tunables(args: AppArgs) -> dict[str, type[StrictModel]]:
     return {INGRESS: UserConfig, MEDIA: NoTunables, LEDGER: NoTunables, **named}
 
 
-def _invalid_tiers(values: object, args: AppArgs, at: Place) -> tp.Iterator[Problem]:
+def _find_invalid_tiers(values: object, args: AppArgs, at: Place) -> tp.Iterator[Problem]:
     """Yield where tiers name models that `args` does not have."""
     try:
         UserConfig.model_validate(values).quality.check(args.models)

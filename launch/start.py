@@ -39,7 +39,7 @@ class LaunchError(Exception):
     """Start-up failed; the message is for the person at the terminal."""
 
 
-def say(stage: str, message: str) -> None:
+def print_stage(stage: str, message: str) -> None:
     """Print one line."""
     print(f"{stage:<11} {message}", flush=True)
 
@@ -47,11 +47,11 @@ def say(stage: str, message: str) -> None:
 def stop_on_signals() -> None:
     """Make SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is."""
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def raise_interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, raise_interrupt)
 
 
 def check_port(host: str, port: int) -> None:
@@ -181,7 +181,9 @@ def wait_until_running(name: str) -> None:
         for deployment, state in (status.deployments if status else {}).items():
             if state.status == DeploymentStatus.HEALTHY and deployment not in loaded:
                 loaded.add(deployment)
-                say("loading", f"{deployment}: ready after {time.monotonic() - begun:.1f} s")
+                print_stage(
+                    "loading", f"{deployment}: ready after {time.monotonic() - begun:.1f} s"
+                )
         if status and status.status == ApplicationStatus.RUNNING:
             return
         if status and status.status == ApplicationStatus.DEPLOY_FAILED:
@@ -219,7 +221,7 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
     host, port = http.get("host", "0.0.0.0"), http.get("port", 8000)
     check_port(host, port)
 
-    say("starting", "Ray and the HTTP server")
+    print_stage("starting", "Ray and the HTTP server")
     import ray
 
     start_ray()
@@ -230,13 +232,15 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
         address = f"http://{reachable}:{port}"
         check_ready(address)
-        say("ready", f"{address}, for browsers too   docs: {address}/docs   Ctrl-C stops")
-        say("logs", str(Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"))
-        say("try", f"curl {address}/generate/music -H 'content-type: application/json' "
+        print_stage("ready", f"{address}, for browsers too   docs: {address}/docs   Ctrl-C stops")
+        print_stage(
+            "logs", str(Path(ray._private.worker._global_node.get_session_dir_path()) / "logs")
+        )
+        print_stage("try", f"curl {address}/generate/music -H 'content-type: application/json' "
             f"-d '{EXAMPLE}' -o music.wav")  # fmt: skip
         signal.pause()
     finally:
-        say("stopping", "Ray and the HTTP server")
+        print_stage("stopping", "Ray and the HTTP server")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         ray.shutdown()

@@ -60,7 +60,7 @@ class Job(BaseModel):
         """Whether it has finished, failed or been cancelled."""
         return self.status in ENDED
 
-    def changed(self, keep_s: float, **changes: object) -> Self:
+    def with_changes(self, keep_s: float, **changes: object) -> Self:
         """Return the job after a change; it is kept for `keep_s` seconds from now."""
         now = time.time()
         if changes.get("status") in ENDED:

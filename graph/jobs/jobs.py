@@ -52,8 +52,8 @@ class Jobs:
 
     async def check_limits(self, owner: str, names: Sequence[str], limits: Limits) -> None:
         """Raise ApiError 429 where those of these jobs that are new may not wait as well."""
-        more = [await self.store.get(name) for name in names].count(None)
-        waiting = await self.store.waiting()
+        more = [await self.store.get_text(name) for name in names].count(None)
+        waiting = await self.store.list_waiting()
         own = sum(work.owner == owner for work in waiting)
         for what, have, most in (
             ("this key has", own, limits.max_jobs_per_key),
@@ -68,86 +68,86 @@ class Jobs:
 
         Raises ApiError 422 where that one is of another request.
         """
-        text = await self.store.add(job.name, job.model_dump_json(), job.expires)
+        text = await self.store.add_text(job.name, job.model_dump_json(), job.expires)
         kept = Job.model_validate_json(text)
         check_fingerprint(kept.fingerprint, job.fingerprint)
         if kept.status == "queued":  # also where who accepted it died before it was queued
             for name, data in files.items():
-                await self.files.put(job.name, name, data)
-            await self.store.put(kept.work)
+                await self.files.write_file(job.name, name, data)
+            await self.store.put_work(kept.work)
         return kept
 
-    async def load(self, name: str) -> Job | None:
+    async def load_job(self, name: str) -> Job | None:
         """Return a job as this version writes it: `change` compares texts."""
-        text = await self.store.get(name)
+        text = await self.store.get_text(name)
         if text is None:
             return None
         job = Job.model_validate_json(text)
         if (now := job.model_dump_json()) != text:
-            await self.store.swap(name, text, now, job.expires)
+            await self.store.swap_text(name, text, now, job.expires)
         return job
 
-    async def get(self, name: str, owner: str) -> Job:
+    async def find_job(self, name: str, owner: str) -> Job:
         """Return a job. Raises ApiError 404 where this owner has none of that name."""
-        job = await self.load(name) if name.startswith("job_") else None
+        job = await self.load_job(name) if name.startswith("job_") else None
         if job is None or job.owner != owner:
             message = f"no job {name!r}: it never was, has expired, or is another key's"
             raise ApiError(404, "job_not_found", message, "id")
         return job
 
-    async def places(
+    async def estimate_places(
         self, jobs: Sequence[Job], backlog: Mapping[str, float], speeds: Mapping[str, float]
     ) -> list[QueuePlace]:
         """Return where jobs stand, from row-seconds outstanding and finished a second, by model."""
         ahead, before = dict(backlog), {}
-        for position, work in enumerate(await self.store.waiting(), 1):
+        for position, work in enumerate(await self.store.list_waiting(), 1):
             before[work.name] = position, ahead.get(work.model, 0.0)
             ahead[work.model] = ahead.get(work.model, 0.0) + work.row_seconds
         return [_estimate_place(job, *before.get(job.name, (0, 0.0)), speeds) for job in jobs]
 
-    async def cancel(self, job: Job, keep_s: float) -> Job:
+    async def cancel_job(self, job: Job, keep_s: float) -> Job:
         """Cancel a job that waits or runs; forget one that has ended."""
         while not job.has_ended:
-            cancelled = job.changed(keep_s, status="cancelled")
-            if await self.change(job, cancelled):
-                await self.store.withdraw(job.work)
+            cancelled = job.with_changes(keep_s, status="cancelled")
+            if await self.replace_job(job, cancelled):
+                await self.store.withdraw_work(job.work)
                 return cancelled
-            job = await self.get(job.name, job.owner)
-        await self.forget(job.name)
+            job = await self.find_job(job.name, job.owner)
+        await self.delete_job(job.name)
         return job
 
-    async def change(self, old: Job, new: Job) -> bool:
+    async def replace_job(self, old: Job, new: Job) -> bool:
         """Replace a job's document, and tell its webhook; say whether it still was `old`."""
         texts = old.model_dump_json(), new.model_dump_json()
-        done = await self.store.swap(old.name, *texts, new.expires)
+        done = await self.store.swap_text(old.name, *texts, new.expires)
         if done and new.webhook and new.status != old.status and new.status != "queued":
-            await self.store.put(Work("webhook", f"{new.name}.{new.status}", time.time()))
+            await self.store.put_work(Work("webhook", f"{new.name}.{new.status}", time.time()))
         return done
 
-    async def answer(self, job: Job) -> Answer:
+    async def read_answer(self, job: Job) -> Answer:
         """Return what a job made. Raises ApiError 409 where it has made nothing."""
         if job.answer is None:
             told = job.error.message if job.error else "wait until it has finished"
             raise ApiError(409, f"job_{job.status}", f"the job is {job.status}: {told}", "id")
-        body = await self.files.get(job.name, job.answer.file)
+        body = await self.files.read_file(job.name, job.answer.file)
         return Answer(body, job.answer.media_type, job.answer.headers)
 
-    async def forget(self, name: str) -> None:
+    async def delete_job(self, name: str) -> None:
         """Delete a job and its files."""
-        await self.files.forget(name)
-        await self.store.forget(name)
+        await self.files.delete_files(name)
+        await self.store.delete_text(name)
 
-    async def sweep(self) -> None:
+    async def sweep_expired(self) -> None:
         """Delete what has expired; but a job that has not ended goes on, whatever the clock says.
 
         It is queued, should it not be: who accepted it may have died before it was.
         """
-        for name in await self.store.expired():
-            job = await self.load(name) if name.startswith("job_") else None
+        for name in await self.store.list_expired():
+            job = await self.load_job(name) if name.startswith("job_") else None
             if job is None or job.has_ended:
-                await self.forget(name)
+                await self.delete_job(name)
             else:
-                await self.store.put(job.work)
+                await self.store.put_work(job.work)
 
 
 def _estimate_place(

@@ -56,9 +56,9 @@ class RedisStore:
         """Connect. Raises OSError where Redis cannot be reached, or is too old."""
         opened = asyncio.get_running_loop().create_future()
 
-        async def keep() -> None:
+        async def keep_open() -> None:
             # One task enters and leaves: coredis' connections belong to the task that opened them.
-            self._queue = self._worker(1)
+            self._queue = self._build_worker(1)
             try:
                 async with self._queue:
                     opened.set_result(None)
@@ -66,9 +66,9 @@ class RedisStore:
             except (RedisError, OSError, ExceptionGroup) as error:
                 if opened.done():
                     raise
-                opened.set_exception(OSError(f"Redis cannot be used: {_first(error)}"))
+                opened.set_exception(OSError(f"Redis cannot be used: {_find_first_error(error)}"))
 
-        self._keeper = asyncio.create_task(keep())
+        self._keeper = asyncio.create_task(keep_open())
         await opened
 
     async def close(self) -> None:
@@ -76,64 +76,64 @@ class RedisStore:
         self._closing.set()
         await self._keeper
 
-    async def add(self, name: str, text: str, expires: float) -> str:
+    async def add_text(self, name: str, text: str, expires: float) -> str:
         """See `Store`."""
         keys = [PREFIX + name, EXPIRIES]
-        with _reachable():
+        with _map_errors():
             return str(await self._redis.eval(ADD, keys, [text, expires, name]))
 
-    async def get(self, name: str) -> str | None:
+    async def get_text(self, name: str) -> str | None:
         """See `Store`."""
-        with _reachable():
+        with _map_errors():
             return await self._redis.get(PREFIX + name)
 
-    async def swap(self, name: str, old: str, new: str, expires: float) -> bool:
+    async def swap_text(self, name: str, old: str, new: str, expires: float) -> bool:
         """See `Store`."""
         keys = [PREFIX + name, EXPIRIES]
-        with _reachable():
+        with _map_errors():
             return bool(await self._redis.eval(SWAP, keys, [old, new, expires, name]))
 
-    async def forget(self, name: str) -> None:
+    async def delete_text(self, name: str) -> None:
         """See `Store`."""
-        with _reachable():
+        with _map_errors():
             await self._redis.zrem(EXPIRIES, [name])
             await self._redis.delete([PREFIX + name])
 
-    async def expired(self) -> list[str]:
+    async def list_expired(self) -> list[str]:
         """See `Store`."""
-        with _reachable():
+        with _map_errors():
             found = await self._redis.zrange(EXPIRIES, 0, time.time(), sortby=PureToken.BYSCORE)
         return list(found)
 
-    async def put(self, work: Work) -> None:
+    async def put_work(self, work: Work) -> None:
         """See `Store`."""
         text = json.dumps(asdict(work))
         task: Task[Any, Any] = self._queue.enqueue_unsafe(TASK, text)
         task.id = f"{work.kind}:{work.name}"  # what is queued already is not queued again
-        with _reachable():
+        with _map_errors():
             if work.kind == "job":
                 await self._redis.zadd(WAITING, {text: work.since})
             await task
 
-    async def withdraw(self, work: Work) -> None:
+    async def withdraw_work(self, work: Work) -> None:
         """See `Store`; what streaq still has of it finds nothing to do."""
-        with _reachable():
+        with _map_errors():
             await self._redis.zrem(WAITING, [json.dumps(asdict(work))])
 
-    async def waiting(self) -> list[Work]:
+    async def list_waiting(self) -> list[Work]:
         """See `Store`."""
-        with _reachable():
+        with _map_errors():
             found = await self._redis.zrange(WAITING, 0, -1)
         return [Work(**json.loads(one)) for one in found]
 
-    async def serve(self, handle: Handler, most: int) -> None:
+    async def serve_work(self, handle: Handler, most: int) -> None:
         """See `Store`."""
-        worker, leaving = self._worker(most), asyncio.Event()
+        worker, leaving = self._build_worker(most), asyncio.Event()
 
-        async def do(text: str) -> None:
+        async def do_work(text: str) -> None:
             await self._redis.zrem(WAITING, [text])
             work = Work(**json.loads(text))
-            again = await _unless(leaving, handle(work, registered.context.tries))
+            again = await _run_until_leaving(leaving, handle(work, registered.context.tries))
             if again is None:
                 await self._redis.zrem(WAITING, [text])  # it may have been put once more
             else:
@@ -141,7 +141,9 @@ class RedisStore:
                     await self._redis.zadd(WAITING, {text: work.since})
                 raise StreaqRetry(delay=timedelta(seconds=again))
 
-        registered = worker.task(name=TASK, max_tries=None, timeout=None, ttl=0, silent=True)(do)
+        registered = worker.task(name=TASK, max_tries=None, timeout=None, ttl=0, silent=True)(
+            do_work
+        )
         serving = asyncio.create_task(worker.run_async())
         try:
             await asyncio.wait({serving})
@@ -151,7 +153,7 @@ class RedisStore:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
 
-    def _worker(self, most: int) -> _Worker:
+    def _build_worker(self, most: int) -> _Worker:
         return _Worker(
             self._url,
             redis_kwargs={"password": self._password} if self._password else {},
@@ -171,7 +173,7 @@ class RedisStore:
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def _map_errors() -> Iterator[None]:
     """Raise ApiError 503 where Redis does not answer."""
     try:
         yield
@@ -180,7 +182,7 @@ def _reachable() -> Iterator[None]:
         raise ApiError(503, "jobs_unavailable", message) from error
 
 
-async def _unless(leaving: asyncio.Event, work: Any) -> float | None:
+async def _run_until_leaving(leaving: asyncio.Event, work: Any) -> float | None:
     """Await work; once we are leaving, cancel it and say that it is to be done again, at once."""
     task, left = asyncio.ensure_future(work), asyncio.ensure_future(leaving.wait())
     try:
@@ -195,6 +197,8 @@ async def _unless(leaving: asyncio.Event, work: Any) -> float | None:
         await asyncio.gather(task, left, return_exceptions=True)
 
 
-def _first(error: BaseException) -> BaseException:
+def _find_first_error(error: BaseException) -> BaseException:
     """Return what a group of errors began with."""
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    return (
+        _find_first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    )

@@ -42,31 +42,31 @@ class Store(Protocol):
     async def close(self) -> None:
         """End what `open` began."""
 
-    async def add(self, name: str, text: str, expires: float) -> str:
+    async def add_text(self, name: str, text: str, expires: float) -> str:
         """Write a text unless there is one of this name; return the one that is there."""
 
-    async def get(self, name: str) -> str | None:
+    async def get_text(self, name: str) -> str | None:
         """Return a text."""
 
-    async def swap(self, name: str, old: str, new: str, expires: float) -> bool:
+    async def swap_text(self, name: str, old: str, new: str, expires: float) -> bool:
         """Replace a text if it is still `old`; say whether it was."""
 
-    async def forget(self, name: str) -> None:
+    async def delete_text(self, name: str) -> None:
         """Delete a text."""
 
-    async def expired(self) -> list[str]:
+    async def list_expired(self) -> list[str]:
         """Return names of texts whose time is over; they stay until they are forgotten."""
 
-    async def put(self, work: Work) -> None:
+    async def put_work(self, work: Work) -> None:
         """Queue work, unless it is queued already."""
 
-    async def withdraw(self, work: Work) -> None:
+    async def withdraw_work(self, work: Work) -> None:
         """Take back work that nobody has begun."""
 
-    async def waiting(self) -> list[Work]:
+    async def list_waiting(self) -> list[Work]:
         """Return the jobs that nobody works on, longest waiting first."""
 
-    async def serve(self, handle: Handler, most: int) -> None:
+    async def serve_work(self, handle: Handler, most: int) -> None:
         """Hand work to `handle`, so much at once, until cancelled; what is left then goes back."""
 
 
@@ -76,7 +76,7 @@ class Files:
     def __init__(self, url: str) -> None:
         self._system, self._root = fsspec.core.url_to_fs(url)
 
-    async def put(self, job: str, name: str, data: bytes) -> None:
+    async def write_file(self, job: str, name: str, data: bytes) -> None:
         """Write a file, whole or not at all. Raises ApiError 503 where it cannot be written."""
         path = f"{self._root}/{job}/{name}"
 
@@ -95,13 +95,13 @@ class Files:
             message = "what keeps results is full or cannot be reached; try again"
             raise ApiError(503, "results_unavailable", message) from error
 
-    async def get(self, job: str, name: str) -> bytes:
+    async def read_file(self, job: str, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
         path = f"{self._root}/{job}/{name}"
         data: bytes = await asyncio.to_thread(self._system.cat_file, path)
         return data
 
-    async def forget(self, job: str) -> None:
+    async def delete_files(self, job: str) -> None:
         """Delete all of a job's files."""
 
         def delete() -> None:

@@ -64,7 +64,9 @@ class Webhooks:
         if _is_address(url.host) and not self._is_allowed(url.host):
             raise _build_refusal(f"{url.host} is a private address")
 
-    async def deliver(self, job: Job, status: str, address: str, attempt: int) -> float | None:
+    async def deliver_event(
+        self, job: Job, status: str, address: str, attempt: int
+    ) -> float | None:
         """Deliver one event. Returns None once that is over, or seconds until the next try.
 
         It is delivered at least once: a receiver recognises a repetition by its `webhook-id`.

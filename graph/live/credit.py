@@ -18,39 +18,39 @@ class Credit:
         self._began: float | None = None
         self._news = asyncio.Event()
 
-    def sent(self, seconds: float) -> None:
+    def add_sent(self, seconds: float) -> None:
         """Take in that so much more was sent."""
         if self._began is None:
             self._began = self._clock()
         self._sent += seconds
 
-    def played(self, seconds: float) -> None:
+    def set_played(self, seconds: float) -> None:
         """Take in what was played so far, all in all; of what was not sent nothing was."""
         if seconds > self._said:
             self._said = min(seconds, self._sent)
             self._news.set()
 
-    def missing(self) -> tuple[float, float]:
+    def compute_missing(self) -> tuple[float, float]:
         """Return the seconds that are to be played before there is room, as said, and of time."""
         due = self._sent - self._ahead_s
         passed = 0.0 if self._began is None else self._clock() - self._began
         return due - self._said, due - passed
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until no more is left to play than may be ahead.
 
         Raises ApiError 408 where nothing more is played for long.
         """
         while True:
-            said, time_left = self.missing()
+            said, time_left = self.compute_missing()
             if said > 0:
-                await self._word()
+                await self._wait_for_report()
             elif time_left > 0:
                 await asyncio.sleep(time_left)
             else:
                 return
 
-    async def _word(self) -> None:
+    async def _wait_for_report(self) -> None:
         self._news.clear()
         try:
             async with asyncio.timeout(self._idle_s):

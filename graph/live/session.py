@@ -71,7 +71,7 @@ class Session:
         Raises ApiError or EngineError where the session cannot go on.
         """
         number = 0
-        while await self._wait_for(self.credit.room()):
+        while await self._wait_for(self.credit.wait_for_room()):
             await self._play_passage(number, send, warn)
             number += 1
         if self._state:
@@ -82,7 +82,7 @@ class Session:
 
     async def _play_passage(self, number: int, send: Send, warn: Warn) -> None:
         params, begun = self._build_params(number), False
-        async with aclosing(self._admit(params, warn, first=not number)) as events:
+        async with aclosing(self._run_passage(params, warn, first=not number)) as events:
             async for event in events:
                 if not isinstance(event, AudioPart):
                     continue
@@ -94,7 +94,7 @@ class Session:
                 if self._stopped.is_set():
                     return
 
-    async def _admit(
+    async def _run_passage(
         self, params: GenerationParams, warn: Warn, *, first: bool
     ) -> AsyncGenerator[Event, None]:
         """Run a passage once it is let in, and yield its events; nothing once it is stopped.
@@ -146,7 +146,7 @@ class Session:
 
     async def _send_audio(self, audio: Waveform, send: Send) -> None:
         if audio.samples:
-            self.credit.sent(audio.seconds)
+            self.credit.add_sent(audio.seconds)
             await send(audio)
 
     async def _wait_for(self, waiting: Coroutine[Any, Any, None]) -> bool:
@@ -172,7 +172,7 @@ class Sessions:
         """By the name of their key."""
 
     @contextmanager
-    def place(self, key: str, limits: Limits) -> Iterator[None]:
+    def hold_place(self, key: str, limits: Limits) -> Iterator[None]:
         """Hold a session's place. Raises ApiError 429 where there is none."""
         for what, have, most in (
             ("this key has", self.open[key], limits.max_live_per_key),
@@ -181,13 +181,13 @@ class Sessions:
             if have >= most:
                 message = f"{what} {have} live sessions, allowed are {most}; wait for one to end"
                 raise ApiError(429, "too_many_sessions", message)
-        self._count(key, 1)
+        self._count_session(key, 1)
         try:
             yield
         finally:
-            self._count(key, -1)
+            self._count_session(key, -1)
 
-    def _count(self, key: str, more: int) -> None:
+    def _count_session(self, key: str, more: int) -> None:
         self.open[key] += more
         if not self.open[key]:
             del self.open[key]

@@ -34,7 +34,7 @@ class AudioPrompt:
     start: float
     end: float
 
-    def cut(self, audio: Waveform) -> Waveform:
+    def cut_audio(self, audio: Waveform) -> Waveform:
         """Cut the part out of the decoded upload. Raises ApiError 422 where it is empty."""
         first, last = (int(second * audio.sample_rate) for second in (self.start, self.end))
         part = audio.array()[:, first:last]
@@ -135,7 +135,7 @@ class GenerationTask(Task):
         audio = await self.pipeline.decode_upload(
             self.prompt.upload, codec.sample_rate, codec.channels
         )
-        codes = await self.pipeline.encode_prompt(self.pair, self.prompt.cut(audio))
+        codes = await self.pipeline.encode_prompt(self.pair, self.prompt.cut_audio(audio))
         check_room(codes.frames, self.clips[0].params.frames, codec.frame_rate)
         return codes
 

@@ -54,7 +54,7 @@ async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
     frames = count_frames((samples + over) / rate, pair)
     clip = PlannedClip(name, pair, replace(context.drawn, text=text, frames=frames))
 
-    def mix(material: Material) -> Mix:
+    def mix_loop(material: Material) -> Mix:
         loop = close_loop(material.clips[clip].array()[:, : samples + over], samples)
         stem = Stem(name, Placed(loop, 0), clip)
         return Mix(rate, samples, [stem], [TimeSpan(name, 0, samples)], is_loop=True)
@@ -66,7 +66,7 @@ async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
         repeatable=context.repeatable,
         context=context,
         chains=[[clip]],
-        mix=mix,
+        mix=mix_loop,
         loudness=ambience.loudness,
         title=text,
         seconds=samples / rate,

@@ -98,7 +98,7 @@ class PodcastPlan:
         """The sample rate of the mix, in Hz."""
         return self.intro.pair.codec.sample_rate
 
-    def mix(self, material: Material) -> Mix:
+    def mix_clips(self, material: Material) -> Mix:
         """Put the clips around the voice, or one after the other where there is none."""
         if material.speech is None:
             return self._mix_in_a_row(material)
@@ -204,7 +204,7 @@ async def plan_podcast(context: Context, podcast: Podcast, speech: Upload | None
         repeatable=context.repeatable,
         context=context,
         chains=[[clip] for clip in planned.clips],
-        mix=planned.mix,
+        mix=planned.mix_clips,
         loudness=podcast.loudness,
         title=podcast.theme,
         seconds=planned.seconds,

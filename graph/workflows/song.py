@@ -78,13 +78,13 @@ class Grid:
     over: int
     """Samples of a crossfade."""
 
-    def start(self, section: int) -> int:
+    def compute_start(self, section: int) -> int:
         """Return where a section begins to be heard: before its bar, for the crossfade."""
         return self.edges[section] - (self.over if section else 0)
 
-    def frames(self, section: int) -> tuple[int, int]:
+    def compute_frames(self, section: int) -> tuple[int, int]:
         """Return the first frame that it is heard in, and the one after its last."""
-        return self.start(section) // self.hop, -(-self.edges[section + 1] // self.hop)
+        return self.compute_start(section) // self.hop, -(-self.edges[section + 1] // self.hop)
 
 
 def build_grid(song: Song, pair: ModelWithCodec) -> Grid:
@@ -169,7 +169,7 @@ def _plan_sections(
 ) -> list[PlannedClip]:
     clips, before = list[PlannedClip](), 0
     for number, section in enumerate(song.sections):
-        first, end = grid.frames(number)
+        first, end = grid.compute_frames(number)
         key = f"in {song.key}" if song.key else None
         text = ", ".join(filter(None, (section.prompt, key, f"{song.tempo:g} bpm")))
         params = replace(context.drawn, text=text, frames=end - first, variation=number)
@@ -199,8 +199,8 @@ def mix_song(
     stems, timing = list[Stem](), list[TimeSpan]()
     channels = sections[0].pair.codec.channels
     for number, clip in enumerate(sections):
-        start, end = grid.start(number), grid.edges[number + 1]
-        skipped = start - grid.frames(number)[0] * grid.hop
+        start, end = grid.compute_start(number), grid.edges[number + 1]
+        skipped = start - grid.compute_frames(number)[0] * grid.hop
         samples = material.clips[clip].array()[:, skipped : skipped + end - start]
         last = number == len(sections) - 1
         samples = fade_ends(samples, grid.over if number else 0, 0 if last else grid.over)

@@ -204,9 +204,9 @@ class WorkflowTask(Task):
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Generate the clips, then mix and level them."""
-        melody = await self._decode(self.melody, self.pair.language_model.sample_rate, 1)
+        melody = await self._decode_upload(self.melody, self.pair.language_model.sample_rate, 1)
         codec = self.pair.codec
-        speech = await self._decode(self.speech, codec.sample_rate, codec.channels)
+        speech = await self._decode_upload(self.speech, codec.sample_rate, codec.channels)
         audio: dict[PlannedClip, Waveform] = {}
         left = Counter(clip.pair.settings.name for clip in self.clips)
         frames = dict.fromkeys(self.clips, 0)
@@ -219,9 +219,11 @@ class WorkflowTask(Task):
                     if not left[event.model]:
                         yield StageEnd(event.model)
         yield Progress(len(self.clips), "mix", 0, 1, 1.0, "mix")
-        yield await self._level(await asyncio.to_thread(self.mix, Material(audio, speech)))
+        yield await self._level_mix(await asyncio.to_thread(self.mix, Material(audio, speech)))
 
-    async def _decode(self, upload: Upload | None, rate: int, channels: int) -> Waveform | None:
+    async def _decode_upload(
+        self, upload: Upload | None, rate: int, channels: int
+    ) -> Waveform | None:
         if upload is None:
             return None
         return await self.context.pipeline.decode_upload(upload, rate, channels)
@@ -255,7 +257,7 @@ class WorkflowTask(Task):
             model = clip.pair.settings.name
             yield Clip(number, model, answer.codes, answer.audio, seconds=answer.seconds)
 
-    async def _level(self, mix: Mix) -> MixedAudio:
+    async def _level_mix(self, mix: Mix) -> MixedAudio:
         """Level a mix; each step on a thread, so that cancelling ends it in between."""
         placed = [stem.placed for stem in mix.stems]
         samples = await asyncio.to_thread(sum_stems, placed, mix.total)
@@ -263,10 +265,10 @@ class WorkflowTask(Task):
         samples, placed = await asyncio.to_thread(level_mix, *leveling)
         stems = [replace(s, placed=p) for s, p in zip(mix.stems, placed, strict=True)]
         loudness = await asyncio.to_thread(measure_loudness, samples, mix.sample_rate)
-        distribution = await self._distribute(samples, mix.sample_rate)
+        distribution = await self._make_distribution(samples, mix.sample_rate)
         return MixedAudio(replace(mix, stems=stems), samples, loudness, distribution)
 
-    async def _distribute(self, samples: Samples, rate: int) -> Samples | None:
+    async def _make_distribution(self, samples: Samples, rate: int) -> Samples | None:
         """Return the mix after the distribution's codec, with peaks below `PEAK_DB`."""
         if self.distribution is None:
             return None

@@ -230,7 +230,7 @@ async def test_certificates_are_checked_by_name_though_the_address_is_pinned(
 async def some_job(folder: Path) -> Job:
     async with working_in(folder, at_once=0) as working:
         job = await made(working)
-        return await working.service.jobs.get(job["id"], "everyone")
+        return await working.service.jobs.find_job(job["id"], "everyone")
 
 
 async def test_both_secrets_sign_while_they_are_changed(
