@@ -1,4 +1,4 @@
-"""The application: `import_path: graph.app:build` in a Ray Serve file."""
+"""Builds the application: `import_path: graph.app:build` in a Ray Serve file."""
 
 from ray.serve import Application, Deployment
 
@@ -30,7 +30,7 @@ LEDGER_OPTIONS = {"ray_actor_options": {"num_cpus": LEDGER_CPUS}}
 
 
 def build(args: AppArgs) -> Application:
-    """Bind one deployment per model, one for uploads, and the ingress that composes them."""
+    """Bind a deployment for each model, for uploads and for the ledger, and the ingress."""
     checkpoints = {model.name: model.checkpoint for model in args.models}
 
     def bind_model(model: AnyModelSettings) -> Application:

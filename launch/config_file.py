@@ -1,4 +1,4 @@
-"""Checks a whole Ray Serve file, also where Ray would ignore a key that it does not know."""
+"""Checks a whole Ray Serve file, also for unknown keys, which Ray ignores."""
 
 import typing as tp
 from pathlib import Path
@@ -12,7 +12,7 @@ from deployments.settings import BatchTunables, NoTunables, StrictModel
 from graph.settings import INGRESS, LEDGER, MEDIA, AppArgs
 
 IMPORT_PATH = "graph.app:build"
-# Their contents are not described by Ray's schema; ours are checked by our own models.
+# Ray's schema does not describe their contents; our own models check them.
 FREE_FORM = {"args", "user_config", "runtime_env"}
 
 BATCHED = ("encodec", "mbd", "discriminators")
@@ -21,7 +21,7 @@ Problem = tuple[Place, str]
 
 
 class ConfigFileError(Exception):
-    """The file cannot be used; each line of the message names a place in it and what is valid."""
+    """An unusable file; each line of the message names a place in it and what is valid there."""
 
 
 def read_config_file(path: Path) -> dict[str, tp.Any]:
@@ -35,7 +35,7 @@ def read_config_file(path: Path) -> dict[str, tp.Any]:
 
 
 def check_config(data: object, name: object) -> None:
-    """Check what a Serve file holds. Raises ConfigFileError, whose lines begin with `name`."""
+    """Check the data of a Serve file. Raises ConfigFileError, whose lines begin with `name`."""
     if not isinstance(data, dict):
         raise ConfigFileError(f"{name}: not a mapping with the key 'applications'")
     problems = (
@@ -72,7 +72,7 @@ def _find_inner_model(annotation: object) -> type[BaseModel] | None:
 
 
 def _find_invalid(data: object, model: type[BaseModel], at: Place) -> tp.Iterator[Problem]:
-    """Yield what keeps `data` from being a `model`."""
+    """Yield the problems that make `data` invalid for `model`."""
     try:
         model.model_validate(data)
     except ValidationError as error:
@@ -81,7 +81,7 @@ def _find_invalid(data: object, model: type[BaseModel], at: Place) -> tp.Iterato
 
 
 def _check_application(applications: list[dict[str, tp.Any]]) -> tp.Iterator[Problem]:
-    """Yield what is wrong in our own parts: `args`, and each deployment's `user_config`."""
+    """Yield the problems in `args` and in each deployment's `user_config`."""
     if len(applications) != 1 or applications[0]["import_path"] != IMPORT_PATH:
         yield ("applications",), f"must be one, with import_path: {IMPORT_PATH}"
         return
@@ -105,14 +105,14 @@ def _check_application(applications: list[dict[str, tp.Any]]) -> tp.Iterator[Pro
 
 
 def list_tunables(args: AppArgs) -> dict[str, type[StrictModel]]:
-    """Return, for each deployment, the model of its `user_config`."""
+    """Return the model of each deployment's `user_config`, by the deployment's name."""
     kinds: dict[str, type[StrictModel]] = dict.fromkeys(BATCHED, BatchTunables)
     named = {model.name: kinds.get(model.kind, NoTunables) for model in args.models}
     return {INGRESS: UserConfig, MEDIA: NoTunables, LEDGER: NoTunables, **named}
 
 
 def _find_invalid_tiers(values: object, args: AppArgs, at: Place) -> tp.Iterator[Problem]:
-    """Yield where tiers name models that `args` does not have."""
+    """Yield a problem where a tier names a model that is not in `args`."""
     try:
         UserConfig.model_validate(values).quality.check(args.models)
     except ValueError as error:

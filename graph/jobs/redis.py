@@ -1,7 +1,7 @@
-"""The clusters' store: Redis 7 or later. The queue is streaq, on Redis' streams.
+"""Keeps the jobs of clusters in Redis 7 or later. The queue is streaq, on the streams of Redis.
 
-Chosen among kept libraries (arq is in maintenance only, taskiq's streams do not renew the lease of
-long work, saq re-runs by timeouts of whole jobs): typed, asyncio, leases renewed while work runs.
+streaq is typed, uses asyncio, and renews leases while work runs. Of the other libraries, arq gets
+no new features, taskiq does not renew the lease of long work, and saq repeats jobs by a timeout.
 """
 
 import asyncio
@@ -40,9 +40,7 @@ return 1
 
 class _Worker(Worker[None]):
     async def signal_handler(self, scope: CancelScope) -> None:
-        """Leave signals to Serve: streaq listens whatever `handle_signals` says, and may only on
-        the main thread.
-        """
+        """Leave signals to Serve: streaq ignores `handle_signals` and needs the main thread."""
 
 
 class RedisStore:
@@ -53,11 +51,11 @@ class RedisStore:
         self._closing = asyncio.Event()
 
     async def open(self) -> None:
-        """Connect. Raises OSError where Redis cannot be reached, or is too old."""
+        """Connect. Raises OSError where Redis cannot be reached or is too old."""
         opened = asyncio.get_running_loop().create_future()
 
         async def keep_open() -> None:
-            # One task enters and leaves: coredis' connections belong to the task that opened them.
+            # One task opens and closes: coredis' connections belong to the task that opened them.
             self._queue = self._build_worker(1)
             try:
                 async with self._queue:
@@ -109,14 +107,14 @@ class RedisStore:
         """See `Store`."""
         text = json.dumps(asdict(work))
         task: Task[Any, Any] = self._queue.enqueue_unsafe(TASK, text)
-        task.id = f"{work.kind}:{work.name}"  # what is queued already is not queued again
+        task.id = f"{work.kind}:{work.name}"  # work with a queued id is not queued again
         with _map_errors():
             if work.kind == "job":
                 await self._redis.zadd(WAITING, {text: work.since})
             await task
 
     async def withdraw_work(self, work: Work) -> None:
-        """See `Store`; what streaq still has of it finds nothing to do."""
+        """See `Store`. The entry of streaq stays, and finds no work to do."""
         with _map_errors():
             await self._redis.zrem(WAITING, [json.dumps(asdict(work))])
 
@@ -135,7 +133,7 @@ class RedisStore:
             work = Work(**json.loads(text))
             again = await _run_until_leaving(leaving, handle(work, registered.context.tries))
             if again is None:
-                await self._redis.zrem(WAITING, [text])  # it may have been put once more
+                await self._redis.zrem(WAITING, [text])  # it may have been queued again
             else:
                 if work.kind == "job":
                     await self._redis.zadd(WAITING, {text: work.since})
@@ -149,7 +147,7 @@ class RedisStore:
             await asyncio.wait({serving})
             await serving
         finally:
-            leaving.set()  # streaq shields what runs from being cancelled
+            leaving.set()  # streaq does not cancel running work
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
 
@@ -178,12 +176,12 @@ def _map_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        message = "what keeps jobs cannot be reached now; try again"
+        message = "the store of jobs cannot be reached now; try again"
         raise ApiError(503, "jobs_unavailable", message) from error
 
 
 async def _run_until_leaving(leaving: asyncio.Event, work: Any) -> float | None:
-    """Await work; once we are leaving, cancel it and say that it is to be done again, at once."""
+    """Await work. Once `leaving` is set, cancel the work and return 0, to do it again at once."""
     task, left = asyncio.ensure_future(work), asyncio.ensure_future(leaving.wait())
     try:
         await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
@@ -198,7 +196,7 @@ async def _run_until_leaving(leaving: asyncio.Event, work: Any) -> float | None:
 
 
 def _find_first_error(error: BaseException) -> BaseException:
-    """Return what a group of errors began with."""
+    """Return the first error of a group, or the error itself."""
     return (
         _find_first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
     )

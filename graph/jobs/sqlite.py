@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file, for the ingress replicas of one machine."""
+"""Keeps jobs in one SQLite file, for the ingress replicas of one machine."""
 
 import asyncio
 import contextvars
@@ -15,7 +15,7 @@ from graph.jobs.store import Handler, Work
 
 LEASE_S = 15.0
 POLL_S = 0.2
-"""How often a replica looks for work that another has put."""
+"""Seconds between two searches for work that another replica has queued."""
 BUSY_S = 10.0
 SCHEMA = """
 create table if not exists texts (name text primary key, text text not null, expires real not null);
@@ -28,13 +28,13 @@ create index if not exists by_age on work (since);
 create index if not exists by_expiry on texts (expires);
 """
 FREE = "(leased_until < :now or leased_until > :now + 2 * :lease)"
-"""Nobody works on it. A lease that ends later than any that is given about now is of a clock that
-was ahead, and was set back."""
+"""The condition that nobody works on an entry. A lease that ends later than any new lease comes
+from a clock that was ahead and has been set back."""
 FIELDS = "kind, name, since, owner, model, row_seconds"
 
 
 class SqliteStore:
-    """See `Store`. One connection, on one thread: SQLite's calls block."""
+    """See `Store`. One thread has the only connection, because SQLite's calls block."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,11 +43,11 @@ class SqliteStore:
         self._holder = uuid4().hex
 
     async def open(self) -> None:
-        """Make the file. Raises OSError where it cannot be made."""
+        """Create the file. Raises OSError where this fails."""
 
         def connect() -> sqlite3.Connection:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Without a transaction of Python's own every statement is one.
+            # Without Python's own transactions, each statement is a transaction.
             found = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
             found.execute("pragma journal_mode = wal")
             found.executescript(SCHEMA)
@@ -113,7 +113,7 @@ class SqliteStore:
             while True:
                 self._came.clear()
                 while len(running) < most and (taken := await self._take_work()):
-                    # Not in this context: what it starts is none of whoever began to serve.
+                    # Work gets an empty context: it does not belong to the task that serves.
                     context = contextvars.Context()
                     running.add(asyncio.create_task(self._do_work(handle, *taken), context=context))
                 if time.monotonic() - renewed > LEASE_S / 3:
@@ -131,7 +131,7 @@ class SqliteStore:
             await asyncio.gather(*running, return_exceptions=True)
 
     async def _do_work(self, handle: Handler, work: Work, attempt: int) -> None:
-        again: float | None = 0.0  # where it is cancelled
+        again: float | None = 0.0  # stays where the work is cancelled
         try:
             again = await handle(work, attempt)
         finally:
@@ -161,7 +161,7 @@ class SqliteStore:
         await self._run_statement(renew, time.time() + LEASE_S, self._holder)
 
     async def _run_by_name(self, statement: str, **values: str) -> Sequence[Any]:
-        """Run one that knows `:now` and `:lease`."""
+        """Run a statement with named values, and with `:now` and `:lease`."""
         return await self._execute(statement, {"now": time.time(), "lease": LEASE_S, **values})
 
     async def _run_statement(self, statement: str, *values: Any) -> Sequence[Any]:
@@ -173,6 +173,6 @@ class SqliteStore:
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, fetch_rows)
-        except sqlite3.OperationalError as error:  # its disk is full, or it is locked for long
-            message = "what keeps jobs cannot be written now; try again"
+        except sqlite3.OperationalError as error:  # the disk is full, or the file is locked
+            message = "the store of jobs cannot be written now; try again"
             raise ApiError(503, "jobs_unavailable", message) from error

@@ -167,11 +167,11 @@ async def test_who_leaves_gives_its_work_back_at_once(connect: Connect):
     async def at_once(work: Work, attempt: int) -> None:
         done.set()
 
-    await leaving.put(job(1))
+    await leaving.put_work(job(1))
     async with served(leaving, never):
         await begun.wait()
     assert cancelled.is_set()
-    assert [work.name for work in await staying.waiting()] == ["job_1"]
+    assert [work.name for work in await staying.list_waiting()] == ["job_1"]
     async with served(staying, at_once):
         await asyncio.wait_for(done.wait(), 10)  # less than any lease
 
