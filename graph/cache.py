@@ -1,4 +1,4 @@
-"""Answers to repeatable tasks: joined while they are made, and kept for a while.
+"""Keeps answers to repeatable tasks, and joins equal requests while an answer is made.
 
 Each ingress keeps answers for itself. Equal requests are joined across all ingresses: one makes the
 answer and the others wait for it; the ledger knows who makes what.
@@ -15,13 +15,13 @@ from graph.admission import LedgerClient
 from graph.calls import start_detached
 
 ENTRY_BYTES = 2000
-"""What keeping an answer takes beside its body."""
+"""The bytes of a kept answer beside its body."""
 Found = Literal["hit", "joined", "miss"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer."""
+    """The whole answer to a request."""
 
     body: bytes
     media_type: str
@@ -68,7 +68,7 @@ class Cache:
     async def get_answer(self, key: str, make: Make) -> tuple[Answer, Found]:
         """Return the kept answer, wait for the one that is being made, or make it.
 
-        Making it ends when nobody waits for it any more, whoever asked first.
+        The making is cancelled when no request waits for the answer any more.
         """
         if kept := self.find_answer(key):
             return kept, "hit"
@@ -84,7 +84,7 @@ class Cache:
             flight.waiters -= 1
             if not flight.waiters:
                 flight.task.cancel()
-                if self._flights.get(key) is flight:  # nobody else shall join a cancelled task
+                if self._flights.get(key) is flight:  # no request may join a cancelled task
                     del self._flights[key]
 
     async def _make_and_keep(self, key: str, make: Make) -> tuple[Answer, Found]:
@@ -107,7 +107,7 @@ class Cache:
                 if theirs is not None:
                     return theirs, True
             answer = await make()
-        except BaseException:  # also where the client left: one of those who wait makes it then
+        except BaseException:  # also where the client left: a waiting request makes it
             ledger.call_later(ledger.call_ledger(ledger.methods.give, number, key, None))
             raise
         ledger.call_later(self._offer_answer(number, key, answer))

@@ -1,8 +1,8 @@
-"""Calls of other deployments: their typed errors come back, and no call outlives its caller.
+"""Calls other deployments: their typed errors come back, and no call outlives its caller.
 
-The caller's trace is passed along; `deployments.tracing.traced` continues it. What a call gives
-follows from its arguments alone, seeds and carried states included. So where a replica is lost
-(its node died, its process was killed, or it hung and was ended) another replica gives the same.
+The caller's trace is passed along; `deployments.tracing.traced` continues it. The result of a call
+depends on its arguments alone, which include seeds and states. So where a replica is lost (its node
+died, its process was killed, or it hung and was ended) another replica returns the same result.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 UNREACHABLE = (BackPressureError, DeploymentUnavailableError)
 LOST = (RayActorError, NodeDiedError, ObjectLostError)
-"""A replica's process has ended, or its node; or what it returned went with the node."""
+"""Errors where a replica's process or node has ended, or a result was lost with its node."""
 
 
 class ReplicaLost(ApiError):
-    """The replica that a call was made on has ended, and with it whatever it did."""
+    """The replica of a call has ended, and the call with it."""
 
 
 class Method(Protocol):
@@ -46,7 +46,7 @@ class Method(Protocol):
 async def call(method: Method, *args: Any) -> Any:
     """Call a deployment; its own typed errors come back as they were raised there.
 
-    Raises ApiError 503 where no replica can answer, ReplicaLost where one is lost meanwhile.
+    Raises ApiError 503 where no replica can answer, ReplicaLost where the replica is lost.
     """
     with _map_errors():
         return await method.remote(*args, **carried())
@@ -81,14 +81,14 @@ def _map_errors() -> Iterator[None]:
 
 
 MAX_LOSSES = 2
-"""How many replicas a call may lose. A request that ends every process fails at the next one."""
+"""How many replicas a call may lose; a request that kills every process fails then."""
 
 
 def _count_loss(lost: ReplicaLost, losses: int) -> None:
-    """Log a lost replica. Raises ReplicaLost where it is one too many."""
+    """Log a lost replica. Raises ReplicaLost after more than `MAX_LOSSES`."""
     if losses > MAX_LOSSES:
         raise lost
-    logger.warning("a replica was lost, another goes on: %s", lost.__cause__)
+    logger.warning("a replica was lost, another continues: %s", lost.__cause__)
 
 
 async def call_again(method: Method, *args: Any) -> Any:
@@ -102,9 +102,9 @@ async def call_again(method: Method, *args: Any) -> Any:
 
 
 async def stream_again(method: Method, *args: Any) -> AsyncGenerator[Any, None]:
-    """Call a generator as `stream` does; where its replica is lost, another begins anew.
+    """Call a generator as `stream` does; where its replica is lost, another begins again.
 
-    It is for generators of which only the last item counts.
+    This is for generators of which only the last item counts.
     """
     for losses in count(1):
         try:
@@ -122,7 +122,7 @@ async def resume_codes(
 ) -> AsyncGenerator[Generated, None]:
     """Yield what a language model generates; where its replica is lost, another continues.
 
-    The codes that came are its prompt then. Draws are keyed by their place in the clip,
+    The codes that have arrived are its prompt then. Draws are keyed by their place in the clip,
     so the codes that follow are the same, in float32 barring near-ties. Seconds add up.
     """
     known = [params.prompt.array()] if params.prompt else []
@@ -141,7 +141,7 @@ async def resume_codes(
         if known:
             prompt = Codes.join(known)
             if prompt.frames == params.frames:
-                return  # all codes had come, only the end of the stream had not
+                return  # only the end of the stream was missing
             params = replace(params, prompt=prompt)
         waited, ran = waited + wait, ran + run
 
@@ -214,7 +214,7 @@ async def read_last(answers: AsyncGenerator[T, None]) -> T:
 def start_detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start work that may outlive its request, under the request's id and trace.
 
-    Serve cancels tasks that carry a request's internal id when its client leaves; not this one.
+    Serve cancels tasks with a request's internal id when its client leaves, but not this task.
     """
     named, trace = replace(_get_serve_request_context(), _internal_request_id=""), get_current()
     context = contextvars.Context()
@@ -224,7 +224,7 @@ def start_detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 async def run_named(name: str, work: Coroutine[Any, Any, T]) -> T:
-    """Do work that belongs to no request: `name` is its id in logs, and it has its own trace."""
+    """Do work that belongs to no request; `name` is its id in logs, and it has its own trace."""
 
     async def run_traced() -> T:
         begun = begin(

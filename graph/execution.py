@@ -1,4 +1,4 @@
-"""What every task has around its run, once: admission, metrics, cache and idempotency."""
+"""Runs every kind of task with admission, metrics, cache and idempotency."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -39,8 +39,8 @@ class Executor:
     ) -> AsyncGenerator[Event, None]:
         """Admit a task, run it, and yield its events. Closing the generator stops the models.
 
-        `max_wait_s` is how long others may have it wait, by default the limit's; `admitted` is set
-        when it is let in. Raises ApiError 429 where it is not, and what the task raises.
+        `max_wait_s` is how long the task may wait for others, by default the limit's; `admitted` is
+        set when it is admitted. Raises ApiError 429 where it is refused, and what the task raises.
         """
         counted: dict[int, ClipMetrics] = {}
         async with (
@@ -91,7 +91,7 @@ class Executor:
     ) -> tuple[Answer, bool]:
         """Return the answer to all requests of one `Idempotency-Key`, and whether it is replayed.
 
-        `name` stands for the key and its owner, `fingerprint` for what was asked for.
+        `name` stands for the key and its owner, `fingerprint` for the request.
         """
 
         async def find_or_make() -> Answer:

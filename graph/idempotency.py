@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the answer to all requests with one key is made once.
+"""Makes the answer to all requests with one `Idempotency-Key` once.
 
 This follows the IETF's draft-ietf-httpapi-idempotency-key-header: a retry waits for the request
 that runs, on whichever ingress, or gets its answer. A request that failed is run again.
@@ -22,12 +22,12 @@ Make = Callable[[], Awaitable[Answer]]
 
 
 class Claim(BaseModel):
-    """Which request makes the answer of a key, or the answer itself."""
+    """The request that makes the answer of a key, or the answer itself."""
 
     fingerprint: str
     holder: str
     leased_until: float
-    """Unix seconds; then another may make it."""
+    """Unix seconds; after this time another request may make the answer."""
     answer: KeptAnswer | None = None
 
 
@@ -41,7 +41,7 @@ class Idempotency:
     async def get_answer(self, name: str, fingerprint: str, make: Make) -> tuple[Answer, bool]:
         """Return the answer of a name, and whether an earlier request has made it.
 
-        It is made to its end, also when the client leaves.
+        The answer is completed also where the client leaves.
 
         Raises ApiError 422 where the name belongs to another request, and what `make` raises.
         """
@@ -79,7 +79,7 @@ class Idempotency:
             await self._jobs.files.write_file(name, file, answer.body)
             kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
             await self._swap_claim(name, claim, claim.model_copy(update={"answer": kept}))
-        except BaseException:  # also where it is cancelled: a retry must not wait for it
+        except BaseException:  # also where it is cancelled: a retry must not wait
             making.cancel()
             given_up = claim.model_copy(update={"leased_until": 0.0})
             await asyncio.shield(self._swap_claim(name, claim, given_up))
@@ -98,7 +98,7 @@ class Idempotency:
         return time.time() + self._keep_s()
 
     async def close(self) -> None:
-        """End what is being made; it may be made by another replica."""
+        """Cancel the answers that are being made; another replica may make them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

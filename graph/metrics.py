@@ -31,14 +31,14 @@ class Metrics:
         )
         self._request_seconds = _build_histogram(
             "request_seconds",
-            "From a request's arrival to the end of its answer.",
+            "Seconds from a request's arrival to the end of its answer.",
             SECONDS,
             "path",
             "model",
         )
         self._first_audio = _build_histogram(
             "first_audio_seconds",
-            "From a request's arrival to its first audio, whole clips included.",
+            "Seconds from a request's arrival to its first audio, whole clips included.",
             SECONDS,
             "model",
         )
@@ -51,13 +51,13 @@ class Metrics:
         )
         self._late = _build_histogram(
             "late_seconds",
-            "How long a player would have waited for a part of a stream; 0: in time.",
+            "Seconds that a player would have waited for a part of a stream; 0 means in time.",
             LATE,
             "model",
         )
         self._row_seconds = _build_counter(
             "row_seconds",
-            "Price of requests, by what admission said: `admitted`, or why not.",
+            "Price of requests, by verdict: `admitted`, or the reason of the refusal.",
             "model",
             "verdict",
         )
@@ -67,7 +67,7 @@ class Metrics:
             "model",
             "found",
         )
-        self._jobs = _build_counter("jobs", "Jobs that ended, by how they did.", "model", "status")
+        self._jobs = _build_counter("jobs", "Jobs that have ended, by status.", "model", "status")
         self._jobs_waiting = Gauge(
             PREFIX + "jobs_waiting", "Jobs that nobody works on, as every ingress sees them."
         )

@@ -54,7 +54,7 @@ def split_length(total: int, size: int) -> list[tuple[int, int]]:
 
 
 class Pipeline:
-    """Composes the deployments; holds no state of its own."""
+    """Calls the deployments that a request needs; it has no state."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -156,7 +156,7 @@ class AppArgs(StrictModel):
         for name in names:
             if names.count(name) > 1 or name in OURS:
                 reserved = f"reserved are {', '.join(OURS)}"
-                raise ValueError(f"the name {name!r} is taken twice; {reserved}")
+                raise ValueError(f"the name {name!r} is used twice or reserved; {reserved}")
         codecs = [model.name for model in self.models if model.kind == "encodec"]
         for model in self.models:
             if isinstance(model, DECODED_BY_A_CODEC) and model.codec not in codecs:

@@ -57,7 +57,7 @@ class Job(BaseModel):
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has finished, failed or been cancelled."""
+        """Whether the job has finished, failed or been cancelled."""
         return self.status in ENDED
 
     def with_changes(self, keep_s: float, **changes: object) -> Self:

@@ -78,7 +78,7 @@ class Jobs:
         return kept
 
     async def load_job(self, name: str) -> Job | None:
-        """Return a job, and rewrite its text for this version: `replace_job` compares texts."""
+        """Return a job or None; its text is rewritten, because `replace_job` compares texts."""
         text = await self.store.get_text(name)
         if text is None:
             return None
@@ -140,7 +140,7 @@ class Jobs:
     async def sweep_expired(self) -> None:
         """Delete everything that has expired, except jobs that have not ended.
 
-        These are queued again: the replica that accepted one may have died before it queued it.
+        These are queued if they are not: the replica that accepted one may have died too early.
         """
         for name in await self.store.list_expired():
             job = await self.load_job(name) if name.startswith("job_") else None

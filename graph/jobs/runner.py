@@ -19,10 +19,10 @@ from graph.tasks.task import Progress, Result, Task
 SWEEP_S = 10.0
 RETRY_S = 5.0
 LOOK_S = 0.5
-"""How often progress is written, and whether the job was cancelled is read."""
+"""Seconds between two writes of the progress, and two checks whether the job was cancelled."""
 MAX_ATTEMPTS = 3
 MAX_WAIT_S = 5.0
-"""How long a job may have others wait: clients that stay connected come first."""
+"""Seconds that a job may let other requests wait; clients that stay connected come first."""
 logger = logging.getLogger("ray.serve")
 BuildTask = Callable[[Job, Mapping[str, bytes]], Awaitable[tuple[Task, Render]]]
 """Builds a job's task and what renders its result, from the job and its uploads. Raises ApiError,
@@ -60,12 +60,12 @@ class Runner:
         await asyncio.sleep(SWEEP_S)
 
     async def handle_work(self, work: Work, attempt: int) -> float | None:
-        """Do a piece of work; see `Handler`."""
+        """Do a piece of work as a `Handler`."""
         try:
             if work.kind == "job":
                 return await self._run_job(work.name)
             return await self._deliver_webhook(work.name, attempt)
-        except Exception:  # whatever the store's client raises: no work is lost
+        except Exception:  # after any error of the store's client, no work is lost
             logger.exception("jobs: %s %s is tried again", work.kind, work.name)
             return RETRY_S
 
@@ -84,8 +84,8 @@ class Runner:
 class Attempt:
     """One attempt at a job, from its document to its answer.
 
-    It changes the job only while nobody else has: an attempt that comes too late, or whose job was
-    cancelled, stops.
+    It changes the job only while nobody else has changed it, and stops otherwise: it comes too
+    late, or the job was cancelled.
     """
 
     def __init__(self, runner: Runner, job: Job) -> None:
@@ -100,7 +100,7 @@ class Attempt:
             await self._run_task()
         except ApiError as error:
             return await self._handle_failure(error)
-        except Exception as error:  # whatever it is, the job's user reads it
+        except Exception as error:  # the job's user reads every error
             logger.exception("%s failed", self._job.name)
             return await self._handle_failure(describe_error(error))
         return None
@@ -142,7 +142,7 @@ class Attempt:
             await asyncio.gather(running, return_exceptions=True)
 
     async def _read_result(self, task: Task, admitted: asyncio.Event) -> Result:
-        """Run the task to its end, and note how far it is."""
+        """Run the task to its end, and keep its progress."""
         events = self._runner._executor.stream_events(task, MAX_WAIT_S, admitted)
         async with aclosing(events):
             async for event in events:
@@ -186,6 +186,6 @@ async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-        except Exception:  # whatever the store's client raises, it may come back
-            logger.exception("jobs: the store is out of reach; it is tried again")
+        except Exception:  # after any error of the store's client, it may come back
+            logger.exception("jobs: the store cannot be reached; it is tried again")
             await asyncio.sleep(RETRY_S)

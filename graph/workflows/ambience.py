@@ -1,4 +1,4 @@
-"""Ambiences: loops without a seam."""
+"""Plans and mixes ambiences, which are loops without a seam."""
 
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from graph.workflows.task import (
 )
 
 OVERLAP_S = 2.0
-"""How much more is generated and faded into the loop's beginning; at most half of the loop."""
+"""Seconds that are generated after the loop and faded into its beginning, at most half of it."""
 PROMPTS = {
     "forest": "forest ambience: birds singing, leaves in a light wind, a stream far away",
     "ocean": "ocean ambience: waves rolling onto a beach, wind and seagulls",
@@ -29,12 +29,12 @@ PROMPTS = {
 
 @dataclass(frozen=True)
 class Ambience:
-    """What is asked for: an environment, or a prompt."""
+    """The parameters of an ambience: an environment, or a prompt."""
 
     environment: str | None
     prompt: str | None
     duration: float | None
-    """Seconds; None: 10, or the longest that the server allows."""
+    """Seconds; None means 10, or the longest that the server allows."""
     loudness: float
 
 

@@ -31,7 +31,7 @@ PAUSE_DB = -30.0
 LIMITED_DB = 9.0
 """Peaks are reduced by at most this much; a mix that then is too quiet stays too quiet."""
 ROUNDS, TOLERANCE_DB = 4, 0.05
-"""Limiting makes a mix less loud, so its loudness is measured and corrected this many times."""
+"""Limiting makes a mix less loud: its gain is corrected in rounds until it is close enough."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _compute_gains(mix: Samples, rate: int, target: float) -> tuple[float, NDArr
 
 
 def _apply_gain(stem: Placed, gain: NDArray[np.float32] | np.float32) -> Placed:
-    """Multiply a stem by a factor, or by the mix's factors at the place of the stem."""
+    """Multiply a stem by one factor, or by the factors of the mix at its place."""
     if isinstance(gain, np.ndarray):
         assert stem.start is not None
         gain = gain[stem.start : stem.start + stem.samples.shape[1]]
@@ -100,7 +100,7 @@ def _measure_peak(stem: Placed) -> float:
 
 
 def match_loudness(samples: Samples, rate: int, target: float) -> Samples:
-    """Set the loudness of a clip, without limiting peaks; a clip without loudness is not changed."""
+    """Set the loudness of a clip without limiting its peaks; a clip without loudness stays."""
     measured = measure_loudness(samples, rate)
     return samples if measured is None else apply_gain(samples, db_to_factor(target - measured))
 

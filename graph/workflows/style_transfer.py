@@ -1,4 +1,4 @@
-"""Style transfer: the melody of a file, in another style."""
+"""Plans style transfers: the melody of a file in another style."""
 
 from dataclasses import dataclass, replace
 
@@ -25,11 +25,11 @@ CONTENT = "content"
 
 @dataclass(frozen=True)
 class StyleTransfer:
-    """What is asked for, beside the file."""
+    """The parameters of a style transfer, except the file."""
 
     style: str
     duration: float | None
-    """Seconds; None: those of the file."""
+    """Seconds; None means the length of the file."""
     loudness: float
 
 
