@@ -42,7 +42,7 @@ class LedgerClient:
             logger.warning("the ledger is out of reach (%r); each ingress limits itself", error)
             return None
 
-    async def call_without_timeout(self, method: Method, *args: Any) -> Any:
+    async def await_ledger(self, method: Method, *args: Any) -> Any:
         """Call a method of the ledger that may take long; return None where it fails."""
         try:
             return await call(method, *args)
@@ -148,18 +148,14 @@ class Admission:
         hold, done = Hold(self._ledger), False
         try:
             for charge in charges:
-                await self._admit_charge(
-                    hold, share, charge, max_wait_s or self._limits().max_wait_s
-                )
+                await self._admit_one(hold, share, charge, max_wait_s or self._limits().max_wait_s)
                 share = replace(share, requests_per_minute=None, row_seconds=None)
             yield hold
             done = True
         finally:
             hold.release_all(done=done)
 
-    async def _admit_charge(
-        self, hold: Hold, share: Share, charge: Charge, max_wait_s: float
-    ) -> None:
+    async def _admit_one(self, hold: Hold, share: Share, charge: Charge, max_wait_s: float) -> None:
         """Add a charge to a hold. Raises ApiError 429."""
         patience = Patience(max_wait_s, self._slots(charge.model))
         number, admitted = uuid4().hex, False

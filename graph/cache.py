@@ -101,9 +101,7 @@ class Cache:
         try:
             claim = ledger.methods.claim, ledger.name, number, key
             while await ledger.call_ledger(*claim) is False:
-                theirs: Answer | None = await ledger.call_without_timeout(
-                    ledger.methods.answer, key
-                )
+                theirs: Answer | None = await ledger.await_ledger(ledger.methods.answer, key)
                 if theirs is not None:
                     return theirs, True
             answer = await make()

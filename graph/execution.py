@@ -69,9 +69,7 @@ class Executor:
                 clip.add_audio(event.audio.seconds)
                 if event.diffusion:
                     seconds = event.seconds["decode"]
-                    self._diffusion_speed.add_measurement(
-                        event.diffusion, seconds, event.audio.seconds
-                    )
+                    self._diffusion_speed.add_clip(event.diffusion, seconds, event.audio.seconds)
             clip.finish_clip()
 
     async def make_answer(self, task: Task, render: Render) -> Answer:

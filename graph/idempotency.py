@@ -48,10 +48,8 @@ class Idempotency:
         mine = Claim(fingerprint=fingerprint, holder=uuid4().hex, leased_until=0.0)
         while True:
             mine.leased_until = time.time() + LEASE_S
-            text = await self._jobs.store.add_text(
-                name, mine.model_dump_json(), self._compute_expiry()
-            )
-            claim = Claim.model_validate_json(text)
+            raw = await self._jobs.store.add_text(name, mine.model_dump_json(), self._get_expiry())
+            claim = Claim.model_validate_json(raw)
             check_fingerprint(claim.fingerprint, fingerprint)
             if claim.answer:
                 body = await self._jobs.files.read_file(name, claim.answer.file)
@@ -92,9 +90,9 @@ class Idempotency:
 
     async def _swap_claim(self, name: str, old: Claim, new: Claim) -> bool:
         texts = old.model_dump_json(), new.model_dump_json()
-        return await self._jobs.store.swap_text(name, *texts, self._compute_expiry())
+        return await self._jobs.store.swap_text(name, *texts, self._get_expiry())
 
-    def _compute_expiry(self) -> float:
+    def _get_expiry(self) -> float:
         return time.time() + self._keep_s()
 
     async def close(self) -> None:

@@ -72,8 +72,8 @@ class DiffusionSpeed:
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
-    def add_measurement(self, model: str, seconds: float, audio_seconds: float) -> None:
-        """Add a measurement, which weighs as much as all before it together."""
+    def add_clip(self, model: str, seconds: float, audio_seconds: float) -> None:
+        """Add the measurement of a clip, which weighs as much as all before it together."""
         now = seconds / audio_seconds
         self._seconds[model] = (self._seconds.get(model, now) + now) / 2
 

@@ -57,17 +57,15 @@ def _find_unknown_keys(data: object, model: type[BaseModel], at: Place) -> tp.It
         for key, value in data.items():
             if key not in model.model_fields:
                 yield (*at, key), f"unknown key; valid keys: {', '.join(model.model_fields)}"
-            elif key not in FREE_FORM and (
-                inner := _find_inner_model(model.model_fields[key].annotation)
-            ):
+            elif key not in FREE_FORM and (inner := _get_model(model.model_fields[key].annotation)):
                 yield from _find_unknown_keys(value, inner, (*at, key))
 
 
-def _find_inner_model(annotation: object) -> type[BaseModel] | None:
+def _get_model(annotation: object) -> type[BaseModel] | None:
     """Return the pydantic model inside an annotation such as `list[Model] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_find_inner_model(argument) for argument in tp.get_args(annotation))
+    found = (_get_model(argument) for argument in tp.get_args(annotation))
     return next((model for model in found if model), None)
 
 

@@ -38,7 +38,7 @@ class LaunchError(Exception):
     """A failed start; the message is for the person at the terminal."""
 
 
-def print_stage(stage: str, message: str) -> None:
+def print_line(stage: str, message: str) -> None:
     """Print the name of a stage and a message as one line."""
     print(f"{stage:<11} {message}", flush=True)
 
@@ -180,9 +180,7 @@ def wait_until_running(name: str) -> None:
         for deployment, state in (status.deployments if status else {}).items():
             if state.status == DeploymentStatus.HEALTHY and deployment not in loaded:
                 loaded.add(deployment)
-                print_stage(
-                    "loading", f"{deployment}: ready after {time.monotonic() - begun:.1f} s"
-                )
+                print_line("loading", f"{deployment}: ready after {time.monotonic() - begun:.1f} s")
         if status and status.status == ApplicationStatus.RUNNING:
             return
         if status and status.status == ApplicationStatus.DEPLOY_FAILED:
@@ -220,7 +218,7 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
     host, port = http.get("host", "0.0.0.0"), http.get("port", 8000)
     check_port(host, port)
 
-    print_stage("starting", "Ray and the HTTP server")
+    print_line("starting", "Ray and the HTTP server")
     import ray
 
     start_ray()
@@ -231,15 +229,14 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
         address = f"http://{reachable}:{port}"
         check_ready(address)
-        print_stage("ready", f"{address}, for browsers too   docs: {address}/docs   Ctrl-C stops")
-        print_stage(
-            "logs", str(Path(ray._private.worker._global_node.get_session_dir_path()) / "logs")
-        )
-        print_stage("try", f"curl {address}/generate/music -H 'content-type: application/json' "
+        print_line("ready", f"{address}, for browsers too   docs: {address}/docs   Ctrl-C stops")
+        logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+        print_line("logs", str(logs))
+        print_line("try", f"curl {address}/generate/music -H 'content-type: application/json' "
             f"-d '{EXAMPLE}' -o music.wav")  # fmt: skip
         signal.pause()
     finally:
-        print_stage("stopping", "Ray and the HTTP server")
+        print_line("stopping", "Ray and the HTTP server")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         ray.shutdown()

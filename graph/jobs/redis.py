@@ -128,7 +128,7 @@ class RedisStore:
         """See `Store`."""
         worker, leaving = self._build_worker(most), asyncio.Event()
 
-        async def do_work(text: str) -> None:
+        async def do(text: str) -> None:
             await self._redis.zrem(WAITING, [text])
             work = Work(**json.loads(text))
             again = await _run_until_leaving(leaving, handle(work, registered.context.tries))
@@ -139,9 +139,7 @@ class RedisStore:
                     await self._redis.zadd(WAITING, {text: work.since})
                 raise StreaqRetry(delay=timedelta(seconds=again))
 
-        registered = worker.task(name=TASK, max_tries=None, timeout=None, ttl=0, silent=True)(
-            do_work
-        )
+        registered = worker.task(name=TASK, max_tries=None, timeout=None, ttl=0, silent=True)(do)
         serving = asyncio.create_task(worker.run_async())
         try:
             await asyncio.wait({serving})

@@ -78,7 +78,7 @@ class Runner:
         job = await self._jobs.load_job(job_name)
         if job is None or job.webhook is None:
             return None
-        return await self._webhooks.deliver_event(job, status, job.webhook, attempt)
+        return await self._webhooks.send_event(job, status, job.webhook, attempt)
 
 
 class Attempt:
@@ -118,10 +118,8 @@ class Attempt:
         if self._job.attempts >= MAX_ATTEMPTS:
             message = f"the server ended {self._job.attempts} times while it worked on this job"
             raise ApiError(500, "generation_failed", message)
-        uploads = {
-            name: await self._jobs.files.read_file(self._job.name, name)
-            for name in self._job.uploads
-        }
+        job, files = self._job, self._jobs.files
+        uploads = {name: await files.read_file(job.name, name) for name in job.uploads}
         task, render = await self._runner._build_task(self._job, uploads)
         admitted = asyncio.Event()
         running = asyncio.create_task(self._read_result(task, admitted))

@@ -64,35 +64,33 @@ class SqliteStore:
 
     async def add_text(self, name: str, text: str, expires: float) -> str:
         """See `Store`."""
-        await self._run_statement(
-            "insert or ignore into texts values (?, ?, ?)", name, text, expires
-        )
+        await self._run_sql("insert or ignore into texts values (?, ?, ?)", name, text, expires)
         return await self.get_text(name) or text
 
     async def get_text(self, name: str) -> str | None:
         """See `Store`."""
-        found = await self._run_statement("select text from texts where name = ?", name)
+        found = await self._run_sql("select text from texts where name = ?", name)
         return found[0][0] if found else None
 
     async def swap_text(self, name: str, old: str, new: str, expires: float) -> bool:
         """See `Store`."""
         change = "update texts set text = ?, expires = ? where name = ? and text = ? returning 1"
-        return bool(await self._run_statement(change, new, expires, name, old))
+        return bool(await self._run_sql(change, new, expires, name, old))
 
     async def delete_text(self, name: str) -> None:
         """See `Store`."""
-        await self._run_statement("delete from texts where name = ?", name)
+        await self._run_sql("delete from texts where name = ?", name)
 
     async def list_expired(self) -> list[str]:
         """See `Store`."""
-        found = await self._run_statement("select name from texts where expires < ?", time.time())
+        found = await self._run_sql("select name from texts where expires < ?", time.time())
         return [name for (name,) in found]
 
     async def put_work(self, work: Work) -> None:
         """See `Store`."""
         values = work.kind, work.name, work.since, work.owner, work.model, work.row_seconds
         insert = f"insert or ignore into work ({FIELDS}, due) values (?, ?, ?, ?, ?, ?, 0)"
-        await self._run_statement(insert, *values)
+        await self._run_sql(insert, *values)
         self._came.set()
 
     async def withdraw_work(self, work: Work) -> None:
@@ -141,10 +139,10 @@ class SqliteStore:
         mine = work.kind, work.name, self._holder
         where = "where kind = ? and name = ? and holder = ?"
         if again is None:
-            await self._run_statement(f"delete from work {where}", *mine)
+            await self._run_sql(f"delete from work {where}", *mine)
         else:
             back = f"update work set leased_until = 0, holder = null, due = ? {where}"
-            await self._run_statement(back, time.time() + again, *mine)
+            await self._run_sql(back, time.time() + again, *mine)
 
     async def _take_work(self) -> tuple[Work, int] | None:
         take = (
@@ -158,13 +156,13 @@ class SqliteStore:
 
     async def _renew_leases(self) -> None:
         renew = "update work set leased_until = ? where holder = ?"
-        await self._run_statement(renew, time.time() + LEASE_S, self._holder)
+        await self._run_sql(renew, time.time() + LEASE_S, self._holder)
 
     async def _run_by_name(self, statement: str, **values: str) -> Sequence[Any]:
         """Run a statement with named values, and with `:now` and `:lease`."""
         return await self._execute(statement, {"now": time.time(), "lease": LEASE_S, **values})
 
-    async def _run_statement(self, statement: str, *values: Any) -> Sequence[Any]:
+    async def _run_sql(self, statement: str, *values: Any) -> Sequence[Any]:
         return await self._execute(statement, values)
 
     async def _execute(self, statement: str, values: Any) -> Sequence[Any]:

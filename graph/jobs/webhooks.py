@@ -64,9 +64,7 @@ class Webhooks:
         if _is_address(url.host) and not self._is_allowed(url.host):
             raise _build_refusal(f"{url.host} is a private address")
 
-    async def deliver_event(
-        self, job: Job, status: str, address: str, attempt: int
-    ) -> float | None:
+    async def send_event(self, job: Job, status: str, address: str, attempt: int) -> float | None:
         """Send one event. Returns None after the last attempt, or the seconds until the next one.
 
         It is sent at least once: a receiver recognises a repetition by its `webhook-id`.

@@ -179,9 +179,7 @@ class Sessions:
             ("there are", self.open.total(), limits.max_live),
         ):
             if have >= most:
-                message = (
-                    f"{what} {have} live sessions, and {most} are allowed; wait until one ends"
-                )
+                message = f"{what} {have} live sessions, allowed: {most}; wait until one ends"
                 raise ApiError(429, "too_many_sessions", message)
         self._count_session(key, 1)
         try:

@@ -204,9 +204,9 @@ class WorkflowTask(Task):
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Generate the clips, then mix and level them."""
-        melody = await self._decode_upload(self.melody, self.pair.language_model.sample_rate, 1)
+        melody = await self._decode_file(self.melody, self.pair.language_model.sample_rate, 1)
         codec = self.pair.codec
-        speech = await self._decode_upload(self.speech, codec.sample_rate, codec.channels)
+        speech = await self._decode_file(self.speech, codec.sample_rate, codec.channels)
         audio: dict[PlannedClip, Waveform] = {}
         left = Counter(clip.pair.settings.name for clip in self.clips)
         frames = dict.fromkeys(self.clips, 0)
@@ -221,12 +221,10 @@ class WorkflowTask(Task):
         yield Progress(len(self.clips), "mix", 0, 1, 1.0, "mix")
         yield await self._level_mix(await asyncio.to_thread(self.mix, Material(audio, speech)))
 
-    async def _decode_upload(
-        self, upload: Upload | None, rate: int, channels: int
-    ) -> Waveform | None:
-        if upload is None:
+    async def _decode_file(self, file: Upload | None, rate: int, channels: int) -> Waveform | None:
+        if file is None:
             return None
-        return await self.context.pipeline.decode_upload(upload, rate, channels)
+        return await self.context.pipeline.decode_upload(file, rate, channels)
 
     async def _generate_chain(
         self,

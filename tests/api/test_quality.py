@@ -109,7 +109,7 @@ async def test_under_load_it_is_a_cheaper_one(served: Served):
 
 
 async def test_it_goes_by_what_diffusion_took(served: Served):
-    served.service.diffusion_speed.add_measurement("diffusion", seconds=100, audio_seconds=2)
+    served.service.diffusion_speed.add_clip("diffusion", seconds=100, audio_seconds=2)
     assert (await told(served, quality="auto"))[0] == "standard"
     await told(served, quality="high")
     assert served.service.diffusion_speed.seconds_for("diffusion") < 50
