@@ -53,7 +53,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await service.jobs.store.open()
-        working = asyncio.create_task(runner.run(service.configured, jobs_at_once))
+        working = asyncio.create_task(runner.run_jobs(service.configured, jobs_at_once))
         yield
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)

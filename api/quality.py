@@ -78,7 +78,7 @@ async def _find_problem(
 
 async def _read_snapshot(service: Service) -> Snapshot:
     try:
-        return await service.ledger.snapshot()
+        return await service.ledger.fetch_snapshot()
     except ApiError:  # out of reach: models are assumed to be idle, and of the assumed speed
         return NOTHING_KNOWN
 

@@ -151,7 +151,7 @@ def serve_models(music: dict[str, Any], codec: dict[str, Any]) -> Iterator[str]:
     application["args"]["models"] = [music, codec]
     launch.start_ray()
     try:
-        launch.check_room(config)
+        launch.check_resources(config)
         launch.deploy(config)
         launch.wait_until_running(application["name"])
         address = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""Admission: whether a task is let in, and what each ingress replica tells the ledger of it."""
+"""Decides whether a task is admitted, and keeps the ledger informed of admitted tasks."""
 
 import asyncio
 import contextvars
@@ -23,7 +23,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class LedgerClient:
-    """The ledger, as one ingress replica has it: by a name of its own, with its open charges."""
+    """The client of the ledger in one ingress replica, with the replica's name and open charges."""
 
     def __init__(self, methods: Any) -> None:
         self.methods = methods
@@ -32,54 +32,54 @@ class LedgerClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
 
-    async def tell(self, method: Method, *args: Any) -> Any:
-        """Call the ledger; return None where it is out of reach, whatever the reason."""
+    async def call_ledger(self, method: Method, *args: Any) -> Any:
+        """Call the ledger; return None where it does not answer, for any reason."""
         self._keep_beating()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await call(method, *args)
-        except Exception as error:  # noqa: BLE001 - what counts requests must not fail them
-            logger.warning("the ledger is out of reach (%r); each ingress holds to itself", error)
+        except Exception as error:  # noqa: BLE001 - counting must not fail a request
+            logger.warning("the ledger is out of reach (%r); each ingress limits itself", error)
             return None
 
-    async def wait_for(self, method: Method, *args: Any) -> Any:
-        """Call a method that may take its time, likewise."""
+    async def await_ledger(self, method: Method, *args: Any) -> Any:
+        """Call a method of the ledger that may take long; return None where it fails."""
         try:
             return await call(method, *args)
-        except Exception as error:  # noqa: BLE001 - see `tell`
-            logger.warning("the ledger ended (%r) while a request waited for another's", error)
+        except Exception as error:  # noqa: BLE001 - see `call_ledger`
+            logger.warning("the ledger ended (%r) while a request waited for an answer", error)
             return None
 
-    def call_later(self, telling: Coroutine[Any, Any, None]) -> None:
-        """Do it without waiting: also while a request is being cancelled."""
-        task = start_detached(telling)
+    def call_later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a call without waiting for it, also while a request is being cancelled."""
+        task = start_detached(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def wait_for_calls(self) -> None:
-        """Wait until all that was to be done later is."""
+        """Wait until all calls of `call_later` have ended."""
         await asyncio.gather(*self._tasks)
 
-    async def snapshot(self) -> Snapshot:
-        """Return what all ingresses have outstanding.
+    async def fetch_snapshot(self) -> Snapshot:
+        """Return the outstanding work of all ingresses.
 
-        Raises ApiError 503 where the ledger is out of reach.
+        Raises ApiError 503 where the ledger cannot be reached.
         """
-        told: Snapshot = await call(self.methods.snapshot)
-        return told
+        found: Snapshot = await call(self.methods.snapshot)
+        return found
 
     def _keep_beating(self) -> None:
         if self._beating is None or self._beating.done():
-            nobody = contextvars.Context()  # it is of no request, and outlives this one
-            self._beating = asyncio.create_task(self._beat(), context=nobody)
+            empty = contextvars.Context()  # it outlives the request that starts it
+            self._beating = asyncio.create_task(self._send_beats(), context=empty)
 
-    async def _beat(self) -> None:
+    async def _send_beats(self) -> None:
         while True:
             await asyncio.sleep(BEAT_S)
-            await self.tell(self.methods.renew_charges, self.name, dict(self.open))
+            await self.call_ledger(self.methods.renew_charges, self.name, dict(self.open))
 
     async def close(self) -> None:
-        """End what runs beside requests."""
+        """End the beats and the calls that still run."""
         tasks = [task for task in (self._beating, *self._tasks) if task]
         for task in tasks:
             task.cancel()
@@ -87,9 +87,9 @@ class LedgerClient:
 
 
 REASONS = {
-    "rate": ("rate_limited", "this key's requests a minute are spent"),
-    "key": ("key_limit", "this key has as much outstanding as it may"),
-    "busy": ("overloaded", "more is waiting than can start soon"),
+    "rate": ("rate_limited", "this key has used its requests of this minute"),
+    "key": ("key_limit", "this key has as much outstanding work as it may have"),
+    "busy": ("overloaded", "more requests are waiting than can start soon"),
 }
 
 
@@ -105,22 +105,22 @@ class Hold:
         """The models whose charges are held."""
         return self._numbers.keys()
 
-    def add(self, model: str, number: str) -> None:
+    def add_charge(self, model: str, number: str) -> None:
         """Add an admitted charge."""
         self._numbers[model] = number
 
-    def release(self, model: str, *, done: bool) -> None:
-        """End the charge of one model; `done` says that its work was finished, not given up."""
+    def release_charge(self, model: str, *, done: bool) -> None:
+        """End the charge of one model; `done` means that its work was finished."""
         if (number := self._numbers.pop(model, None)) is None:
             return
         ledger = self._ledger
         del ledger.open[number]
-        ledger.call_later(ledger.tell(ledger.methods.settle, ledger.name, number, done))
+        ledger.call_later(ledger.call_ledger(ledger.methods.settle, ledger.name, number, done))
 
     def release_all(self, *, done: bool) -> None:
         """End all charges that are left."""
         for model in list(self._numbers):
-            self.release(model, done=done)
+            self.release_charge(model, done=done)
 
 
 class Admission:
@@ -133,54 +133,54 @@ class Admission:
         metrics: Metrics,
         slots: Callable[[str], int],
     ) -> None:
-        """Take the ledger and `slots`, which returns how many clips a model decodes at once."""
+        """Create an admission; `slots` returns how many clips a model generates at once."""
         self._ledger, self._limits, self._metrics, self._slots = ledger, limits, metrics, slots
 
     @asynccontextmanager
-    async def hold(
+    async def hold_charges(
         self, share: Share, charges: Sequence[Charge], max_wait_s: float | None = None
     ) -> AsyncIterator[Hold]:
-        """Hold a task's charges. Raises ApiError 429 where one of them is not let in.
+        """Hold a task's charges. Raises ApiError 429 where one of them is refused.
 
-        `max_wait_s` is how long others may have the task wait, by default the limit's. The task is
-        one request: only its first charge counts against the rate and the bound of its key.
+        `max_wait_s` is how long the task may wait for other tasks, by default the limit's. Only the
+        first charge counts against the rate and the bound of the key: a task is one request.
         """
         hold, done = Hold(self._ledger), False
         try:
             for charge in charges:
-                await self._admit(hold, share, charge, max_wait_s or self._limits().max_wait_s)
+                await self._admit_one(hold, share, charge, max_wait_s or self._limits().max_wait_s)
                 share = replace(share, requests_per_minute=None, row_seconds=None)
             yield hold
             done = True
         finally:
             hold.release_all(done=done)
 
-    async def _admit(self, hold: Hold, share: Share, charge: Charge, max_wait_s: float) -> None:
+    async def _admit_one(self, hold: Hold, share: Share, charge: Charge, max_wait_s: float) -> None:
         """Add a charge to a hold. Raises ApiError 429."""
         patience = Patience(max_wait_s, self._slots(charge.model))
         number, admitted = uuid4().hex, False
         self._ledger.open[number] = charge
         try:
             with open_span("admission", {"audiocraft.row_seconds": charge.row_seconds}) as asked:
-                verdict = await self._ask(hold, number, charge, share, patience)
+                verdict = await self._ask_ledger(hold, number, charge, share, patience)
                 asked.set_attribute("audiocraft.verdict", verdict.refused_for or "admitted")
             outcome = verdict.refused_for or "admitted"
             self._metrics.count_price(charge.model, outcome, charge.row_seconds)
             if verdict.refused_for:
                 raise _build_refusal(verdict)
-            hold.add(charge.model, number)
+            hold.add_charge(charge.model, number)
             admitted = True
         finally:
             if not admitted:
                 del self._ledger.open[number]
 
-    async def _ask(
+    async def _ask_ledger(
         self, hold: Hold, number: str, charge: Charge, share: Share, patience: Patience
     ) -> Verdict:
-        """Ask the ledger; where it is out of reach, apply this replica's own bound."""
+        """Ask the ledger; where it does not answer, apply the bound of this replica."""
         limits, ledger = self._limits(), self._ledger
         arguments = ledger.name, number, charge, share, patience
-        verdict: Verdict | None = await ledger.tell(ledger.methods.admit, *arguments)
+        verdict: Verdict | None = await ledger.call_ledger(ledger.methods.admit, *arguments)
         if verdict:
             return verdict
         total = sum(one.row_seconds for one in ledger.open.values())

@@ -1,4 +1,4 @@
-"""The application: `import_path: graph.app:build` in a Ray Serve file."""
+"""Builds the application: `import_path: graph.app:build` in a Ray Serve file."""
 
 from ray.serve import Application, Deployment
 
@@ -30,16 +30,16 @@ LEDGER_OPTIONS = {"ray_actor_options": {"num_cpus": LEDGER_CPUS}}
 
 
 def build(args: AppArgs) -> Application:
-    """Bind one deployment per model, one for uploads, and the ingress that composes them."""
+    """Bind a deployment for each model, for uploads and for the ledger, and the ingress."""
     checkpoints = {model.name: model.checkpoint for model in args.models}
 
-    def bound(model: AnyModelSettings) -> Application:
+    def bind_model(model: AnyModelSettings) -> Application:
         deployment = DEPLOYMENTS[model.kind].options(name=model.name, **model.build_options())
         if isinstance(model, DiffusionSettings):
             return deployment.bind(model, checkpoints[model.codec])
         return deployment.bind(model)
 
-    handles = {model.name: bound(model) for model in args.models}
+    handles = {model.name: bind_model(model) for model in args.models}
     handles[MEDIA] = DEPLOYMENTS[MEDIA].options(name=MEDIA, **args.media.build_options()).bind()
     store = args.ingress.jobs.store
     redis = store if isinstance(store, RedisServer) else None

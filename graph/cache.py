@@ -1,4 +1,4 @@
-"""Answers to repeatable tasks: joined while they are made, and kept for a while.
+"""Keeps answers to repeatable tasks, and joins equal requests while an answer is made.
 
 Each ingress keeps answers for itself. Equal requests are joined across all ingresses: one makes the
 answer and the others wait for it; the ledger knows who makes what.
@@ -15,13 +15,13 @@ from graph.admission import LedgerClient
 from graph.calls import start_detached
 
 ENTRY_BYTES = 2000
-"""What keeping an answer takes beside its body."""
+"""The bytes of a kept answer beside its body."""
 Found = Literal["hit", "joined", "miss"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer."""
+    """The whole answer to a request."""
 
     body: bytes
     media_type: str
@@ -60,7 +60,7 @@ class Cache:
 
     def find_answer(self, key: str) -> Answer | None:
         """Return the kept answer, if there is one."""
-        self._trim()
+        self._drop_oldest()
         if key in self._answers:
             self._answers.move_to_end(key)
         return self._answers.get(key)
@@ -68,7 +68,7 @@ class Cache:
     async def get_answer(self, key: str, make: Make) -> tuple[Answer, Found]:
         """Return the kept answer, wait for the one that is being made, or make it.
 
-        Making it ends when nobody waits for it any more, whoever asked first.
+        The making is cancelled when no request waits for the answer any more.
         """
         if kept := self.find_answer(key):
             return kept, "hit"
@@ -84,7 +84,7 @@ class Cache:
             flight.waiters -= 1
             if not flight.waiters:
                 flight.task.cancel()
-                if self._flights.get(key) is flight:  # nobody else shall join a cancelled task
+                if self._flights.get(key) is flight:  # no request may join a cancelled task
                     del self._flights[key]
 
     async def _make_and_keep(self, key: str, make: Make) -> tuple[Answer, Found]:
@@ -92,7 +92,7 @@ class Cache:
         if answer.size <= self._max_bytes() and key not in self._answers:
             self._answers[key] = answer
             self._bytes += answer.size
-            self._trim()
+            self._drop_oldest()
         return answer, "joined" if joined else "miss"
 
     async def _make_or_join(self, key: str, make: Make) -> tuple[Answer, bool]:
@@ -100,23 +100,24 @@ class Cache:
         ledger, number = self._ledger, uuid4().hex
         try:
             claim = ledger.methods.claim_answer, ledger.name, number, key
-            while await ledger.tell(*claim) is False:
-                theirs: Answer | None = await ledger.wait_for(ledger.methods.wait_for_answer, key)
+            while await ledger.call_ledger(*claim) is False:
+                wait = ledger.methods.wait_for_answer
+                theirs: Answer | None = await ledger.await_ledger(wait, key)
                 if theirs is not None:
                     return theirs, True
             answer = await make()
-        except BaseException:  # also where the client left: one of those who wait makes it then
-            ledger.call_later(ledger.tell(ledger.methods.deliver_answer, number, key, None))
+        except BaseException:  # also where the client left: a waiting request makes it
+            ledger.call_later(ledger.call_ledger(ledger.methods.deliver_answer, number, key, None))
             raise
-        ledger.call_later(self._offer(number, key, answer))
+        ledger.call_later(self._offer_answer(number, key, answer))
         return answer, False
 
-    async def _offer(self, number: str, key: str, answer: Answer) -> None:
+    async def _offer_answer(self, number: str, key: str, answer: Answer) -> None:
         ledger = self._ledger
-        if await ledger.tell(ledger.methods.check_waiters, number, key):
-            await ledger.tell(ledger.methods.deliver_answer, number, key, answer)
+        if await ledger.call_ledger(ledger.methods.check_waiters, number, key):
+            await ledger.call_ledger(ledger.methods.deliver_answer, number, key, answer)
 
-    def _trim(self) -> None:
+    def _drop_oldest(self) -> None:
         while self._bytes > self._max_bytes():
             _, dropped = self._answers.popitem(last=False)
             self._bytes -= dropped.size

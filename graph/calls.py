@@ -1,8 +1,8 @@
-"""Calls of other deployments: their typed errors come back, and no call outlives its caller.
+"""Calls other deployments: their typed errors come back, and no call outlives its caller.
 
 The caller's trace is passed along; `deployments.tracing.trace_calls` continues it. The result of
-a call depends only on its arguments, which include seeds and states. So where a replica is lost
-(its node died, its process was killed, or it hung and was ended) another replica gives the same.
+a call depends on its arguments alone, which include seeds and states. So where a replica is lost
+(its node died, its process was killed, or it hung and was ended) another replica returns the same.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 UNREACHABLE = (BackPressureError, DeploymentUnavailableError)
 LOST = (RayActorError, NodeDiedError, ObjectLostError)
-"""A replica's process has ended, or its node; or what it returned went with the node."""
+"""Errors where a replica's process or node has ended, or a result was lost with its node."""
 
 
 class ReplicaLost(ApiError):
-    """The replica that a call was made on has ended, and with it whatever it did."""
+    """The replica of a call has ended, and the call with it."""
 
 
 class Method(Protocol):
@@ -46,7 +46,7 @@ class Method(Protocol):
 async def call(method: Method, *args: Any) -> Any:
     """Call a deployment; its own typed errors come back as they were raised there.
 
-    Raises ApiError 503 where no replica can answer, ReplicaLost where one is lost meanwhile.
+    Raises ApiError 503 where no replica can answer, ReplicaLost where the replica is lost.
     """
     with _map_errors():
         return await method.remote(*args, **get_trace_argument())
@@ -81,14 +81,14 @@ def _map_errors() -> Iterator[None]:
 
 
 MAX_LOSSES = 2
-"""How many replicas a call may lose. A request that ends every process fails at the next one."""
+"""How many replicas a call may lose; a request that kills every process fails then."""
 
 
 def _count_loss(lost: ReplicaLost, losses: int) -> None:
-    """Log a lost replica. Raises ReplicaLost where it is one too many."""
+    """Log a lost replica. Raises ReplicaLost after more than `MAX_LOSSES`."""
     if losses > MAX_LOSSES:
         raise lost
-    logger.warning("a replica was lost, another goes on: %s", lost.__cause__)
+    logger.warning("a replica was lost, another continues: %s", lost.__cause__)
 
 
 async def call_again(method: Method, *args: Any) -> Any:
@@ -102,9 +102,9 @@ async def call_again(method: Method, *args: Any) -> Any:
 
 
 async def stream_again(method: Method, *args: Any) -> AsyncGenerator[Any, None]:
-    """Call a generator as `stream` does; where its replica is lost, another begins anew.
+    """Call a generator as `stream` does; where its replica is lost, another begins again.
 
-    It is for generators of which only the last item counts.
+    This is for generators of which only the last item counts.
     """
     for losses in count(1):
         try:
@@ -122,7 +122,7 @@ async def resume_codes(
 ) -> AsyncGenerator[Generated, None]:
     """Yield what a language model generates; where its replica is lost, another continues.
 
-    The codes that came are its prompt then. Draws are keyed by their place in the clip,
+    The codes that have arrived are its prompt then. Draws are keyed by their place in the clip,
     so the codes that follow are the same, in float32 barring near-ties. Seconds add up.
     """
     known = [params.prompt.array()] if params.prompt else []
@@ -141,7 +141,7 @@ async def resume_codes(
         if known:
             prompt = Codes.join(known)
             if prompt.frames == params.frames:
-                return  # all codes had come, only the end of the stream had not
+                return  # only the end of the stream was missing
             params = replace(params, prompt=prompt)
         waited, ran = waited + wait, ran + run
 
@@ -169,22 +169,22 @@ async def merge_streams(
     """
     arrived: asyncio.Queue[T | None] = asyncio.Queue()
 
-    async def feed(source: AsyncGenerator[T, None]) -> None:
+    async def feed_items(source: AsyncGenerator[T, None]) -> None:
         async with aclosing(source):
             async for item in source:
                 arrived.put_nowait(item)
 
-    tasks = [asyncio.ensure_future(feed(source)) for source in sources]
+    tasks = [asyncio.ensure_future(feed_items(source)) for source in sources]
     left = len(tasks)
 
-    def ended(task: asyncio.Task[None]) -> None:
+    def note_end(task: asyncio.Task[None]) -> None:
         nonlocal left
         left -= 1
         if not left or task.cancelled() or task.exception():
             arrived.put_nowait(None)
 
     for task in tasks:
-        task.add_done_callback(ended)
+        task.add_done_callback(note_end)
     try:
         while True:
             item = meanwhile
@@ -214,7 +214,7 @@ async def read_last(answers: AsyncGenerator[T, None]) -> T:
 def start_detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start work that may outlive its request, under the request's id and trace.
 
-    Serve cancels tasks that carry a request's internal id when its client leaves; not this one.
+    Serve cancels tasks with a request's internal id when its client leaves, but not this task.
     """
     trace = get_current()
     context = contextvars.Context()
@@ -224,9 +224,9 @@ def start_detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 async def run_named(name: str, work: Coroutine[Any, Any, T]) -> T:
-    """Do work that belongs to no request: `name` is its id in logs, and it has its own trace."""
+    """Do work that belongs to no request; `name` is its id in logs, and it has its own trace."""
 
-    async def traced() -> T:
+    async def run_traced() -> T:
         begun = begin_span(
             name.partition("_")[0], SpanKind.CONSUMER, {}, {"audiocraft.request_id": name}
         )
@@ -235,4 +235,4 @@ async def run_named(name: str, work: Coroutine[Any, Any, T]) -> T:
 
     context = contextvars.Context()
     name_request(context, name)
-    return await asyncio.create_task(traced(), context=context)
+    return await asyncio.create_task(run_traced(), context=context)

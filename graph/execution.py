@@ -1,4 +1,4 @@
-"""What every task has around its run, once: admission, metrics, cache and idempotency."""
+"""Runs every kind of task with admission, metrics, cache and idempotency."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -39,24 +39,24 @@ class Executor:
     ) -> AsyncGenerator[Event, None]:
         """Admit a task, run it, and yield its events. Closing the generator stops the models.
 
-        `max_wait_s` is how long others may have it wait, by default the limit's; `admitted` is set
-        when it is let in. Raises ApiError 429 where it is not, and what the task raises.
+        `max_wait_s` is how long the task may wait for others, by default the limit's; `admitted` is
+        set when it is admitted. Raises ApiError 429 where it is refused, and what the task raises.
         """
         counted: dict[int, ClipMetrics] = {}
         async with (
-            self.admission.hold(task.share, task.price(), max_wait_s) as hold,
+            self.admission.hold_charges(task.share, task.price(), max_wait_s) as hold,
             aclosing(task.run()) as events,
         ):
             if admitted:
                 admitted.set()
             async for event in events:
                 if isinstance(event, StageEnd):
-                    hold.release(event.model, done=True)
+                    hold.release_charge(event.model, done=True)
                     continue
-                self._count(task, event, counted)
+                self._count_audio(task, event, counted)
                 yield event
 
-    def _count(self, task: Task, event: Event, counted: dict[int, ClipMetrics]) -> None:
+    def _count_audio(self, task: Task, event: Event, counted: dict[int, ClipMetrics]) -> None:
         """Count the audio of an event."""
         if isinstance(event, AudioPart):
             clip = counted.setdefault(event.clip, self._metrics.follow_clip(task.model, task.began))
@@ -69,8 +69,8 @@ class Executor:
                 clip.add_audio(event.audio.seconds)
                 if event.diffusion:
                     seconds = event.seconds["decode"]
-                    self._diffusion_speed.add(event.diffusion, seconds, event.audio.seconds)
-            clip.finish()
+                    self._diffusion_speed.add_clip(event.diffusion, seconds, event.audio.seconds)
+            clip.finish_clip()
 
     async def make_answer(self, task: Task, render: Render) -> Answer:
         """Run a task to its end and render its result. Raises as `stream_events` does."""
@@ -89,14 +89,14 @@ class Executor:
     ) -> tuple[Answer, bool]:
         """Return the answer to all requests of one `Idempotency-Key`, and whether it is replayed.
 
-        `name` stands for the key and its owner, `fingerprint` for what was asked for.
+        `name` stands for the key and its owner, `fingerprint` for the request.
         """
 
-        async def make() -> Answer:
+        async def find_or_make() -> Answer:
             answer, _ = await self.get_answer(task, key, render)
             return answer
 
-        return await self.idempotency.get_answer(name, fingerprint, make)
+        return await self.idempotency.get_answer(name, fingerprint, find_or_make)
 
     async def find_kept(self, task: Task, key: Callable[[], str]) -> Answer | None:
         """Return the kept answer of a repeatable task, if there is one."""

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: the answer to all requests with one key is made once.
+"""Makes the answer to all requests with one `Idempotency-Key` once.
 
 This follows the IETF's draft-ietf-httpapi-idempotency-key-header: a retry waits for the request
 that runs, on whichever ingress, or gets its answer. A request that failed is run again.
@@ -22,12 +22,12 @@ Make = Callable[[], Awaitable[Answer]]
 
 
 class Claim(BaseModel):
-    """Which request makes the answer of a key, or the answer itself."""
+    """The request that makes the answer of a key, or the answer itself."""
 
     fingerprint: str
     holder: str
     leased_until: float
-    """Unix seconds; then another may make it."""
+    """Unix seconds; after this time another request may make the answer."""
     answer: KeptAnswer | None = None
 
 
@@ -41,62 +41,62 @@ class Idempotency:
     async def get_answer(self, name: str, fingerprint: str, make: Make) -> tuple[Answer, bool]:
         """Return the answer of a name, and whether an earlier request has made it.
 
-        It is made to its end, also when the client leaves.
+        The answer is completed also where the client leaves.
 
         Raises ApiError 422 where the name belongs to another request, and what `make` raises.
         """
         mine = Claim(fingerprint=fingerprint, holder=uuid4().hex, leased_until=0.0)
         while True:
             mine.leased_until = time.time() + LEASE_S
-            text = await self._jobs.store.add(name, mine.model_dump_json(), self._expiry())
-            claim = Claim.model_validate_json(text)
+            raw = await self._jobs.store.add_text(name, mine.model_dump_json(), self._get_expiry())
+            claim = Claim.model_validate_json(raw)
             check_fingerprint(claim.fingerprint, fingerprint)
             if claim.answer:
-                body = await self._jobs.files.get(name, claim.answer.file)
+                body = await self._jobs.files.read_file(name, claim.answer.file)
                 return Answer(body, claim.answer.media_type, claim.answer.headers), True
             # A lease that ends later than any given now is from a clock that was set back since.
             late = not 0 <= claim.leased_until - time.time() <= 2 * LEASE_S
-            if claim.holder == mine.holder or (late and await self._swap(name, claim, mine)):
+            if claim.holder == mine.holder or (late and await self._swap_claim(name, claim, mine)):
                 return await self._start_making(name, mine, make), False
             await asyncio.sleep(POLL_S)
 
     async def _start_making(self, name: str, claim: Claim, make: Make) -> Answer:
-        work = start_detached(self._make(name, claim, make))
+        work = start_detached(self._make_and_keep(name, claim, make))
         self._tasks.add(work)
         work.add_done_callback(self._tasks.discard)
         return await asyncio.shield(work)
 
-    async def _make(self, name: str, claim: Claim, make: Make) -> Answer:
+    async def _make_and_keep(self, name: str, claim: Claim, make: Make) -> Answer:
         making = asyncio.ensure_future(make())
         try:
             while not making.done():
                 await asyncio.wait({making}, timeout=LEASE_S / 3)
-                claim = await self._renew(name, claim)
+                claim = await self._renew_claim(name, claim)
             answer = making.result()
             file = f"answer-{claim.holder}"
-            await self._jobs.files.put(name, file, answer.body)
+            await self._jobs.files.write_file(name, file, answer.body)
             kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
-            await self._swap(name, claim, claim.model_copy(update={"answer": kept}))
-        except BaseException:  # also where it is cancelled: a retry must not wait for it
+            await self._swap_claim(name, claim, claim.model_copy(update={"answer": kept}))
+        except BaseException:  # also where it is cancelled: a retry must not wait
             making.cancel()
             given_up = claim.model_copy(update={"leased_until": 0.0})
-            await asyncio.shield(self._swap(name, claim, given_up))
+            await asyncio.shield(self._swap_claim(name, claim, given_up))
             raise
         return answer
 
-    async def _renew(self, name: str, claim: Claim) -> Claim:
+    async def _renew_claim(self, name: str, claim: Claim) -> Claim:
         renewed = claim.model_copy(update={"leased_until": time.time() + LEASE_S})
-        return renewed if await self._swap(name, claim, renewed) else claim
+        return renewed if await self._swap_claim(name, claim, renewed) else claim
 
-    async def _swap(self, name: str, old: Claim, new: Claim) -> bool:
+    async def _swap_claim(self, name: str, old: Claim, new: Claim) -> bool:
         texts = old.model_dump_json(), new.model_dump_json()
-        return await self._jobs.store.swap(name, *texts, self._expiry())
+        return await self._jobs.store.swap_text(name, *texts, self._get_expiry())
 
-    def _expiry(self) -> float:
+    def _get_expiry(self) -> float:
         return time.time() + self._keep_s()
 
     async def close(self) -> None:
-        """End what is being made; it may be made by another replica."""
+        """Cancel the answers that are being made; another replica may make them."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

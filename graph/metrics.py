@@ -1,4 +1,4 @@
-"""What the ingress counts, for Prometheus; Ray adds deployment, replica and the prefix `ray_`."""
+"""Counts requests for Prometheus; Ray adds deployment, replica and the prefix `ray_`."""
 
 import time
 
@@ -19,7 +19,7 @@ def _build_histogram(name: str, description: str, boundaries: list[float], *tags
 
 
 class Metrics:
-    """One ingress replica's."""
+    """The metrics of one ingress replica."""
 
     def __init__(self) -> None:
         self._requests = _build_counter(
@@ -31,14 +31,14 @@ class Metrics:
         )
         self._request_seconds = _build_histogram(
             "request_seconds",
-            "From a request's arrival to the end of its answer.",
+            "Seconds from a request's arrival to the end of its answer.",
             SECONDS,
             "path",
             "model",
         )
         self._first_audio = _build_histogram(
             "first_audio_seconds",
-            "From a request's arrival to its first audio, whole clips included.",
+            "Seconds from a request's arrival to its first audio, whole clips included.",
             SECONDS,
             "model",
         )
@@ -51,13 +51,13 @@ class Metrics:
         )
         self._late = _build_histogram(
             "late_seconds",
-            "How long a player would have waited for a part of a stream; 0: in time.",
+            "Seconds that a player would have waited for a part of a stream; 0 means in time.",
             LATE,
             "model",
         )
         self._row_seconds = _build_counter(
             "row_seconds",
-            "Price of requests, by what admission said: `admitted`, or why not.",
+            "Price of requests, by verdict: `admitted`, or the reason of the refusal.",
             "model",
             "verdict",
         )
@@ -67,23 +67,23 @@ class Metrics:
             "model",
             "found",
         )
-        self._jobs = _build_counter("jobs", "Jobs that ended, by how they did.", "model", "status")
+        self._jobs = _build_counter("jobs", "Jobs that have ended, by status.", "model", "status")
         self._jobs_waiting = Gauge(
             PREFIX + "jobs_waiting", "Jobs that nobody works on, as every ingress sees them."
         )
         self._live = Gauge(PREFIX + "live_sessions", "Live sessions of one ingress.")
 
     def count_request(self, path: str, model: str, outcome: str, seconds: float) -> None:
-        """Count an answer."""
+        """Count a request that was answered, and its seconds."""
         self._requests.inc(1, {"path": path, "model": model, "outcome": outcome})
         self._request_seconds.observe(seconds, {"path": path, "model": model})
 
     def count_price(self, model: str, verdict: str, row_seconds: float) -> None:
-        """Count what admission said."""
+        """Add the price of a request by the verdict of admission."""
         self._row_seconds.inc(row_seconds, {"model": model, "verdict": verdict})
 
     def count_lookup(self, model: str, found: str) -> None:
-        """Count what the cache had of a request."""
+        """Count a look into the cache by its result."""
         self._cache.inc(1, {"model": model, "found": found})
 
     def count_job(self, model: str, status: str) -> None:
@@ -91,33 +91,33 @@ class Metrics:
         self._jobs.inc(1, {"model": model, "status": status})
 
     def set_waiting_jobs(self, jobs: int) -> None:
-        """Note how many jobs wait."""
+        """Set the number of jobs that wait."""
         self._jobs_waiting.set(jobs)
 
     def set_live_sessions(self, sessions: int) -> None:
-        """Note how many live sessions there are."""
+        """Set the number of open live sessions."""
         self._live.set(sessions)
 
     def follow_clip(self, model: str, began: float) -> "ClipMetrics":
-        """Follow a clip that was asked for at `began`, of `time.perf_counter`."""
+        """Return the metrics of a clip that was requested at `began`, by `time.perf_counter`."""
         return ClipMetrics(self, model, began)
 
     def observe_first_audio(self, model: str, seconds: float) -> None:
-        """Count a clip's first audio."""
+        """Add the seconds until a clip's first audio."""
         self._first_audio.observe(seconds, {"model": model})
 
     def observe_clip(self, model: str, audio_seconds: float, seconds: float) -> None:
-        """Count a finished clip."""
+        """Add the audio and the real-time factor of a finished clip."""
         self._audio_seconds.inc(audio_seconds, {"model": model})
         self._real_time_factor.observe(seconds / audio_seconds, {"model": model})
 
     def observe_part(self, model: str, late_seconds: float) -> None:
-        """Count a later part of a stream."""
+        """Add how late a part of a stream was."""
         self._late.observe(late_seconds, {"model": model})
 
 
 class ClipMetrics:
-    """Watches one clip come, at once or in parts."""
+    """The metrics of one clip, which arrives as a whole or in parts."""
 
     def __init__(self, metrics: Metrics, model: str, began: float) -> None:
         self._metrics, self._model, self._began = metrics, model, began
@@ -125,7 +125,7 @@ class ClipMetrics:
         self._audio_seconds = 0.0
 
     def add_audio(self, audio_seconds: float) -> None:
-        """Take in that so much audio more is there."""
+        """Add seconds of audio that have arrived."""
         now = time.perf_counter()
         if self._first is None:
             self._first = now
@@ -133,11 +133,11 @@ class ClipMetrics:
         else:
             late = now - self._first - self._audio_seconds
             self._metrics.observe_part(self._model, max(late, 0.0))
-            self._first += max(late, 0.0)  # the player has waited, and goes on from here
+            self._first += max(late, 0.0)  # the player continues this much later
         self._audio_seconds += audio_seconds
 
-    def finish(self) -> None:
-        """Take in that the clip is whole."""
+    def finish_clip(self) -> None:
+        """Add the finished clip to the metrics."""
         self._metrics.observe_clip(
             self._model, self._audio_seconds, time.perf_counter() - self._began
         )

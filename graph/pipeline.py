@@ -1,4 +1,4 @@
-"""The order of calls behind one request, such as language model, then codec."""
+"""Calls the deployments of a request in their order, such as language model, then codec."""
 
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -42,19 +42,19 @@ from graph.settings import MEDIA
 from graph.tasks.task import ClipAudio, ClipRequest, DecodedPart, StageProgress, Upload
 
 PIECE_S, WINDOW_S = 30.0, 10.0
-"""Seconds of audio that a codec gets at a time, and that the discriminators judge at once."""
+"""Seconds of audio in one call of a codec, and in one call of the discriminators."""
 FIRST_CHUNK_S, CHUNK_S = 0.3, 1.0
-"""Seconds of a clip that a language model makes before it passes them on: at first, and later."""
+"""Seconds of a clip in the first chunk that a language model returns, and in later chunks."""
 
 
 def split_length(total: int, size: int) -> list[tuple[int, int]]:
-    """Cut a length into stretches; a rest of less than half of one joins the last."""
+    """Cut a length into ranges of `size`; a rest below half of it is added to the last range."""
     starts = range(0, max(total - size // 2, 1), size)
     return list(pairwise([*starts, total]))
 
 
 class Pipeline:
-    """Composes the deployments; holds no state of its own."""
+    """Calls the deployments that a request needs; it has no state."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -63,9 +63,9 @@ class Pipeline:
     async def generate_clip(
         self, model: TokenModelSettings, request: ClipRequest
     ) -> AsyncGenerator[StageProgress | ClipAudio, None]:
-        """Text to audio: yield how far it is, now and then, and at last the clip.
+        """Generate a clip from text: yield its progress, and at last the clip.
 
-        Who leaves stops the models within one step.
+        Closing the generator stops the models within one step.
         """
         params = request.params
         parts = [params.prompt.array()] if params.prompt else []
@@ -98,9 +98,9 @@ class Pipeline:
     async def stream_clip(
         self, model: TokenModelSettings, request: ClipRequest
     ) -> AsyncGenerator[DecodedPart, None]:
-        """Text to audio, by the model's codec: yield the clip's samples while they are made.
+        """Generate a clip from text: yield its samples as the model's codec decodes them.
 
-        Joined they are what `generate_clip` gives, but for rounding. Who leaves stops the models.
+        Joined they equal those of `generate_clip`, except for rounding. Closing stops the models.
         """
         codec, params = self._registry.get_codec(model), request.params
         info = await self._registry.describe_codec(codec)
@@ -115,9 +115,9 @@ class Pipeline:
     def stream_passage(
         self, model: TokenModelSettings, params: GenerationParams, state: bytes
     ) -> AsyncGenerator[DecodedPart, None]:
-        """Go on after `params.prompt`, whose audio the codec has made, with that part's `state`.
+        """Continue `params.prompt`; `state` is the codec's state after it has decoded the prompt.
 
-        Joined, passages and their `decode_rest` are one decode of all their codes.
+        Passages and `decode_rest`, joined, equal one decode of all their codes.
         """
         chunks = self._stream_all_codes(model, params, None)
         return self._decode_parts(self._registry.get_codec(model), chunks, state, None)
@@ -125,7 +125,7 @@ class Pipeline:
     async def decode_rest(
         self, model: TokenModelSettings, codebooks: int, state: bytes
     ) -> Waveform:
-        """Return the samples that the codec holds back while more codes may follow."""
+        """Return the samples that the codec has kept back because more codes might follow."""
         nothing = Codes.pack(np.zeros((codebooks, 0), np.int16))
         decode = self._handles[model.codec].decode
         made: AudioPiece = await call_again(decode, CodesPiece(nothing, state, ended=True))
@@ -138,7 +138,7 @@ class Pipeline:
         state: bytes,
         frames: int | None,
     ) -> AsyncGenerator[DecodedPart, None]:
-        """Yield codes with their samples; the clip ends after so many frames, or goes on."""
+        """Yield codes with their samples; the clip ends after `frames`, or never if None."""
         done = 0
         async with aclosing(chunks):
             async for codes in chunks:
@@ -151,9 +151,9 @@ class Pipeline:
     async def _stream_all_codes(
         self, model: TokenModelSettings, params: GenerationParams, before: Codes | None
     ) -> AsyncGenerator[Codes, None]:
-        """Yield a clip's codes: those before, piece by piece, then what the model makes.
+        """Yield a clip's codes: those of `before` in pieces, then those that the model generates.
 
-        None come before the model has begun: what it refuses ends the stream before its start.
+        Nothing is yielded before the model has begun, so a refusal comes before any codes.
         """
         async with aclosing(self._stream_codes(model, params, FIRST_CHUNK_S)) as chunks:
             async for generated in chunks:
@@ -166,7 +166,7 @@ class Pipeline:
     def _stream_codes(
         self, model: TokenModelSettings, params: GenerationParams, first_s: float
     ) -> AsyncGenerator[Generated, None]:
-        """Yield what the model makes, in chunks."""
+        """Yield the codes that the model generates, first `first_s` seconds, then `CHUNK_S`."""
         sizes = [int(seconds * model.frame_rate) for seconds in (CHUNK_S, first_s)]
         handle = self._handles[model.name].options(stream=True)
         return resume_codes(lambda rest: stream(handle.generate, rest, *sizes), params)
@@ -174,7 +174,7 @@ class Pipeline:
     def stream_diffusion(
         self, model: DiffusionSettings, params: DiffusionParams
     ) -> AsyncGenerator[Diffusing, None]:
-        """Codes to audio by diffusion. Raises InvalidRequest where they do not fit."""
+        """Decode codes by diffusion. Raises InvalidRequest where they do not fit the model."""
         handle = self._handles[model.name].options(stream=True)
         return stream_again(handle.generate, params)
 
@@ -185,7 +185,7 @@ class Pipeline:
         return made.audio
 
     async def encode_audio(self, model: EnCodecSettings, audio: Waveform) -> Codes:
-        """Audio to codes, piece by piece."""
+        """Encode audio in pieces of `PIECE_S` seconds."""
         codec, info = self._handles[model.name], await self._registry.describe_codec(model)
         samples, size = audio.array(), int(PIECE_S * info.sample_rate)
         parts, state = [], b""
@@ -198,12 +198,12 @@ class Pipeline:
         return Codes.join(parts)
 
     async def encode_prompt(self, pair: ModelWithCodec, audio: Waveform) -> Codes:
-        """Audio to the codes that a language model continues."""
+        """Encode audio to the codes that a language model continues."""
         codes = await self.encode_audio(self._registry.get_codec(pair.settings), audio)
         return Codes.pack(codes.array()[: pair.language_model.codebooks])
 
     async def decode_codes(self, model: EnCodecSettings, codes: Codes) -> Waveform:
-        """Codes to audio, piece by piece. Raises InvalidRequest where they do not fit."""
+        """Decode codes in pieces. Raises InvalidRequest where they do not fit the codec."""
         codec, info = self._handles[model.name], await self._registry.describe_codec(model)
         frames, size = codes.array(), int(PIECE_S * info.frame_rate)
         parts, state = [], b""
@@ -217,7 +217,7 @@ class Pipeline:
         return Waveform.pack(np.concatenate(parts, axis=1), info.sample_rate)
 
     async def score_audio(self, model: DiscriminatorsSettings, audio: Waveform) -> Analysis:
-        """Say what the discriminators say of audio, window by window."""
+        """Score audio by the discriminators, in windows of `WINDOW_S` seconds."""
         discriminators = self._handles[model.name]
         info: DiscriminatorsInfo = await call_again(discriminators.info)
         samples, size = audio.array(), int(WINDOW_S * info.sample_rate)
@@ -234,7 +234,7 @@ class Pipeline:
         return info
 
     async def probe_upload(self, data: bytes, limits: MediaLimits, field: str) -> Upload:
-        """Return an upload with its length, rate and channels; it is not decoded.
+        """Return an upload with its length, rate and channels, without decoding it.
 
         Raises InvalidAudio, which names the upload's `field`.
         """
@@ -253,7 +253,7 @@ class Pipeline:
 
 @contextmanager
 def _name_field(field: str) -> Iterator[None]:
-    """Name the field that invalid audio came in."""
+    """Add the field of the upload to an InvalidAudio error."""
     try:
         yield
     except InvalidAudio as error:

@@ -1,4 +1,4 @@
-"""What tasks cost: the only place that knows prices.
+"""Computes what tasks cost; no other file knows prices.
 
 A language model's unit is the row-second: a second of audio by the rows of the batch that each of
 its steps takes, two with guidance and one without. The unit of codecs, diffusion models and
@@ -54,7 +54,7 @@ def estimate_seconds(
     speeds: dict[str, float],
     assumed_speed: float,
 ) -> float:
-    """Return how long a language model would take, with what waits before it.
+    """Return the seconds that a language model would take, with the work that waits before.
 
     `backlog` holds row-seconds and `speeds` row-seconds per second, both by model.
     """
@@ -67,13 +67,13 @@ ASSUMED_DIFFUSION_S = 1.0
 
 
 class DiffusionSpeed:
-    """How long multi-band diffusion takes, as one ingress replica has measured it lately."""
+    """The speed of multi-band diffusion, as one ingress replica has measured it lately."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
-    def add(self, model: str, seconds: float, audio_seconds: float) -> None:
-        """Add a measurement, which weighs as much as all before it together."""
+    def add_clip(self, model: str, seconds: float, audio_seconds: float) -> None:
+        """Add the measurement of a clip, which weighs as much as all before it together."""
         now = seconds / audio_seconds
         self._seconds[model] = (self._seconds.get(model, now) + now) / 2
 

@@ -1,4 +1,4 @@
-"""The models of this application: found by name or kind, with the properties they report."""
+"""Finds the application's models by name or kind, with the properties that they report."""
 
 import asyncio
 import math
@@ -142,5 +142,5 @@ async def find_pair(
 
 
 def count_frames(seconds: float, pair: ModelWithCodec) -> int:
-    """Return the fewest frames that hold so many seconds."""
+    """Return the smallest number of frames that lasts `seconds`."""
     return max(1, math.ceil(round(seconds * pair.codec.frame_rate, 6)))

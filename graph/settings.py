@@ -1,4 +1,4 @@
-"""The application's settings: `args` of the Serve file, and the ingress's `user_config`."""
+"""Defines the settings: the `args` of the Serve file, and the limits in its `user_config`."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -22,59 +22,59 @@ DECODED_BY_A_CODEC = (TokenModelSettings, DiffusionSettings)
 
 
 class Limits(StrictModel):
-    """What requests may ask for and cost; `api.settings.UserConfig` adds keys and qualities."""
+    """The limits of requests; `api.settings.UserConfig` adds keys and qualities."""
 
     max_body_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     max_body_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds that a body may be waited for in all; each 10 kB that come give one back."""
+    """Seconds that a body may take to arrive, and one second more for each 10 kB of it."""
     max_text_chars: Annotated[int, Field(ge=1)] = 2000
     max_duration_s: Annotated[float, Field(gt=0)] = 30.0
-    """Seconds of audio a request may ask for, where the model itself allows them."""
+    """Seconds of audio that a request may ask for; the model may allow less."""
     max_clips: Annotated[int, Field(ge=1)] = 16
-    """Prompts by variations of one request; parts of a workflow."""
+    """The prompts times the variations of a request, or the parts of a workflow."""
     max_song_s: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds of a song, or of a podcast with its voice."""
+    """The longest song, or podcast with its voice, in seconds."""
     max_upload_bytes: Annotated[int, Field(ge=1)] = 50_000_000
     max_upload_s: Annotated[float, Field(gt=0)] = 600.0
-    """Seconds of audio in an uploaded file, once decoded."""
+    """Seconds of audio in an uploaded file, measured after decoding."""
     max_upload_channels: Annotated[int, Field(ge=1)] = 2
     cache_bytes: Annotated[int, Field(ge=0)] = 64_000_000
-    """Of answers that an ingress keeps."""
+    """The size of the answers that an ingress keeps."""
     max_wait_s: Annotated[float, Field(gt=0)] = 60.0
-    """A request that would wait longer for its model is refused, unless its key has less than its
-    share of the model outstanding."""
+    """Seconds; a request that would wait longer for its model is refused, unless its key uses less
+    than its share of the model."""
     max_jobs: Annotated[int, Field(ge=1)] = 10_000
-    """Waiting at once, of all keys."""
+    """How many jobs of all keys may wait at once."""
     max_jobs_per_key: Annotated[int, Field(ge=1)] = 1000
     keep_jobs_s: Annotated[float, Field(gt=0)] = 86_400.0
-    """After what last happened to it, a job and its audio are deleted; answers that belong to an
-    `Idempotency-Key` as well."""
+    """Seconds after its last change at which a job is deleted, or the answer of an
+    `Idempotency-Key`."""
     max_live: Annotated[int, Field(ge=1)] = 100
-    """Live sessions at once of one ingress."""
+    """How many live sessions one ingress may have at once."""
     max_live_per_key: Annotated[int, Field(ge=1)] = 10
     max_live_s: Annotated[float, Field(gt=0)] = 3600.0
-    """How long one may last."""
+    """The longest live session, in seconds."""
     live_idle_s: Annotated[float, Field(gt=0)] = 30.0
-    """How long it may wait for its start, or for more to be played."""
+    """Seconds that a session waits for its start, or for a report that more was played."""
     live_ahead_s: Annotated[float, Field(gt=0)] = 3.0
-    """Seconds left to play at which its next passage is begun."""
+    """The next passage is begun when this many seconds are left to play."""
     local_row_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """What one ingress lets in at once while it cannot reach the ledger."""
+    """The row-seconds that one ingress admits at once while it cannot reach the ledger."""
 
-    def media(self) -> MediaLimits:
-        """Return what an uploaded file may be."""
+    def build_media_limits(self) -> MediaLimits:
+        """Return the limits of an uploaded file."""
         return MediaLimits(self.max_upload_bytes, self.max_upload_s, self.max_upload_channels)
 
 
 def check_text(text: str, limits: Limits, field: str) -> None:
-    """Check that a text is not too long."""
+    """Raise ApiError 422 where a text is too long."""
     if len(text) > limits.max_text_chars:
         message = f"{field}: {len(text)} characters; allowed: 1 to {limits.max_text_chars}"
         raise ApiError(422, "invalid_value", message, field)
 
 
 def check_seconds(seconds: float, most: float, what: str, field: str, least: float = 0) -> None:
-    """Check that something lasts neither too short nor too long; `what` begins the message."""
+    """Raise ApiError 422 where a length is not allowed; `what` begins the message."""
     if not least <= seconds <= most:
         allowed = f"from {least:g} to {most:g} s" if least else f"up to {most:g} s"
         message = f"{field}: {what}{seconds:g} s; allowed: {allowed}"
@@ -82,81 +82,81 @@ def check_seconds(seconds: float, most: float, what: str, field: str, least: flo
 
 
 def check_clip_count(clips: int, limits: Limits, field: str) -> None:
-    """Check that a workflow has not too many clips."""
+    """Raise ApiError 422 where a workflow has too many clips."""
     if clips > limits.max_clips:
         message = f"{field}: {clips} parts in one request; allowed: up to {limits.max_clips}"
         raise ApiError(422, "invalid_value", message, field)
 
 
 class FolderStore(StrictModel):
-    """A SQLite file and what jobs make, in one folder: for ingress replicas of one machine."""
+    """A folder with a SQLite file and the files of jobs, for ingress replicas of one machine."""
 
     kind: Literal["folder"] = "folder"
     folder: Annotated[str, Field(min_length=1)] = "build/jobs"
 
 
 class RedisStore(RedisServer):
-    """Redis, and files where fsspec finds them: for clusters. The ledger is kept there as well."""
+    """Redis for jobs and the ledger, and a folder for files that fsspec can open; for clusters."""
 
     kind: Literal["redis"]
     files: Annotated[str, Field(min_length=1)]
-    """A folder that all replicas share, or an address such as `s3://bucket/jobs`."""
+    """A folder that all replicas share, or a URL such as `s3://bucket/jobs`."""
 
 
 class JobsSettings(StrictModel):
-    """How jobs are kept and worked on."""
+    """The store of jobs, how many run at once, and where webhooks may go."""
 
     store: Annotated[FolderStore | RedisStore, Field(discriminator="kind")] = FolderStore()
     at_once: Annotated[int, Field(ge=0)] = 4
-    """Jobs that one ingress replica works on; 0: it only accepts them."""
+    """How many jobs one ingress replica runs at once; with 0 it only accepts jobs."""
     webhook_hosts: tuple[str, ...] = ("*",)
-    """Where webhooks may go, such as `hooks.example.com` or `*.example.com`."""
+    """The hosts that webhooks may go to, such as `hooks.example.com` or `*.example.com`."""
     webhooks_to_private_addresses: bool = False
 
 
 class ContentCredentials(StrictModel):
-    """In whose name files are signed, by C2PA. Both files are read when an ingress starts."""
+    """The certificates and key that sign files by C2PA; an ingress reads them when it starts."""
 
     certificates: Path
-    """PEM: the signer's, then those above it."""
+    """A PEM file with the signer's certificate, then those of the authorities above it."""
     private_key: Path
-    """PEM, as PKCS#8 without a passphrase."""
+    """A PEM file with a PKCS#8 key without a passphrase."""
     algorithm: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = "es256"
     time_stamp_url: HttpUrl | None = None
-    """Of an authority (RFC 3161) that every signature then waits for, 30 seconds at most."""
+    """The URL of a time stamp authority (RFC 3161); a signature waits for it at most 30 seconds."""
 
 
 class IngressSettings(Placement):
-    """Where the HTTP application runs."""
+    """The resources of the HTTP application, and the settings of its jobs and signatures."""
 
     num_cpus: Annotated[float, Field(ge=0)] = 0.1
     jobs: JobsSettings = JobsSettings()
     cors_origins: tuple[str, ...] = ()
-    """Whose pages may call the API from a browser, such as `https://example.com`."""
+    """The origins whose pages may call the API from a browser, such as `https://example.com`."""
     content_credentials: ContentCredentials | None = None
-    """Without, no file is signed."""
+    """Files are signed only where this is set."""
 
 
 class MediaSettings(Placement):
-    """Where uploaded files are decoded, apart from what they could break."""
+    """The resources of the processes that decode uploaded files, apart from all other work."""
 
     num_cpus: Annotated[float, Field(ge=0)] = 0.1
 
 
 class AppArgs(StrictModel):
-    """The `args` of the application: what shapes it. A change restarts every deployment."""
+    """The `args` of the application; a change of them restarts every deployment."""
 
     models: Annotated[list[AnyModelSettings], Field(min_length=1)]
     ingress: IngressSettings = IngressSettings()
     media: MediaSettings = MediaSettings()
 
     @model_validator(mode="after")
-    def _names_fit(self) -> Self:
+    def _check_names(self) -> Self:
         names = [model.name for model in self.models]
         for name in names:
             if names.count(name) > 1 or name in OURS:
                 reserved = f"reserved are {', '.join(OURS)}"
-                raise ValueError(f"the name {name!r} is taken twice; {reserved}")
+                raise ValueError(f"the name {name!r} is used twice or reserved; {reserved}")
         codecs = [model.name for model in self.models if model.kind == "encodec"]
         for model in self.models:
             if isinstance(model, DECODED_BY_A_CODEC) and model.codec not in codecs:

@@ -1,4 +1,4 @@
-"""`python -m launch CONFIG`: what `make serve` runs."""
+"""Runs the launcher for `make serve`: `python -m launch CONFIG`."""
 
 import sys
 

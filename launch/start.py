@@ -1,8 +1,7 @@
-"""`make serve`: starts a Ray of its own and the application, says each stage, ends both.
+"""Starts a private Ray and the application for `make serve`, and stops both.
 
-`serve run serve_config.yaml` runs the same file; this adds the checks, the one-line errors and
-the isolation: a private Ray with a token of its own, so that two checkouts on one machine do
-not meet.
+`serve run serve_config.yaml` runs the same file. The launcher adds checks, one-line errors and
+isolation: its Ray has its own token, so that two checkouts on one machine do not connect.
 """
 
 import argparse
@@ -22,36 +21,36 @@ EXAMPLE = '{"text": "calm piano over soft strings", "duration": 5}'
 POLL_S = 0.2
 SERVE_ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "api.proxy.connections.install",
-    # Seconds; one that was killed is missed at its next check: 10 by default.
+    # Seconds between two checks, by which a killed proxy is found; 10 by default.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
-    # One that hangs would otherwise be waited for like one that finishes its work: `grace_s`.
+    # Otherwise a replica that hangs gets `grace_s`, as one that finishes its work does.
     "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
-    # Where replicas call each other by gRPC: all that it can. 4 MB by default; ten minutes of
-    # stereo at 32 kHz are 154 MB.
+    # The largest value of gRPC for calls between replicas; 4 MB by default. Ten minutes of stereo
+    # at 32 kHz are 154 MB.
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": "2147483647",
-    # With one for each of Ray's threads, glibc kept what was freed: an ingress grew with requests.
+    # With an arena for each thread, glibc keeps freed memory: an ingress grew with its requests.
     "MALLOC_ARENA_MAX": "2",
 }
-"""What Serve's proxy, controller and replicas read, on whichever node they are."""
+"""The environment of Serve's proxy, controller and replicas, on every node."""
 
 
 class LaunchError(Exception):
-    """Start-up failed; the message is for the person at the terminal."""
+    """A failed start; the message is for the person at the terminal."""
 
 
-def say(stage: str, message: str) -> None:
-    """Print one line."""
+def print_line(stage: str, message: str) -> None:
+    """Print the name of a stage and a message as one line."""
     print(f"{stage:<11} {message}", flush=True)
 
 
 def stop_on_signals() -> None:
-    """Make SIGINT and SIGTERM raise KeyboardInterrupt, wherever the program is."""
+    """Make SIGINT and SIGTERM raise KeyboardInterrupt."""
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def raise_interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+        signal.signal(number, raise_interrupt)
 
 
 def check_port(host: str, port: int) -> None:
@@ -84,7 +83,7 @@ def check_sources(config: Mapping[str, Any]) -> None:
 
 
 def check_environment(config: Mapping[str, Any]) -> None:
-    """Raise LaunchError where files or webhooks cannot be signed, or a variable is wrong."""
+    """Raise LaunchError where files or webhooks cannot be signed, or a variable is invalid."""
     from api.audio.credentials import CredentialsError, Signer
     from api.proxy.proxy_limit import read_max_open
     from api.settings import read_environment_keys
@@ -105,7 +104,7 @@ def check_environment(config: Mapping[str, Any]) -> None:
 
 
 def set_environment() -> None:
-    """Set what Ray reads once, when it is imported; its processes inherit it."""
+    """Set the variables that Ray reads when it is imported; its processes inherit them."""
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -116,7 +115,7 @@ def set_environment() -> None:
 
 
 def start_ray() -> None:
-    """Start a Ray that nothing else on this machine can join or be joined to."""
+    """Start a Ray that no other process on this machine can connect to."""
     import ray
 
     ray.init(
@@ -126,11 +125,11 @@ def start_ray() -> None:
         log_to_driver=False,
         logging_level="ERROR",
     )
-    stop_on_signals()  # again: Ray put its own handlers in their place
+    stop_on_signals()  # again, because Ray has replaced the handlers
 
 
-def check_room(config: Mapping[str, Any]) -> None:
-    """Raise LaunchError where this machine has too few CPUs or GPUs for the fewest replicas."""
+def check_resources(config: Mapping[str, Any]) -> None:
+    """Raise LaunchError where the machine has too few CPUs or GPUs for the fewest replicas."""
     import ray
 
     from graph.app import LEDGER_CPUS
@@ -141,7 +140,7 @@ def check_room(config: Mapping[str, Any]) -> None:
     has = ray.cluster_resources()
     for resource in ("num_cpus", "num_gpus"):
         needed = sum(getattr(part, resource) * part.least_replicas for part in parts)
-        needed = round(needed + ledger.get(resource, 0), 6)  # tenths do not add up in binary
+        needed = round(needed + ledger.get(resource, 0), 6)  # sums of tenths are not exact
         available = has.get(resource.removeprefix("num_").upper().removesuffix("S"), 0.0)
         if needed > available:
             raise LaunchError(
@@ -151,7 +150,7 @@ def check_room(config: Mapping[str, Any]) -> None:
 
 
 def deploy(config: Mapping[str, Any]) -> None:
-    """Start Serve and hand it the configuration, as `serve run` does; returns at once."""
+    """Start Serve and deploy the configuration as `serve run` does, without waiting."""
     import logging
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -172,7 +171,7 @@ def wait_until_running(name: str) -> None:
         for deployment, state in (status.deployments if status else {}).items():
             if state.status == DeploymentStatus.HEALTHY and deployment not in loaded:
                 loaded.add(deployment)
-                say("loading", f"{deployment}: ready after {time.monotonic() - begun:.1f} s")
+                print_line("loading", f"{deployment}: ready after {time.monotonic() - begun:.1f} s")
         if status and status.status == ApplicationStatus.RUNNING:
             return
         if status and status.status == ApplicationStatus.DEPLOY_FAILED:
@@ -182,20 +181,20 @@ def wait_until_running(name: str) -> None:
 
 
 def check_ready(address: str) -> None:
-    """Raise LaunchError where the application is up but its parts do not fit together."""
+    """Raise LaunchError where the application runs but its parts do not fit together."""
     import httpx
 
     try:
         answer = httpx.get(f"{address}/readyz", timeout=60, trust_env=False)
         message = None if answer.status_code == 200 else answer.json()["error"]["message"]
     except (httpx.HTTPError, ValueError, KeyError) as error:
-        raise LaunchError(f"{address}/readyz: no sensible answer: {error!r}") from error
+        raise LaunchError(f"{address}/readyz: the answer is not valid: {error!r}") from error
     if message:
         raise LaunchError(f"{address}/readyz: {message}")
 
 
 def launch(config_path: Path, host: str | None, port: int | None) -> None:
-    """Serve until a signal asks to stop. Raises LaunchError."""
+    """Serve until a signal stops the program. Raises LaunchError."""
     set_environment()
     from launch.config_file import ConfigFileError, read_config_file
 
@@ -210,33 +209,33 @@ def launch(config_path: Path, host: str | None, port: int | None) -> None:
     host, port = http.get("host", "0.0.0.0"), http.get("port", 8000)
     check_port(host, port)
 
-    say("starting", "Ray and the HTTP server")
+    print_line("starting", "Ray and the HTTP server")
     import ray
 
     from deployments.ray_private import find_log_folder
 
     start_ray()
     try:
-        check_room(config)
+        check_resources(config)
         deploy(config)
         wait_until_running(config["applications"][0]["name"])
         reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
         address = f"http://{reachable}:{port}"
         check_ready(address)
-        say("ready", f"{address}, for browsers too   docs: {address}/docs   Ctrl-C stops")
-        say("logs", str(find_log_folder()))
-        say("try", f"curl {address}/generate/music -H 'content-type: application/json' "
+        print_line("ready", f"{address}, for browsers too   docs: {address}/docs   Ctrl-C stops")
+        print_line("logs", str(find_log_folder()))
+        print_line("try", f"curl {address}/generate/music -H 'content-type: application/json' "
             f"-d '{EXAMPLE}' -o music.wav")  # fmt: skip
         signal.pause()
     finally:
-        say("stopping", "Ray and the HTTP server")
+        print_line("stopping", "Ray and the HTTP server")
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         ray.shutdown()
 
 
 def main() -> int:
-    """Read the command line; return the exit code."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="make serve", description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--host")

@@ -77,7 +77,7 @@ async def get_stats(service: Served) -> StatsAnswer:
         return asdict(await call(handles[name].load)) if states[name].running else {}
 
     loads = await gather_all(map(load, names))
-    all_of_them = await service.ledger.snapshot()
+    all_of_them = await service.ledger.fetch_snapshot()
     return StatsAnswer(
         uptime_s=int(time.time()) - service.started_at,
         deployments={name: state.status for name, state in states.items()},

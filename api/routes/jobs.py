@@ -164,23 +164,23 @@ async def create_jobs(
 @looking.get("/v1/jobs/{job_id}", responses=UNKNOWN)
 async def get_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
     """Say how far a job is."""
-    job = await service.jobs.get(job_id, request.state.share.name)
+    job = await service.jobs.find_job(job_id, request.state.share.name)
     return (await _describe_jobs(service, [job]))[0]
 
 
 @looking.delete("/v1/jobs/{job_id}", responses=UNKNOWN)
 async def delete_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
     """Cancel a job that waits or runs; delete one that has ended, with its audio."""
-    job = await service.jobs.get(job_id, request.state.share.name)
-    cancelled = await service.jobs.cancel(job, service.limits.keep_jobs_s)
+    job = await service.jobs.find_job(job_id, request.state.share.name)
+    cancelled = await service.jobs.cancel_job(job, service.limits.keep_jobs_s)
     return (await _describe_jobs(service, [cancelled]))[0]
 
 
 @looking.get("/v1/jobs/{job_id}/audio", response_class=Response, responses=AUDIO)
 async def get_job_audio(request: Request, job_id: JobId, service: Served) -> Response:
     """Return what a job made: a file, or JSON with several."""
-    job = await service.jobs.get(job_id, request.state.share.name)
-    made = await service.jobs.answer(job)
+    job = await service.jobs.find_job(job_id, request.state.share.name)
+    made = await service.jobs.read_answer(job)
     return Response(made.body, media_type=made.media_type, headers=made.headers)
 
 
@@ -243,11 +243,11 @@ async def _build_job(
 
 async def _describe_jobs(service: Service, jobs: list[Job]) -> list[JobAnswer]:
     try:
-        snapshot = await service.ledger.snapshot()
+        snapshot = await service.ledger.fetch_snapshot()
         backlog, speeds = snapshot.row_seconds, snapshot.speeds
     except ApiError:  # the ledger is out of reach: nobody knows how fast models are
         backlog, speeds = {}, {}
-    places = await service.jobs.places(jobs, backlog, speeds)
+    places = await service.jobs.estimate_places(jobs, backlog, speeds)
     return [
         JobAnswer(
             id=job.name,

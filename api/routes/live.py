@@ -35,7 +35,7 @@ async def live(websocket: WebSocket) -> None:
     socket = Socket(websocket)
     await socket.accept()
     try:
-        with service.live.place(websocket.state.share.name, service.limits):
+        with service.live.hold_place(websocket.state.share.name, service.limits):
             await _play_within_limit(service, socket)
         await socket.close()
     except WebSocketDisconnect:
@@ -123,7 +123,7 @@ async def _listen(service: Service, socket: Socket, session: Session) -> None:
             bad += 1
             continue
         if said.played is not None:
-            session.credit.played(said.played)
+            session.credit.set_played(said.played)
         if said.stop:
             session.stop()
     raise ApiError(400, "invalid_messages", f"{MOST_BAD} messages in a row could not be used")

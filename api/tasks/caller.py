@@ -26,4 +26,4 @@ Parts = tuple[Task, Rendering]
 
 async def probe_upload(service: Service, data: bytes, field: str) -> Upload:
     """Return an upload with its length; it is not decoded. Raises InvalidAudio."""
-    return await service.pipeline.probe_upload(data, service.limits.media(), field)
+    return await service.pipeline.probe_upload(data, service.limits.build_media_limits(), field)

@@ -1,4 +1,4 @@
-"""A job's document; every change replaces it whole."""
+"""The document of a job, which every change replaces as a whole."""
 
 import time
 from typing import Literal, Self
@@ -25,26 +25,26 @@ class Job(BaseModel):
 
     name: str
     type: str = "generation"
-    """What kind of task it is, as `POST /v1/jobs` names it."""
+    """The kind of task, by its name in `POST /v1/jobs`."""
     owner: str
-    """The name of the API key that asked for it."""
+    """The name of the API key that created the job."""
     fingerprint: str
-    """The hash of the request: one `Idempotency-Key` must not mean two requests."""
+    """The hash of the request, by which a repeated `Idempotency-Key` is checked."""
     body: str
-    """The request as JSON, with its seed drawn, so that a second run gives the same audio."""
+    """The request as JSON, with the seed that was drawn: a second run makes the same audio."""
     uploads: list[str]
     webhook: str | None
     model: str
     seed: int | None
-    """None where the task draws nothing."""
+    """The seed of the task; None where it draws no random numbers."""
     row_seconds: float
     created: float
-    """Unix seconds, as all times here."""
+    """The time of creation in Unix seconds, the unit of all times of a job."""
     expires: float
     status: Status = "queued"
     attempts: int = 0
     progress: float = 0.0
-    """From 0 to 1."""
+    """The share of the work that is done, from 0 to 1."""
     started: float | None = None
     ended: float | None = None
     answer: KeptAnswer | None = None
@@ -52,16 +52,16 @@ class Job(BaseModel):
 
     @property
     def work(self) -> Work:
-        """The job as work for the queue."""
+        """The entry of the job in the queue."""
         return Work("job", self.name, self.created, self.owner, self.model, self.row_seconds)
 
     @property
     def has_ended(self) -> bool:
-        """Whether it has finished, failed or been cancelled."""
+        """Whether the job has finished, failed or been cancelled."""
         return self.status in ENDED
 
-    def changed(self, keep_s: float, **changes: object) -> Self:
-        """Return the job after a change; it is kept for `keep_s` seconds from now."""
+    def with_changes(self, keep_s: float, **changes: object) -> Self:
+        """Return a changed copy of the job, which expires `keep_s` seconds from now."""
         now = time.time()
         if changes.get("status") in ENDED:
             changes["ended"] = now

@@ -1,4 +1,4 @@
-"""Jobs as their users see them: accepted, looked at, cancelled, fetched."""
+"""Accepts, finds, cancels and deletes jobs, and reads their answers."""
 
 import hashlib
 import time
@@ -15,23 +15,23 @@ from graph.jobs.store import Files, Store, Work
 from graph.settings import FolderStore, JobsSettings, Limits
 
 ROOT = Path(__file__).resolve().parents[2]
-"""This project's folder, which relative folders are in, wherever a replica runs."""
-ENOUGH_TO_TELL = 0.05
-"""The progress after which a job's own pace says more than its model's."""
+"""The project's folder; a relative folder in the settings is inside it on every node."""
+MIN_PROGRESS = 0.05
+"""Above this progress the time left is estimated from the job, not from its model's speed."""
 
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """Where a job stands."""
+    """The place of a job in the queue."""
 
     position: int
-    """Among those that wait, from 1; 0: it waits no longer."""
+    """The place among the waiting jobs, from 1; 0 where the job does not wait."""
     eta_s: float | None
-    """Until it has ended; None where the model's speed is out of reach."""
+    """Seconds until the job ends; None where the model's speed is not known."""
 
 
 def build_name(kind: str, owner: str, key: str | None, number: int = 0) -> str:
-    """Return a new name, or the one that belongs to an `Idempotency-Key` of this owner."""
+    """Return a new name, or the fixed name of an owner's `Idempotency-Key`."""
     if key is None:
         return f"{kind}_{uuid4().hex}"
     whole = "\n".join((owner, key, str(number)))
@@ -39,115 +39,115 @@ def build_name(kind: str, owner: str, key: str | None, number: int = 0) -> str:
 
 
 def hash_request(body: str, files: Mapping[str, bytes]) -> str:
-    """Return the hash of what was asked for."""
+    """Return the hash of a request's body and files."""
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     return hashlib.sha256(f"{body}\n{sums}".encode()).hexdigest()
 
 
 class Jobs:
-    """All that may be done with jobs; what is said in them is in `Store` and `Files`."""
+    """Handles jobs, which are kept in a `Store` and in `Files`."""
 
     def __init__(self, store: Store, files: Files) -> None:
         self.store, self.files = store, files
 
     async def check_limits(self, owner: str, names: Sequence[str], limits: Limits) -> None:
-        """Raise ApiError 429 where those of these jobs that are new may not wait as well."""
-        more = [await self.store.get(name) for name in names].count(None)
-        waiting = await self.store.waiting()
+        """Raise ApiError 429 where too many jobs wait already to add the new ones of `names`."""
+        more = [await self.store.get_text(name) for name in names].count(None)
+        waiting = await self.store.list_waiting()
         own = sum(work.owner == owner for work in waiting)
         for what, have, most in (
             ("this key has", own, limits.max_jobs_per_key),
             ("there are", len(waiting), limits.max_jobs),
         ):
             if have + more > most:
-                message = f"{what} {have} jobs waiting, allowed are {most}; wait for some to end"
+                message = f"{what} {have} waiting jobs, and {most} are allowed; wait until some end"
                 raise ApiError(429, "too_many_jobs", message, headers={"retry-after": "60"})
 
     async def accept_job(self, job: Job, files: Mapping[str, bytes]) -> Job:
-        """Keep a job until it ends. Returns the one of this name that is there, if there is one.
+        """Store and queue a job; return it, or the job that has its name already.
 
-        Raises ApiError 422 where that one is of another request.
+        Raises ApiError 422 where the existing job belongs to another request.
         """
-        text = await self.store.add(job.name, job.model_dump_json(), job.expires)
+        text = await self.store.add_text(job.name, job.model_dump_json(), job.expires)
         kept = Job.model_validate_json(text)
         check_fingerprint(kept.fingerprint, job.fingerprint)
-        if kept.status == "queued":  # also where who accepted it died before it was queued
+        if kept.status == "queued":  # an earlier replica may have died before it queued the job
             for name, data in files.items():
-                await self.files.put(job.name, name, data)
-            await self.store.put(kept.work)
+                await self.files.write_file(job.name, name, data)
+            await self.store.put_work(kept.work)
         return kept
 
-    async def load(self, name: str) -> Job | None:
-        """Return a job as this version writes it: `change` compares texts."""
-        text = await self.store.get(name)
+    async def load_job(self, name: str) -> Job | None:
+        """Return a job or None; its text is rewritten, because `replace_job` compares texts."""
+        text = await self.store.get_text(name)
         if text is None:
             return None
         job = Job.model_validate_json(text)
         if (now := job.model_dump_json()) != text:
-            await self.store.swap(name, text, now, job.expires)
+            await self.store.swap_text(name, text, now, job.expires)
         return job
 
-    async def get(self, name: str, owner: str) -> Job:
-        """Return a job. Raises ApiError 404 where this owner has none of that name."""
-        job = await self.load(name) if name.startswith("job_") else None
+    async def find_job(self, name: str, owner: str) -> Job:
+        """Return a job. Raises ApiError 404 where the owner has no job of this name."""
+        job = await self.load_job(name) if name.startswith("job_") else None
         if job is None or job.owner != owner:
-            message = f"no job {name!r}: it never was, has expired, or is another key's"
+            message = f"no job {name!r}: it never existed, has expired, or belongs to another key"
             raise ApiError(404, "job_not_found", message, "id")
         return job
 
-    async def places(
+    async def estimate_places(
         self, jobs: Sequence[Job], backlog: Mapping[str, float], speeds: Mapping[str, float]
     ) -> list[QueuePlace]:
-        """Return where jobs stand, from row-seconds outstanding and finished a second, by model."""
+        """Return the places of jobs; `speeds` are in row-seconds per second, by model."""
         ahead, before = dict(backlog), {}
-        for position, work in enumerate(await self.store.waiting(), 1):
+        for position, work in enumerate(await self.store.list_waiting(), 1):
             before[work.name] = position, ahead.get(work.model, 0.0)
             ahead[work.model] = ahead.get(work.model, 0.0) + work.row_seconds
         return [_estimate_place(job, *before.get(job.name, (0, 0.0)), speeds) for job in jobs]
 
-    async def cancel(self, job: Job, keep_s: float) -> Job:
-        """Cancel a job that waits or runs; forget one that has ended."""
+    async def cancel_job(self, job: Job, keep_s: float) -> Job:
+        """Cancel a job that waits or runs, or delete a job that has ended."""
         while not job.has_ended:
-            cancelled = job.changed(keep_s, status="cancelled")
-            if await self.change(job, cancelled):
-                await self.store.withdraw(job.work)
+            cancelled = job.with_changes(keep_s, status="cancelled")
+            if await self.replace_job(job, cancelled):
+                await self.store.withdraw_work(job.work)
                 return cancelled
-            job = await self.get(job.name, job.owner)
-        await self.forget(job.name)
+            job = await self.find_job(job.name, job.owner)
+        await self.delete_job(job.name)
         return job
 
-    async def change(self, old: Job, new: Job) -> bool:
-        """Replace a job's document, and tell its webhook; say whether it still was `old`."""
+    async def replace_job(self, old: Job, new: Job) -> bool:
+        """Replace `old` and queue its webhook; return False where the job is not `old` any more."""
         texts = old.model_dump_json(), new.model_dump_json()
-        done = await self.store.swap(old.name, *texts, new.expires)
+        done = await self.store.swap_text(old.name, *texts, new.expires)
         if done and new.webhook and new.status != old.status and new.status != "queued":
-            await self.store.put(Work("webhook", f"{new.name}.{new.status}", time.time()))
+            await self.store.put_work(Work("webhook", f"{new.name}.{new.status}", time.time()))
         return done
 
-    async def answer(self, job: Job) -> Answer:
-        """Return what a job made. Raises ApiError 409 where it has made nothing."""
+    async def read_answer(self, job: Job) -> Answer:
+        """Return the answer of a job. Raises ApiError 409 where it has none."""
         if job.answer is None:
-            told = job.error.message if job.error else "wait until it has finished"
-            raise ApiError(409, f"job_{job.status}", f"the job is {job.status}: {told}", "id")
-        body = await self.files.get(job.name, job.answer.file)
+            reason = job.error.message if job.error else "wait until it has finished"
+            raise ApiError(409, f"job_{job.status}", f"the job is {job.status}: {reason}", "id")
+        body = await self.files.read_file(job.name, job.answer.file)
         return Answer(body, job.answer.media_type, job.answer.headers)
 
-    async def forget(self, name: str) -> None:
+    async def delete_job(self, name: str) -> None:
         """Delete a job and its files."""
-        await self.files.forget(name)
-        await self.store.forget(name)
+        await self.files.delete_files(name)
+        await self.store.delete_text(name)
 
-    async def sweep(self) -> None:
-        """Delete what has expired; but a job that has not ended goes on, whatever the clock says.
+    async def sweep_expired(self) -> None:
+        """Delete everything that has expired, except jobs that have not ended.
 
-        It is queued, should it not be: who accepted it may have died before it was.
+        These are queued if they are not: the replica that accepted one may have died too early.
         """
-        for name in await self.store.expired():
-            job = await self.load(name) if name.startswith("job_") else None
+        for name in await self.store.list_expired():
+            job = await self.load_job(name) if name.startswith("job_") else None
             if job is None or job.has_ended:
-                await self.forget(name)
+                await self.delete_job(name)
             else:
-                await self.store.put(job.work)
+                await self.store.put_work(job.work)
 
 
 def _estimate_place(
@@ -155,7 +155,7 @@ def _estimate_place(
 ) -> QueuePlace:
     if job.has_ended:
         return QueuePlace(0, 0.0)
-    if job.started is not None and job.progress > ENOUGH_TO_TELL:
+    if job.started is not None and job.progress > MIN_PROGRESS:
         took = time.time() - job.started
         return QueuePlace(position, took * (1 - job.progress) / job.progress)
     speed = speeds.get(job.model)
@@ -163,18 +163,18 @@ def _estimate_place(
 
 
 def check_fingerprint(kept: str, asked: str) -> None:
-    """Raise ApiError 422 where one `Idempotency-Key` is to mean two things."""
+    """Raise ApiError 422 where an `Idempotency-Key` was used for another request."""
     if kept != asked:
-        message = "this Idempotency-Key came with another request; use a new one"
+        message = "this Idempotency-Key was used for another request; use a new one"
         raise ApiError(422, "idempotency_conflict", message, "idempotency-key")
 
 
 def build_jobs(settings: JobsSettings) -> Jobs:
-    """Build the jobs of a configured store, not yet open. Raises ValueError without a password."""
+    """Build jobs with the configured store. Raises ValueError where its password is missing."""
     store = settings.store
     if isinstance(store, FolderStore):
         folder = ROOT / store.folder
         return Jobs(SqliteStore(folder / "jobs.sqlite"), Files(str(folder / "files")))
-    from graph.jobs.redis import RedisStore  # streaq and its client only where they are used
+    from graph.jobs.redis import RedisStore  # streaq is imported only where it is used
 
     return Jobs(RedisStore(store.url, store.password), Files(store.files))

@@ -1,7 +1,7 @@
-"""The clusters' store: Redis 7 or later. The queue is streaq, on Redis' streams.
+"""Keeps the jobs of clusters in Redis 7 or later. The queue is streaq, on the streams of Redis.
 
-Chosen among kept libraries (arq is in maintenance only, taskiq's streams do not renew the lease of
-long work, saq re-runs by timeouts of whole jobs): typed, asyncio, leases renewed while work runs.
+streaq is typed, uses asyncio, and renews leases while work runs. Of the other libraries, arq gets
+no new features, taskiq does not renew the lease of long work, and saq repeats jobs by a timeout.
 """
 
 import asyncio
@@ -40,9 +40,7 @@ return 1
 
 class _Worker(Worker[None]):
     async def signal_handler(self, scope: CancelScope) -> None:
-        """Leave signals to Serve: streaq listens whatever `handle_signals` says, and may only on
-        the main thread.
-        """
+        """Leave signals to Serve: streaq ignores `handle_signals` and needs the main thread."""
 
 
 class RedisStore:
@@ -53,12 +51,12 @@ class RedisStore:
         self._closing = asyncio.Event()
 
     async def open(self) -> None:
-        """Connect. Raises OSError where Redis cannot be reached, or is too old."""
+        """Connect. Raises OSError where Redis cannot be reached or is too old."""
         opened = asyncio.get_running_loop().create_future()
 
-        async def keep() -> None:
-            # One task enters and leaves: coredis' connections belong to the task that opened them.
-            self._queue = self._worker(1)
+        async def keep_open() -> None:
+            # One task opens and closes: coredis' connections belong to the task that opened them.
+            self._queue = self._build_worker(1)
             try:
                 async with self._queue:
                     opened.set_result(None)
@@ -66,9 +64,9 @@ class RedisStore:
             except (RedisError, OSError, ExceptionGroup) as error:
                 if opened.done():
                     raise
-                opened.set_exception(OSError(f"Redis cannot be used: {_first(error)}"))
+                opened.set_exception(OSError(f"Redis cannot be used: {_find_first_error(error)}"))
 
-        self._keeper = asyncio.create_task(keep())
+        self._keeper = asyncio.create_task(keep_open())
         await opened
 
     async def close(self) -> None:
@@ -76,66 +74,66 @@ class RedisStore:
         self._closing.set()
         await self._keeper
 
-    async def add(self, name: str, text: str, expires: float) -> str:
+    async def add_text(self, name: str, text: str, expires: float) -> str:
         """See `Store`."""
         keys = [PREFIX + name, EXPIRIES]
-        with _reachable():
+        with _map_errors():
             return str(await self._redis.eval(ADD, keys, [text, expires, name]))
 
-    async def get(self, name: str) -> str | None:
+    async def get_text(self, name: str) -> str | None:
         """See `Store`."""
-        with _reachable():
+        with _map_errors():
             return await self._redis.get(PREFIX + name)
 
-    async def swap(self, name: str, old: str, new: str, expires: float) -> bool:
+    async def swap_text(self, name: str, old: str, new: str, expires: float) -> bool:
         """See `Store`."""
         keys = [PREFIX + name, EXPIRIES]
-        with _reachable():
+        with _map_errors():
             return bool(await self._redis.eval(SWAP, keys, [old, new, expires, name]))
 
-    async def forget(self, name: str) -> None:
+    async def delete_text(self, name: str) -> None:
         """See `Store`."""
-        with _reachable():
+        with _map_errors():
             await self._redis.zrem(EXPIRIES, [name])
             await self._redis.delete([PREFIX + name])
 
-    async def expired(self) -> list[str]:
+    async def list_expired(self) -> list[str]:
         """See `Store`."""
-        with _reachable():
+        with _map_errors():
             found = await self._redis.zrange(EXPIRIES, 0, time.time(), sortby=PureToken.BYSCORE)
         return list(found)
 
-    async def put(self, work: Work) -> None:
+    async def put_work(self, work: Work) -> None:
         """See `Store`."""
         text = json.dumps(asdict(work))
         task: Task[Any, Any] = self._queue.enqueue_unsafe(TASK, text)
-        task.id = f"{work.kind}:{work.name}"  # what is queued already is not queued again
-        with _reachable():
+        task.id = f"{work.kind}:{work.name}"  # work with a queued id is not queued again
+        with _map_errors():
             if work.kind == "job":
                 await self._redis.zadd(WAITING, {text: work.since})
             await task
 
-    async def withdraw(self, work: Work) -> None:
-        """See `Store`; what streaq still has of it finds nothing to do."""
-        with _reachable():
+    async def withdraw_work(self, work: Work) -> None:
+        """See `Store`. The entry of streaq stays, and finds no work to do."""
+        with _map_errors():
             await self._redis.zrem(WAITING, [json.dumps(asdict(work))])
 
-    async def waiting(self) -> list[Work]:
+    async def list_waiting(self) -> list[Work]:
         """See `Store`."""
-        with _reachable():
+        with _map_errors():
             found = await self._redis.zrange(WAITING, 0, -1)
         return [Work(**json.loads(one)) for one in found]
 
-    async def serve(self, handle: Handler, most: int) -> None:
+    async def serve_work(self, handle: Handler, most: int) -> None:
         """See `Store`."""
-        worker, leaving = self._worker(most), asyncio.Event()
+        worker, leaving = self._build_worker(most), asyncio.Event()
 
         async def do(text: str) -> None:
             await self._redis.zrem(WAITING, [text])
             work = Work(**json.loads(text))
-            again = await _unless(leaving, handle(work, registered.context.tries))
+            again = await _run_until_leaving(leaving, handle(work, registered.context.tries))
             if again is None:
-                await self._redis.zrem(WAITING, [text])  # it may have been put once more
+                await self._redis.zrem(WAITING, [text])  # it may have been queued again
             else:
                 if work.kind == "job":
                     await self._redis.zadd(WAITING, {text: work.since})
@@ -147,11 +145,11 @@ class RedisStore:
             await asyncio.wait({serving})
             await serving
         finally:
-            leaving.set()  # streaq shields what runs from being cancelled
+            leaving.set()  # streaq does not cancel running work
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
 
-    def _worker(self, most: int) -> _Worker:
+    def _build_worker(self, most: int) -> _Worker:
         return _Worker(
             self._url,
             redis_kwargs={"password": self._password} if self._password else {},
@@ -171,17 +169,17 @@ class RedisStore:
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def _map_errors() -> Iterator[None]:
     """Raise ApiError 503 where Redis does not answer."""
     try:
         yield
     except (RedisError, OSError) as error:
-        message = "what keeps jobs cannot be reached now; try again"
+        message = "the store of jobs cannot be reached now; try again"
         raise ApiError(503, "jobs_unavailable", message) from error
 
 
-async def _unless(leaving: asyncio.Event, work: Any) -> float | None:
-    """Await work; once we are leaving, cancel it and say that it is to be done again, at once."""
+async def _run_until_leaving(leaving: asyncio.Event, work: Any) -> float | None:
+    """Await work. Once `leaving` is set, cancel the work and return 0, to do it again at once."""
     task, left = asyncio.ensure_future(work), asyncio.ensure_future(leaving.wait())
     try:
         await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
@@ -195,6 +193,8 @@ async def _unless(leaving: asyncio.Event, work: Any) -> float | None:
         await asyncio.gather(task, left, return_exceptions=True)
 
 
-def _first(error: BaseException) -> BaseException:
-    """Return what a group of errors began with."""
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+def _find_first_error(error: BaseException) -> BaseException:
+    """Return the first error of a group, or the error itself."""
+    return (
+        _find_first_error(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+    )

@@ -19,10 +19,10 @@ from graph.tasks.task import Progress, Result, Task
 SWEEP_S = 10.0
 RETRY_S = 5.0
 LOOK_S = 0.5
-"""How often progress is written, and whether the job was cancelled is read."""
+"""Seconds between two writes of the progress, and two checks whether the job was cancelled."""
 MAX_ATTEMPTS = 3
 MAX_WAIT_S = 5.0
-"""How long a job may have others wait: clients that stay connected come first."""
+"""Seconds that a job may let other requests wait; clients that stay connected come first."""
 logger = logging.getLogger("ray.serve")
 BuildTask = Callable[[Job, Mapping[str, bytes]], Awaitable[tuple[Task, Render]]]
 """Builds a job's task and what renders its result, from the job and its uploads. Raises ApiError,
@@ -45,82 +45,81 @@ class Runner:
         self._executor, self._metrics = executor, metrics
         self._keep_s, self._build_task = keep_s, build_task
 
-    async def run(self, configured: asyncio.Event, at_once: int) -> None:
+    async def run_jobs(self, configured: asyncio.Event, at_once: int) -> None:
         """Work on `at_once` jobs until cancelled, once limits and keys are configured."""
         await configured.wait()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_keep_running(self._sweep))
+            tasks.create_task(_keep_running(self._sweep_store))
             if at_once:
-                serve = self._jobs.store.serve
+                serve = self._jobs.store.serve_work
                 tasks.create_task(_keep_running(lambda: serve(self.handle_work, at_once)))
 
-    async def _sweep(self) -> None:
-        await self._jobs.sweep()
-        self._metrics.set_waiting_jobs(len(await self._jobs.store.waiting()))
+    async def _sweep_store(self) -> None:
+        await self._jobs.sweep_expired()
+        self._metrics.set_waiting_jobs(len(await self._jobs.store.list_waiting()))
         await asyncio.sleep(SWEEP_S)
 
     async def handle_work(self, work: Work, attempt: int) -> float | None:
-        """Do a piece of work; see `Handler`."""
+        """Do a piece of work as a `Handler`."""
         try:
             if work.kind == "job":
                 return await self._run_job(work.name)
             return await self._deliver_webhook(work.name, attempt)
-        except Exception:  # whatever the store's client raises: no work is lost
+        except Exception:  # after any error of the store's client, no work is lost
             logger.exception("jobs: %s %s is tried again", work.kind, work.name)
             return RETRY_S
 
     async def _run_job(self, name: str) -> float | None:
-        job = await self._jobs.load(name)
-        return await run_named(name, Attempt(self, job).run()) if job else None
+        job = await self._jobs.load_job(name)
+        return await run_named(name, Attempt(self, job).run_job()) if job else None
 
     async def _deliver_webhook(self, name: str, attempt: int) -> float | None:
         job_name, _, status = name.partition(".")
-        job = await self._jobs.load(job_name)
+        job = await self._jobs.load_job(job_name)
         if job is None or job.webhook is None:
             return None
-        return await self._webhooks.deliver(job, status, job.webhook, attempt)
+        return await self._webhooks.send_event(job, status, job.webhook, attempt)
 
 
 class Attempt:
     """One attempt at a job, from its document to its answer.
 
-    It changes the job only while nobody else has: an attempt that comes too late, or whose job was
-    cancelled, stops.
+    It changes the job only while nobody else has changed it, and stops otherwise: it comes too
+    late, or the job was cancelled.
     """
 
     def __init__(self, runner: Runner, job: Job) -> None:
         self._runner, self._jobs, self._job = runner, runner._jobs, job
         self._progress = 0.0
 
-    async def run(self) -> float | None:
+    async def run_job(self) -> float | None:
         """Run the job. Returns None, or the seconds after which to try again."""
         if self._job.has_ended:
             return None
         try:
             await self._run_task()
         except ApiError as error:
-            return await self._fail(error)
-        except Exception as error:  # whatever it is, the job's user reads it
+            return await self._handle_failure(error)
+        except Exception as error:  # the job's user reads every error
             logger.exception("%s failed", self._job.name)
-            return await self._fail(describe_error(error))
+            return await self._handle_failure(describe_error(error))
         return None
 
-    async def _fail(self, error: ApiError) -> float | None:
+    async def _handle_failure(self, error: ApiError) -> float | None:
         if error.status == 429:
             return float((error.headers or {}).get("retry-after", RETRY_S))
         if error.status == 503 and self._job.attempts < MAX_ATTEMPTS:
-            await self._change(status="queued", started=None, progress=0.0)
+            await self._change_job(status="queued", started=None, progress=0.0)
             return RETRY_S
-        await self._change(status="failed", error=build_error_detail(error))
+        await self._change_job(status="failed", error=build_error_detail(error))
         return None
 
     async def _run_task(self) -> None:
         if self._job.attempts >= MAX_ATTEMPTS:
             message = f"the server ended {self._job.attempts} times while it worked on this job"
             raise ApiError(500, "generation_failed", message)
-        uploads = {
-            name: await self._jobs.files.get(self._job.name, name) for name in self._job.uploads
-        }
+        job, files = self._job, self._jobs.files
+        uploads = {name: await files.read_file(job.name, name) for name in job.uploads}
         task, render = await self._runner._build_task(self._job, uploads)
         admitted = asyncio.Event()
         running = asyncio.create_task(self._read_result(task, admitted))
@@ -129,7 +128,7 @@ class Attempt:
             if running.done() and running.exception():
                 running.result()
             start = {"started": time.time(), "attempts": self._job.attempts + 1, "progress": 0.0}
-            if not await self._change(status="running", **start):
+            if not await self._change_job(status="running", **start):
                 return
             while not running.done():
                 await asyncio.wait({running}, timeout=LOOK_S)
@@ -141,7 +140,7 @@ class Attempt:
             await asyncio.gather(running, return_exceptions=True)
 
     async def _read_result(self, task: Task, admitted: asyncio.Event) -> Result:
-        """Run the task to its end, and note how far it is."""
+        """Run the task to its end, and keep its progress."""
         events = self._runner._executor.stream_events(task, MAX_WAIT_S, admitted)
         async with aclosing(events):
             async for event in events:
@@ -153,19 +152,19 @@ class Attempt:
     async def _write_progress(self) -> bool:
         """Write the progress; return whether the job is still this attempt's."""
         if self._progress != self._job.progress:
-            return await self._change(progress=self._progress)
-        return await self._jobs.store.get(self._job.name) == self._job.model_dump_json()
+            return await self._change_job(progress=self._progress)
+        return await self._jobs.store.get_text(self._job.name) == self._job.model_dump_json()
 
     async def _keep_answer(self, render: Render, result: Result) -> None:
         answer = await asyncio.to_thread(render, result)
         file = f"answer-{self._job.attempts}"
-        await self._jobs.files.put(self._job.name, file, answer.body)
+        await self._jobs.files.write_file(self._job.name, file, answer.body)
         kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
-        await self._change(status="finished", progress=1.0, answer=kept)
+        await self._change_job(status="finished", progress=1.0, answer=kept)
 
-    async def _change(self, **changes: object) -> bool:
-        new = self._job.changed(self._runner._keep_s(), **changes)
-        done = await self._jobs.change(self._job, new)
+    async def _change_job(self, **changes: object) -> bool:
+        new = self._job.with_changes(self._runner._keep_s(), **changes)
+        done = await self._jobs.replace_job(self._job, new)
         if done:
             self._job = new
             if new.has_ended:
@@ -185,6 +184,6 @@ async def _keep_running(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-        except Exception:  # whatever the store's client raises, it may come back
-            logger.exception("jobs: the store is out of reach; it is tried again")
+        except Exception:  # after any error of the store's client, it may come back
+            logger.exception("jobs: the store cannot be reached; it is tried again")
             await asyncio.sleep(RETRY_S)

@@ -1,4 +1,4 @@
-"""What jobs need of a store: texts that change whole, a queue that loses no work, and files."""
+"""The store that jobs need: texts that change as a whole, a queue that loses no work, and files."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,71 +13,71 @@ from graph.errors import ApiError
 
 @dataclass(frozen=True)
 class Work:
-    """Something to be done once, even if who does it dies."""
+    """An entry of the queue, which is done even if a process that works on it dies."""
 
     kind: Literal["job", "webhook"]
     name: str
     since: float
-    """Unix seconds; who waits longest comes first."""
+    """Unix seconds; the entry that has waited longest comes first."""
     owner: str = ""
     model: str = ""
     row_seconds: float = 0.0
 
 
 Handler = Callable[[Work, int], Awaitable[float | None]]
-"""Does a piece of work, for the n-th time from 1; raises nothing. Returns None once it is done, or
-the seconds after which to try again."""
+"""Does a piece of work in its n-th attempt, from 1, and never raises. Returns None once the work is
+done, or the seconds after which it is tried again."""
 
 
 class Store(Protocol):
-    """Shared by all ingress replicas; each method is one atomic change.
+    """A store that all ingress replicas share; each method is one atomic change.
 
-    Work that was put is handed to a handler until one returns None: again after the lease, where
-    a handler's process died. So it may be done twice, and only `swap` says whose result counts.
+    Work is handed to handlers until one returns None, also after the lease where a handler's
+    process has died. So it may be done twice, and `swap_text` decides which result counts.
     """
 
     async def open(self) -> None:
-        """Connect. Raises OSError where it cannot be reached."""
+        """Connect. Raises OSError where the store cannot be reached."""
 
     async def close(self) -> None:
-        """End what `open` began."""
+        """Disconnect."""
 
-    async def add(self, name: str, text: str, expires: float) -> str:
-        """Write a text unless there is one of this name; return the one that is there."""
+    async def add_text(self, name: str, text: str, expires: float) -> str:
+        """Write a text unless its name is stored already; return the text that is stored then."""
 
-    async def get(self, name: str) -> str | None:
-        """Return a text."""
+    async def get_text(self, name: str) -> str | None:
+        """Return a text, or None where its name is not stored."""
 
-    async def swap(self, name: str, old: str, new: str, expires: float) -> bool:
-        """Replace a text if it is still `old`; say whether it was."""
+    async def swap_text(self, name: str, old: str, new: str, expires: float) -> bool:
+        """Replace a text if it equals `old`; return whether it did."""
 
-    async def forget(self, name: str) -> None:
+    async def delete_text(self, name: str) -> None:
         """Delete a text."""
 
-    async def expired(self) -> list[str]:
-        """Return names of texts whose time is over; they stay until they are forgotten."""
+    async def list_expired(self) -> list[str]:
+        """Return the names of expired texts, which stay until they are deleted."""
 
-    async def put(self, work: Work) -> None:
+    async def put_work(self, work: Work) -> None:
         """Queue work, unless it is queued already."""
 
-    async def withdraw(self, work: Work) -> None:
-        """Take back work that nobody has begun."""
+    async def withdraw_work(self, work: Work) -> None:
+        """Remove work from the queue if nobody has begun it."""
 
-    async def waiting(self) -> list[Work]:
-        """Return the jobs that nobody works on, longest waiting first."""
+    async def list_waiting(self) -> list[Work]:
+        """Return the jobs that nobody works on; the job that has waited longest comes first."""
 
-    async def serve(self, handle: Handler, most: int) -> None:
-        """Hand work to `handle`, so much at once, until cancelled; what is left then goes back."""
+    async def serve_work(self, handle: Handler, most: int) -> None:
+        """Hand at most `most` entries at once to `handle`, until cancelled; the rest is queued."""
 
 
 class Files:
-    """Files by the name of their job and their own."""
+    """The files of jobs, by the name of the job and of the file."""
 
     def __init__(self, url: str) -> None:
         self._system, self._root = fsspec.core.url_to_fs(url)
 
-    async def put(self, job: str, name: str, data: bytes) -> None:
-        """Write a file, whole or not at all. Raises ApiError 503 where it cannot be written."""
+    async def write_file(self, job: str, name: str, data: bytes) -> None:
+        """Write a file completely or not at all. Raises ApiError 503 where this fails."""
         path = f"{self._root}/{job}/{name}"
 
         def write() -> None:
@@ -92,16 +92,16 @@ class Files:
         try:
             await asyncio.to_thread(write)
         except OSError as error:
-            message = "what keeps results is full or cannot be reached; try again"
+            message = "the store of results is full or cannot be reached; try again"
             raise ApiError(503, "results_unavailable", message) from error
 
-    async def get(self, job: str, name: str) -> bytes:
+    async def read_file(self, job: str, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
         path = f"{self._root}/{job}/{name}"
         data: bytes = await asyncio.to_thread(self._system.cat_file, path)
         return data
 
-    async def forget(self, job: str) -> None:
+    async def delete_files(self, job: str) -> None:
         """Delete all of a job's files."""
 
         def delete() -> None:

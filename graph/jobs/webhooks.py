@@ -1,7 +1,7 @@
-"""Tells other services what happened to jobs, signed after Standard Webhooks.
+"""Sends the events of jobs to other services, signed as Standard Webhooks specifies.
 
-Where it may go is checked when the job is accepted, and again for the addresses that the name has
-when it is told: the connection is made to an address that was checked.
+The URL is checked when the job is accepted. The network addresses of its host are checked when an
+event is sent, and the connection is made to one of these.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from graph.jobs.job import Job
 from graph.settings import JobsSettings
 
 SECRETS = "AUDIOCRAFT_WEBHOOK_SECRETS"
-"""The environment variable with the secrets, `whsec_...`; several, apart by spaces, all sign."""
+"""The environment variable with the secrets, `whsec_...`, separated by spaces; each one signs."""
 SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
 TIMEOUT_S = 15.0
 AGAIN_AFTER_S = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
 GONE = 410
-"""A receiver's word that it wants no more (Standard Webhooks)."""
+"""The status by which a receiver ends the attempts (Standard Webhooks)."""
 logger = logging.getLogger("ray.serve")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Webhooks:
-    """Sends what happened; one for each ingress replica."""
+    """Sends the events of jobs; one for each ingress replica."""
 
     def __init__(self, settings: JobsSettings) -> None:
         self._settings = settings
@@ -49,25 +49,25 @@ class Webhooks:
         return ssl.create_default_context()
 
     def check_address(self, address: str) -> None:
-        """Raise ApiError 422 where this server tells nothing to such an address."""
+        """Raise ApiError 422 where this server sends no webhooks to a URL."""
         if not self._signers:
-            raise _build_refusal(f"this server signs none; its operator sets {SECRETS}")
+            raise _build_refusal(f"this server cannot sign; its operator must set {SECRETS}")
         try:
             url = httpx.URL(address)
         except httpx.InvalidURL as error:
             raise _build_refusal(f"not an address: {error}") from error
         schemes = ("https", "http") if self._settings.webhooks_to_private_addresses else ("https",)
         if url.scheme not in schemes or not url.host or url.userinfo:
-            raise _build_refusal(f"write {' or '.join(schemes)}://, a host and no password")
+            raise _build_refusal(f"it must be {' or '.join(schemes)}://, a host, no password")
         if not any(fnmatch(url.host, host) for host in self._settings.webhook_hosts):
             raise _build_refusal(f"allowed hosts are {', '.join(self._settings.webhook_hosts)}")
         if _is_address(url.host) and not self._is_allowed(url.host):
             raise _build_refusal(f"{url.host} is a private address")
 
-    async def deliver(self, job: Job, status: str, address: str, attempt: int) -> float | None:
-        """Deliver one event. Returns None once that is over, or seconds until the next try.
+    async def send_event(self, job: Job, status: str, address: str, attempt: int) -> float | None:
+        """Send one event. Returns None after the last attempt, or the seconds until the next one.
 
-        It is delivered at least once: a receiver recognises a repetition by its `webhook-id`.
+        It is sent at least once: a receiver recognises a repetition by its `webhook-id`.
         """
         now = datetime.now(UTC)
         name = f"{job.name}.{status}"
@@ -104,7 +104,7 @@ class Webhooks:
         return AGAIN_AFTER_S[attempt - 1]
 
     async def _post_event(self, url: httpx.URL, headers: dict[str, str], body: str) -> int:
-        """Post to a checked address of the host; no redirect is followed, no answer read."""
+        """Post to a checked address of the host, without following redirects or reading a body."""
         address = await self._resolve_host(url)
         pinned = url.copy_with(host=address)
         headers["host"] = url.netloc.decode()
@@ -120,7 +120,7 @@ class Webhooks:
             return answer.status_code
 
     async def _resolve_host(self, url: httpx.URL) -> str:
-        """Return where a host is. Raises OSError where that is nowhere, or private."""
+        """Return a host's address. Raises OSError where it has none, or a private one."""
         port = url.port or {"https": 443, "http": 80}[url.scheme]
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
@@ -134,7 +134,7 @@ class Webhooks:
 
 
 def is_public(text: str) -> bool:
-    """Say whether an address is out on the internet, also one that hides in an IPv6 address."""
+    """Return whether an IP address is public, also an IPv4 address inside an IPv6 one."""
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address):
         if address.sixtofour or address.teredo or address in NAT64:

@@ -1,4 +1,4 @@
-"""How far a session may be ahead of its listener."""
+"""Limits how far a live session may be ahead of its listener."""
 
 import asyncio
 import time
@@ -8,56 +8,56 @@ from graph.errors import ApiError
 
 
 class Credit:
-    """What was sent, and what was played of it: as the client says, and never before its time."""
+    """The seconds that were sent, and those played: by the client's reports and by the clock."""
 
     def __init__(
         self, ahead_s: float, idle_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._ahead_s, self._idle_s, self._clock = ahead_s, idle_s, clock
-        self._sent = self._said = 0.0
+        self._sent = self._reported = 0.0
         self._began: float | None = None
-        self._news = asyncio.Event()
+        self._report_arrived = asyncio.Event()
 
-    def sent(self, seconds: float) -> None:
-        """Take in that so much more was sent."""
+    def add_sent(self, seconds: float) -> None:
+        """Add seconds that were sent."""
         if self._began is None:
             self._began = self._clock()
         self._sent += seconds
 
-    def played(self, seconds: float) -> None:
-        """Take in what was played so far, all in all; of what was not sent nothing was."""
-        if seconds > self._said:
-            self._said = min(seconds, self._sent)
-            self._news.set()
+    def set_played(self, seconds: float) -> None:
+        """Set the total of seconds that were played, which is at most what was sent."""
+        if seconds > self._reported:
+            self._reported = min(seconds, self._sent)
+            self._report_arrived.set()
 
-    def missing(self) -> tuple[float, float]:
-        """Return the seconds that are to be played before there is room, as said, and of time."""
+    def compute_missing(self) -> tuple[float, float]:
+        """Return the seconds to play before more may be sent, by the reports and by the clock."""
         due = self._sent - self._ahead_s
         passed = 0.0 if self._began is None else self._clock() - self._began
-        return due - self._said, due - passed
+        return due - self._reported, due - passed
 
-    async def room(self) -> None:
-        """Wait until no more is left to play than may be ahead.
+    async def wait_for_room(self) -> None:
+        """Wait until the seconds left to play are few enough to send more.
 
-        Raises ApiError 408 where nothing more is played for long.
+        Raises ApiError 408 where no new playback is reported for too long.
         """
         while True:
-            said, time_left = self.missing()
-            if said > 0:
-                await self._word()
+            unreported, time_left = self.compute_missing()
+            if unreported > 0:
+                await self._wait_for_report()
             elif time_left > 0:
                 await asyncio.sleep(time_left)
             else:
                 return
 
-    async def _word(self) -> None:
-        self._news.clear()
+    async def _wait_for_report(self) -> None:
+        self._report_arrived.clear()
         try:
             async with asyncio.timeout(self._idle_s):
-                await self._news.wait()
+                await self._report_arrived.wait()
         except TimeoutError as error:
             message = (
-                f"nothing more was played for {self._idle_s:g} s; say what was, now and then: "
+                f"no playback was reported for {self._idle_s:g} s; report the total now and then: "
                 '{"played": seconds}'
             )
             raise ApiError(408, "idle", message) from error

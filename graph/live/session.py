@@ -1,4 +1,4 @@
-"""One live session: passages that follow the newest prompt and continue each other."""
+"""Runs a live session: passages that continue each other and follow the newest prompt."""
 
 import asyncio
 import math
@@ -27,7 +27,7 @@ from graph.tasks.task import AudioPart, ClipRequest, Event
 
 @dataclass(frozen=True)
 class PassageStart:
-    """A passage begins: from `start`, in seconds of the session's audio, it follows a prompt."""
+    """The start of a passage that follows a prompt, at `start` seconds of the session's audio."""
 
     number: int
     start: float
@@ -40,7 +40,7 @@ Warn = Callable[[Exception], Awaitable[None]]
 
 
 class Session:
-    """Plays until it is stopped; cancelling it stops the models within one step."""
+    """A live session that plays until it is stopped; cancelling it stops the models in one step."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Session:
         pair: ModelWithCodec,
         first: GenerationParams,
     ) -> None:
-        """Take what the session runs on; `find_share` raises ApiError 401 for a revoked key."""
+        """Create a session; `find_share` raises ApiError 401 where the key was revoked."""
         self._executor, self._pipeline, self._limits = executor, pipeline, limits
         self._find_share, self._pair = find_share, pair
         self._params, self.text = first, first.text
@@ -62,16 +62,16 @@ class Session:
         self._state = b""
 
     def stop(self) -> None:
-        """Begin no further passage, and end the one that plays."""
+        """End the passage that plays, and begin no other."""
         self._stopped.set()
 
     async def play(self, send: Send, warn: Warn) -> None:
-        """Send passages until stopped; `warn` about what makes one wait.
+        """Send passages until the session is stopped; call `warn` where a passage has to wait.
 
         Raises ApiError or EngineError where the session cannot go on.
         """
         number = 0
-        while await self._wait_for(self.credit.room()):
+        while await self._wait_for(self.credit.wait_for_room()):
             await self._play_passage(number, send, warn)
             number += 1
         if self._state:
@@ -82,7 +82,7 @@ class Session:
 
     async def _play_passage(self, number: int, send: Send, warn: Warn) -> None:
         params, begun = self._build_params(number), False
-        async with aclosing(self._admit(params, warn, first=not number)) as events:
+        async with aclosing(self._run_passage(params, warn, first=not number)) as events:
             async for event in events:
                 if not isinstance(event, AudioPart):
                     continue
@@ -94,12 +94,12 @@ class Session:
                 if self._stopped.is_set():
                     return
 
-    async def _admit(
+    async def _run_passage(
         self, params: GenerationParams, warn: Warn, *, first: bool
     ) -> AsyncGenerator[Event, None]:
-        """Run a passage once it is let in, and yield its events; nothing once it is stopped.
+        """Run a passage when it is admitted, and yield its events until the session is stopped.
 
-        The first is refused at once. Later ones wait as long as any request may, after a warning.
+        The first passage is refused at once; later passages wait as long as a request may.
         """
         deadline = 0.0 if first else time.monotonic() + self._limits().max_wait_s
         warned = False
@@ -125,13 +125,13 @@ class Session:
             await self._wait_for(asyncio.sleep(wait_s))
 
     def _build_params(self, number: int) -> GenerationParams:
-        """Build the parameters of the next passage, after as many codes as the window holds."""
+        """Build the next passage's parameters; its prompt is the last codes that fit the model."""
         length, info = self._params.frames, self._pair.language_model
         room = int(info.max_seconds * info.frame_rate) - length
         self._codes = self._codes[:, -room:]
         before = Codes.pack(self._codes) if self._codes.size else None
         frames = self._codes.shape[1] + length
-        # Draws are keyed by the place in the window, so each passage has its own variation.
+        # Draws are keyed by the place in the clip, so each passage has its own variation.
         return replace(self._params, text=self.text, variation=number, prompt=before, frames=frames)
 
     def _keep_part(self, part: AudioPart) -> None:
@@ -146,11 +146,11 @@ class Session:
 
     async def _send_audio(self, audio: Waveform, send: Send) -> None:
         if audio.samples:
-            self.credit.sent(audio.seconds)
+            self.credit.add_sent(audio.seconds)
             await send(audio)
 
     async def _wait_for(self, waiting: Coroutine[Any, Any, None]) -> bool:
-        """Wait, but no longer than the session; return whether it goes on."""
+        """Wait until a coroutine or the session ends; return whether the session goes on."""
         tasks = [asyncio.ensure_future(one) for one in (waiting, self._stopped.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -164,30 +164,30 @@ class Session:
 
 
 class Sessions:
-    """One ingress replica's."""
+    """The open live sessions of one ingress replica."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.open = Counter[str]()
-        """By the name of their key."""
+        """The number of sessions by the name of their API key."""
 
     @contextmanager
-    def place(self, key: str, limits: Limits) -> Iterator[None]:
-        """Hold a session's place. Raises ApiError 429 where there is none."""
+    def hold_place(self, key: str, limits: Limits) -> Iterator[None]:
+        """Count a session while it is open. Raises ApiError 429 where too many are open."""
         for what, have, most in (
             ("this key has", self.open[key], limits.max_live_per_key),
             ("there are", self.open.total(), limits.max_live),
         ):
             if have >= most:
-                message = f"{what} {have} live sessions, allowed are {most}; wait for one to end"
+                message = f"{what} {have} live sessions, allowed: {most}; wait until one ends"
                 raise ApiError(429, "too_many_sessions", message)
-        self._count(key, 1)
+        self._count_session(key, 1)
         try:
             yield
         finally:
-            self._count(key, -1)
+            self._count_session(key, -1)
 
-    def _count(self, key: str, more: int) -> None:
+    def _count_session(self, key: str, more: int) -> None:
         self.open[key] += more
         if not self.open[key]:
             del self.open[key]

@@ -1,4 +1,4 @@
-"""Tasks of files: encode, decode, regenerate by diffusion, and analyze."""
+"""Defines the tasks of files: encode, decode, regenerate by diffusion, and analyze."""
 
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import aclosing
@@ -30,7 +30,7 @@ class DecodedAudio(Result):
 
 @dataclass(frozen=True)
 class AnalyzedAudio(Result):
-    """What the discriminators say of a file."""
+    """The scores of a file by the discriminators."""
 
     analysis: Analysis
 
@@ -44,7 +44,7 @@ class EncodeTask(Task):
     info: CodecInfo
     upload: Upload
     codebooks: int
-    """How many codebooks to keep."""
+    """The number of codebooks to keep."""
 
     @property
     def model(self) -> str:

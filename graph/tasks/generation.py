@@ -1,4 +1,4 @@
-"""Generation: clips of one language model, decoded by its codec or by diffusion."""
+"""Defines the tasks that generate clips by one language model, and passages of live sessions."""
 
 from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import aclosing
@@ -34,7 +34,7 @@ class AudioPrompt:
     start: float
     end: float
 
-    def cut(self, audio: Waveform) -> Waveform:
+    def cut_audio(self, audio: Waveform) -> Waveform:
         """Cut the part out of the decoded upload. Raises ApiError 422 where it is empty."""
         first, last = (int(second * audio.sample_rate) for second in (self.start, self.end))
         part = audio.array()[:, first:last]
@@ -61,9 +61,9 @@ class GenerationTask(Task):
     streamed: bool = False
     """Whether audio is sent in parts while it is made."""
     melody: Upload | None = None
-    """What a melody model follows."""
+    """The file whose melody the clips follow."""
     prompt: AudioPrompt | None = None
-    """What all clips continue, where it is audio; codes are in the clips' parameters."""
+    """The audio that all clips continue; codes to continue are in the clips' parameters."""
 
     @property
     def model(self) -> str:
@@ -135,14 +135,14 @@ class GenerationTask(Task):
         audio = await self.pipeline.decode_upload(
             self.prompt.upload, codec.sample_rate, codec.channels
         )
-        codes = await self.pipeline.encode_prompt(self.pair, self.prompt.cut(audio))
+        codes = await self.pipeline.encode_prompt(self.pair, self.prompt.cut_audio(audio))
         check_room(codes.frames, self.clips[0].params.frames, codec.frame_rate)
         return codes
 
     async def _generate_clip(
         self, number: int, request: ClipRequest, frames: dict[int, int]
     ) -> AsyncGenerator[Event, None]:
-        """Yield how far a clip is, and the clip."""
+        """Yield the progress of a clip, and at last the clip."""
         answers = self.pipeline.generate_clip(self.pair.settings, request)
         async with aclosing(answers):
             async for answer in answers:
@@ -193,7 +193,7 @@ def _hash_prompt(clip: ClipRequest) -> Hashable:
 
 @dataclass(frozen=True)
 class Passage(Result):
-    """A passage of a live session has been sent."""
+    """The end of a passage of a live session."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +216,7 @@ class PassageTask(Task):
         return [charge_clips(self.share, self.model, [self.request.params], rate)]
 
     def content(self) -> Hashable:
-        """Return the passage's parameters; nothing keeps passages."""
+        """Return the passage's parameters, although passages are never kept."""
         return self.request
 
     async def run(self) -> AsyncGenerator[Event, None]:

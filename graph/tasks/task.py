@@ -1,4 +1,4 @@
-"""A task: one request that makes or reads audio, whatever its route, and the events of its run."""
+"""Defines a task, which is one request that makes or reads audio, and the events of its run."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
@@ -16,7 +16,7 @@ class Upload:
 
     data: bytes
     field: str
-    """The field that it came in."""
+    """The field of the request that held the file."""
     limits: MediaLimits
     info: UploadInfo
 
@@ -27,7 +27,7 @@ class ClipRequest:
 
     params: GenerationParams
     diffusion: DiffusionSettings | None = None
-    """By this, instead of the model's codec."""
+    """The diffusion model that decodes the codes, instead of the model's codec."""
     include_prompt: bool = True
     """Whether a continuation's audio begins with what it continues."""
 
@@ -40,7 +40,7 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class StageProgress:
-    """How far a clip is."""
+    """The progress of a clip."""
 
     stage: str
     """`generate` counts frames of codes, `decode` evaluations of a diffusion model."""
@@ -55,12 +55,12 @@ class DecodedPart:
     codes: Codes
     audio: Waveform
     state: bytes = b""
-    """What the codec goes on with."""
+    """The state that the codec needs to continue."""
 
 
 @dataclass(frozen=True)
 class ClipAudio:
-    """A finished request: audio, its codes, and where its time went, in seconds."""
+    """The audio and codes of a finished clip, and the seconds of each stage."""
 
     audio: Waveform
     codes: Codes
@@ -69,7 +69,7 @@ class ClipAudio:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage of one clip is, and the whole task."""
+    """The progress of a stage of one clip, and of the whole task."""
 
     clip: int
     """The clip's place among the task's clips, from 0."""
@@ -78,7 +78,7 @@ class Progress:
     done: int
     total: int
     progress: float
-    """All generated frames of the task, from 0 to 1."""
+    """The share of the task's frames that are generated, from 0 to 1."""
     name: str = ""
     """The name of the clip, in a workflow."""
 
@@ -93,36 +93,36 @@ class AudioPart:
     total_samples: int = 0
     """How many samples per channel the whole clip will have; 0 in live sessions."""
     state: bytes = b""
-    """What the codec needs to continue after this part."""
+    """The state that the codec needs to continue after this part."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip is complete: its codes, its audio, and where its time went."""
+    """A complete clip: its codes, its audio, and the seconds of each stage."""
 
     clip: int
     model: str
     codes: Codes
     audio: Waveform | None
-    """None where the clip was streamed in parts."""
+    """The audio of the clip; None where it was streamed in parts."""
     samples: int = 0
-    """Samples per channel, where the clip was streamed."""
+    """The number of samples per channel, where the clip was streamed."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Seconds spent by stage."""
+    """The seconds that each stage took."""
     diffusion: str | None = None
     """The diffusion model that decoded the clip, if one did."""
 
 
 @dataclass(frozen=True)
 class StageEnd:
-    """The task needs a model no longer: the charge for it ends. Nobody but `Executor` sees it."""
+    """The end of a task's need for a model, which ends the charge; only `Executor` reads it."""
 
     model: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a task has made; always the last event. Each kind of task has its own."""
+    """The result of a task, which is always the last event; each kind of task has its own."""
 
 
 Event = Progress | AudioPart | Clip | StageEnd | Result
@@ -133,9 +133,9 @@ class Task(ABC):
     """One request that makes or reads audio. Everything that can be checked has been checked."""
 
     share: Share
-    """What the owner's requests may have."""
+    """The share of the owner's API key."""
     began: float
-    """When it was asked for, by `time.perf_counter`."""
+    """The time of the request, by `time.perf_counter`."""
     repeatable: bool = False
     """Whether the same request has the same answer, and a kept answer will do."""
 
@@ -146,7 +146,7 @@ class Task(ABC):
 
     @property
     def seed(self) -> int | None:
-        """The seed, where the task draws."""
+        """The seed, or None where the task draws no random numbers."""
         return None
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Ambiences: loops without a seam."""
+"""Plans and mixes ambiences, which are loops without a seam."""
 
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from graph.workflows.task import (
 )
 
 OVERLAP_S = 2.0
-"""How much more is generated and faded into the loop's beginning; at most half of the loop."""
+"""Seconds that are generated after the loop and faded into its beginning, at most half of it."""
 PROMPTS = {
     "forest": "forest ambience: birds singing, leaves in a light wind, a stream far away",
     "ocean": "ocean ambience: waves rolling onto a beach, wind and seagulls",
@@ -29,12 +29,12 @@ PROMPTS = {
 
 @dataclass(frozen=True)
 class Ambience:
-    """What is asked for: an environment, or a prompt."""
+    """The parameters of an ambience: an environment, or a prompt."""
 
     environment: str | None
     prompt: str | None
     duration: float | None
-    """Seconds; None: 10, or the longest that the server allows."""
+    """Seconds; None means 10, or the longest that the server allows."""
     loudness: float
 
 
@@ -54,7 +54,7 @@ async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
     frames = count_frames((samples + over) / rate, pair)
     clip = PlannedClip(name, pair, replace(context.drawn, text=text, frames=frames))
 
-    def mix(material: Material) -> Mix:
+    def mix_loop(material: Material) -> Mix:
         loop = close_loop(material.clips[clip].array()[:, : samples + over], samples)
         stem = Stem(name, Placed(loop, 0), clip)
         return Mix(rate, samples, [stem], [TimeSpan(name, 0, samples)], is_loop=True)
@@ -66,7 +66,7 @@ async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
         repeatable=context.repeatable,
         context=context,
         chains=[[clip]],
-        mix=mix,
+        mix=mix_loop,
         loudness=ambience.loudness,
         title=text,
         seconds=samples / rate,

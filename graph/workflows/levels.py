@@ -1,4 +1,4 @@
-"""Levels of float audio [channels, samples], full scale ±1: loudness, true peak, and a limiter."""
+"""Measures loudness and true peak, and limits peaks, of float audio [channels, samples] in ±1."""
 
 import math
 
@@ -13,13 +13,13 @@ Samples = NDArray[np.float32]
 PEAK_DB = -1.0
 """The highest true peak of a leveled mix, and the peak that AudioCraft's `audio_write` sets."""
 QUIET_RMS = 2e-3
-"""AudioCraft does not change the loudness of audio below it."""
+"""AudioCraft does not change the loudness of audio below this root mean square."""
 LOUDNESS_BLOCK_S = 0.4
 """ITU-R BS.1770 measures in blocks of this length; a shorter clip has no loudness."""
 LOOKAHEAD_S = 0.005
-"""How long before and after a peak the limiter's gain changes."""
+"""Seconds before and after a peak in which the limiter's gain changes."""
 MARGIN_DB = 0.1
-"""The limiter's gain moves between the points at which peaks are measured."""
+"""The limiter stays this far below `PEAK_DB`, because its gain changes between measured points."""
 
 
 def db_to_factor(decibels: float) -> float:

@@ -1,4 +1,4 @@
-"""Clips put together: pure functions of float samples [channels, samples], full scale ±1."""
+"""Mixes clips: pure functions of float samples [channels, samples], full scale ±1."""
 
 import math
 from collections.abc import Sequence
@@ -19,32 +19,32 @@ from graph.workflows.levels import (
 )
 
 EDGE_S = 0.01
-"""What begins or ends amid others is faded for so long, so that it does not click."""
+"""Seconds of the fade at a clip's start and end inside a mix, against clicks."""
 DUCKED_DB = -12.0
-"""What lies under a voice is turned down by it while somebody speaks."""
+"""The gain of audio under a voice while somebody speaks."""
 ATTACK_S, RELEASE_S = 0.05, 0.5
-"""Time constants in which it is turned down, and comes back."""
+"""Time constants in which that gain falls, and returns to 0 dB."""
 BLOCK_S = 0.01
-"""The voice's envelope is its root mean square in blocks of it."""
+"""Seconds of a block; the voice's envelope is its root mean square in each block."""
 PAUSE_DB = -30.0
-"""Somebody speaks where the envelope is above it, beside the loudest block."""
+"""Somebody speaks where the envelope is above this level, relative to the loudest block."""
 LIMITED_DB = 9.0
-"""Peaks are turned down by no more: what then is too quiet stays so."""
+"""Peaks are reduced by at most this much; a mix that then is too quiet stays too quiet."""
 ROUNDS, TOLERANCE_DB = 4, 0.05
-"""A limited mix is less loud than its gain says; so it is measured and turned up again."""
+"""Limiting makes a mix less loud: its gain is corrected in rounds until it is close enough."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Samples in a mix."""
+    """Samples and their place in a mix."""
 
     samples: Samples
     start: int | None = None
-    """The first sample's place; None: it is not in the mix."""
+    """The place of the first sample; None where the samples are not in the mix."""
 
 
 def sum_stems(stems: Sequence[Placed], total: int) -> Samples:
-    """Return the mix of `total` samples. Nothing may lie outside of it."""
+    """Return the sum of stems, `total` samples long; no stem may be outside of it."""
     mix = np.zeros((stems[0].samples.shape[0], total), np.float32)
     for stem in stems:
         if stem.start is not None:
@@ -57,11 +57,11 @@ def sum_stems(stems: Sequence[Placed], total: int) -> Samples:
 def level_mix(
     mix: Samples, stems: Sequence[Placed], rate: int, target: float
 ) -> tuple[Samples, list[Placed]]:
-    """Turn a mix to a loudness in LUFS, and its stems with it, by the same factor at each moment.
+    """Set the loudness of a mix in LUFS; its stems get the same factor at each sample.
 
-    Its true peaks are limited to -1 dB, by `LIMITED_DB` at most; it is turned up by less where
-    that is not enough, or else the peak of a stem were above full scale. What is not in the mix is
-    turned by as much as the whole, within full scale.
+    True peaks are limited to -1 dB, by at most `LIMITED_DB`. The gain is lower where that is not
+    enough, or where the peak of a stem would be above full scale. Stems that are not in the mix
+    get the gain of the whole mix, within full scale.
     """
     gain, curve = _compute_gains(mix, rate, target)
     placed = [_apply_gain(stem, curve) for stem in stems if stem.start is not None]
@@ -75,7 +75,7 @@ def level_mix(
 
 
 def _compute_gains(mix: Samples, rate: int, target: float) -> tuple[float, NDArray[np.float32]]:
-    """Return the factor of the whole, and that of each sample: the same, less what is limited."""
+    """Return the factor of the whole mix, and that of each sample, with the limiter."""
     most = db_to_factor(PEAK_DB + LIMITED_DB) / max(measure_true_peak(mix), 1e-9)
     gain, curve = 1.0, compute_limiter_gain(mix, rate)
     for _ in range(ROUNDS):
@@ -88,7 +88,7 @@ def _compute_gains(mix: Samples, rate: int, target: float) -> tuple[float, NDArr
 
 
 def _apply_gain(stem: Placed, gain: NDArray[np.float32] | np.float32) -> Placed:
-    """Return a stem by a factor, or by those at its place in the mix."""
+    """Multiply a stem by one factor, or by the factors of the mix at its place."""
     if isinstance(gain, np.ndarray):
         assert stem.start is not None
         gain = gain[stem.start : stem.start + stem.samples.shape[1]]
@@ -100,21 +100,21 @@ def _measure_peak(stem: Placed) -> float:
 
 
 def match_loudness(samples: Samples, rate: int, target: float) -> Samples:
-    """Turn a clip to a loudness, wherever its peaks come; what has no loudness stays."""
+    """Set the loudness of a clip without limiting its peaks; a clip without loudness stays."""
     measured = measure_loudness(samples, rate)
     return samples if measured is None else apply_gain(samples, db_to_factor(target - measured))
 
 
 def apply_gain(samples: Samples, gain: float | np.float32 | NDArray[np.float32]) -> Samples:
-    """Return samples by a factor, or by one for each."""
+    """Multiply samples by one factor, or by a factor for each sample."""
     made: Samples = (samples * gain).astype(np.float32)
     return made
 
 
 def fade_ends(samples: Samples, into: int, out: int) -> Samples:
-    """Fade the first and the last so many samples with equal power.
+    """Fade the first `into` and the last `out` samples with equal power.
 
-    A fade out over a fade in of the same length keeps the power of what is alike in nothing.
+    A fade out over a fade in of the same length keeps the power of uncorrelated audio.
     """
     gain = np.ones(samples.shape[1], np.float32)
     gain[:into] *= _build_fade(into)
@@ -123,22 +123,22 @@ def fade_ends(samples: Samples, into: int, out: int) -> Samples:
 
 
 def fade_edges(samples: Samples, rate: int) -> Samples:
-    """Fade both ends, shortly."""
+    """Fade both ends for `EDGE_S` seconds."""
     edge = min(round(EDGE_S * rate), samples.shape[1] // 2)
     return fade_ends(samples, edge, edge)
 
 
 def _build_fade(length: int, shift: float = 0.0) -> NDArray[np.float32]:
-    """Return a quarter of a sine from 0 on; shifted by 1, the quarter that falls to 0."""
+    """Return the quarter of a sine that rises from 0, or with `shift` 1 the one that falls to 0."""
     steps = np.arange(length) / max(length, 1) + shift
     rising: NDArray[np.float32] = np.sin(np.pi / 2 * steps).astype(np.float32)
     return rising
 
 
 def close_loop(samples: Samples, length: int) -> Samples:
-    """Return the first `length` samples, with what follows faded into their beginning.
+    """Return the first `length` samples; the samples after them are faded into the beginning.
 
-    Its last sample is followed by its first as it was in the clip, so it goes round without a step.
+    The last sample is followed by the first as in the clip, so the loop repeats without a step.
     """
     over = samples.shape[1] - length
     assert 0 <= over <= length, f"{samples.shape[1]} samples for a loop of {length}"
@@ -148,12 +148,12 @@ def close_loop(samples: Samples, length: int) -> Samples:
 
 
 def repeat_loop(loop: Samples, length: int) -> Samples:
-    """Return so many samples of a loop that goes round."""
+    """Return the first `length` samples of a repeated loop."""
     return np.tile(loop, -(-length // loop.shape[1]))[:, :length]
 
 
 def compute_ducking(voice: Samples, rate: int) -> NDArray[np.float32]:
-    """Return the gain of what lies under a voice, a factor for each of its samples."""
+    """Return the factor of the audio under a voice, for each sample of the voice."""
     size = round(BLOCK_S * rate)
     blocks = -(-voice.shape[1] // size)
     padded = np.pad(voice.mean(axis=0), (0, blocks * size - voice.shape[1]))
@@ -172,7 +172,7 @@ def compute_ducking(voice: Samples, rate: int) -> NDArray[np.float32]:
 
 
 def resample(samples: Samples, before: int, after: int) -> Samples:
-    """Change the rate."""
+    """Change the sample rate."""
     if before == after:
         return samples
     shared = math.gcd(before, after)
@@ -181,10 +181,10 @@ def resample(samples: Samples, before: int, after: int) -> Samples:
 
 
 def resample_loop(loop: Samples, before: int, after: int) -> Samples:
-    """Change the rate of a loop that goes round, and shall after that."""
+    """Change the sample rate of a loop; the result repeats without a step too."""
     if before == after:
         return loop
-    step = before // math.gcd(before, after)  # so many are whole steps of both rates
+    step = before // math.gcd(before, after)  # this many samples are whole steps of both rates
     around = step * math.ceil(BLOCK_S * before / step)
     longer = np.pad(loop, ((0, 0), (around, around)), mode="wrap")
     first = around * after // before
@@ -192,13 +192,13 @@ def resample_loop(loop: Samples, before: int, after: int) -> Samples:
 
 
 def match_channels(samples: Samples, channels: int) -> Samples:
-    """Return as many channels: one is heard on all, several on one as their mean."""
+    """Change the number of channels: each new channel is the mean of all."""
     if samples.shape[0] == channels:
         return samples
     return np.repeat(samples.mean(axis=0, keepdims=True), channels, axis=0)
 
 
 def cut_clip(audio: Waveform, rate: int, channels: int, samples: int) -> Samples:
-    """Return the first samples of a clip, at the rate and with the channels of a mix."""
+    """Return the first `samples` of a clip at the rate and with the channels of a mix."""
     resampled = resample(audio.array(), audio.sample_rate, rate)
     return match_channels(resampled, channels)[:, :samples]

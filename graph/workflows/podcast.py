@@ -1,4 +1,4 @@
-"""Podcasts: intro, transitions and outro for a theme, and a bed ducked under a voice."""
+"""Plans and mixes podcasts: intro, transitions, outro, and a bed that is ducked under a voice."""
 
 from dataclasses import dataclass, replace
 
@@ -33,13 +33,13 @@ from graph.workflows.task import (
 VOICE = "voice"
 """The field of the file with the speech."""
 PASSAGE_S = 2.0
-"""Of a bed that comes in over the intro, and leaves over the outro."""
+"""Seconds of the bed's fade in over the intro, and of its fade out over the outro."""
 BED_S, BED_FADE_S = 20.0, 1.0
-"""The longest bed that is made, and how much of it is faded into its beginning."""
+"""Seconds of the longest bed, and of its end that is faded into its beginning."""
 TRANSITION_S, GAP_S, CLOSE_S = 2.0, 0.5, 1.0
-"""A transition; the silence beside it in a mix without a voice; music's last fade."""
+"""Seconds of a transition, of the silence beside it without a voice, and of the last fade."""
 INTRO_S, OUTRO_S = 15.0, 10.0
-"""How long intro and outro last by default."""
+"""Seconds of the intro and of the outro by default."""
 TRANSITIONS = (
     "smooth transition sound",
     "chime",
@@ -51,14 +51,14 @@ TRANSITIONS = (
 
 @dataclass(frozen=True)
 class Podcast:
-    """What is asked for, beside the file with the speech."""
+    """The parameters of a podcast, except the file with the speech."""
 
     theme: str
     intro: float | None
-    """Seconds; None: `INTRO_S`, or the longest that the server allows."""
+    """Seconds; None means `INTRO_S`, or the longest that the server allows."""
     outro: float | None
     transitions: int
-    """How many, from 0 to 5."""
+    """The number of transitions, from 0 to 5."""
     effects_model: str | None
     bed_gain_db: float
     loudness: float
@@ -66,7 +66,7 @@ class Podcast:
 
 @dataclass(frozen=True)
 class PodcastPlan:
-    """The clips of a podcast, and how long its parts are."""
+    """The clips of a podcast, and the lengths of its parts in seconds."""
 
     podcast: Podcast
     intro: PlannedClip
@@ -74,20 +74,20 @@ class PodcastPlan:
     transitions: list[PlannedClip]
     bed: PlannedClip | None
     speech_s: float | None
-    """How long the speech lasts, if there is one."""
+    """The length of the speech in seconds; None where there is no speech."""
     intro_s: float
     outro_s: float
     transition_s: float
 
     @property
     def clips(self) -> list[PlannedClip]:
-        """All clips."""
+        """All clips of the podcast."""
         bed = [self.bed] if self.bed else []
         return [self.intro, *bed, self.outro, *self.transitions]
 
     @property
     def seconds(self) -> float:
-        """How long the mix lasts."""
+        """The length of the mix in seconds."""
         between = self.speech_s
         if between is None:
             between = GAP_S + len(self.transitions) * (self.transition_s + GAP_S)
@@ -98,14 +98,14 @@ class PodcastPlan:
         """The sample rate of the mix, in Hz."""
         return self.intro.pair.codec.sample_rate
 
-    def mix(self, material: Material) -> Mix:
-        """Put the clips around the voice, or one after the other where there is none."""
+    def mix_clips(self, material: Material) -> Mix:
+        """Mix the clips around the voice, or one after the other where there is no voice."""
         if material.speech is None:
             return self._mix_in_a_row(material)
         return self._mix_around_voice(material, material.speech.array())
 
     def _cut_music(self, material: Material, clip: PlannedClip, seconds: float) -> Samples:
-        """Return a part of so many seconds, as loud as the others."""
+        """Return the first seconds of a clip, at the loudness of the podcast."""
         channels, samples = self.intro.pair.codec.channels, round(seconds * self.rate)
         return match_loudness(
             cut_clip(material.clips[clip], self.rate, channels, samples),
@@ -147,7 +147,7 @@ class PodcastPlan:
         return Mix(rate, total, stems, timing)
 
     def _build_bed(self, material: Material, samples: int) -> Samples:
-        """Return so many samples of the bed, which is repeated as a loop."""
+        """Return the bed as `samples` samples of a repeated loop."""
         assert self.bed
         seconds = self.bed.params.frames / self.bed.pair.codec.frame_rate
         clip = self._cut_music(material, self.bed, seconds)
@@ -204,7 +204,7 @@ async def plan_podcast(context: Context, podcast: Podcast, speech: Upload | None
         repeatable=context.repeatable,
         context=context,
         chains=[[clip] for clip in planned.clips],
-        mix=planned.mix,
+        mix=planned.mix_clips,
         loudness=podcast.loudness,
         title=podcast.theme,
         seconds=planned.seconds,
@@ -213,7 +213,7 @@ async def plan_podcast(context: Context, podcast: Podcast, speech: Upload | None
 
 
 def _choose_seconds(seconds: float | None, default: float, name: str, limits: Limits) -> float:
-    """Return how long the intro or outro lasts. Raises ApiError 422."""
+    """Return the seconds of the intro or outro. Raises ApiError 422 where they are not allowed."""
     chosen = min(default, limits.max_duration_s) if seconds is None else seconds
     check_seconds(chosen, limits.max_duration_s, "", name)
     return chosen
@@ -228,7 +228,7 @@ def _plan_clip(
     podcast: Podcast,
     variation: int,
 ) -> PlannedClip:
-    """Plan a clip of the theme's music."""
+    """Plan a clip of music for the theme."""
     text, frames = f"{podcast.theme}, {words}", count_frames(seconds, pair)
     params = replace(context.drawn, text=text, frames=frames, variation=variation)
     return PlannedClip(name, pair, params)

@@ -1,4 +1,4 @@
-"""Songs: sections that continue each other, and effects over them."""
+"""Plans and mixes songs: sections that continue each other, and effects over them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from graph.workflows.task import (
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a song; it lasts so many bars, or the nearest number of bars to its seconds."""
+    """A part of a song; it lasts `bars`, or the number of bars nearest to `seconds`."""
 
     name: str
     prompt: str
@@ -45,20 +45,20 @@ class Effect:
 
     prompt: str
     at: float
-    """Seconds from the song's beginning."""
+    """The start of the sound in seconds of the song."""
     duration: float
     gain_db: float
-    """0 is as loud as the music."""
+    """The gain of the sound in dB; 0 is as loud as the music."""
 
 
 @dataclass(frozen=True)
 class Song:
-    """What is asked for."""
+    """The parameters of a song."""
 
     sections: Sequence[Section]
     key: str | None
     tempo: float
-    """Beats per minute."""
+    """The tempo in beats per minute."""
     beats_per_bar: int
     crossfade_beats: float
     effects: Sequence[Effect]
@@ -68,27 +68,27 @@ class Song:
 
 @dataclass(frozen=True)
 class Grid:
-    """Where sections lie: in samples, and in the codec's frames around them."""
+    """The places of the sections in samples, from which their codec frames follow."""
 
     rate: int
     hop: int
-    """Samples of a frame."""
+    """The number of samples in a frame."""
     edges: list[int]
-    """Where they begin, on bars; at last, where the song ends."""
+    """The first sample of each section, which is on a bar, and the end of the song."""
     over: int
-    """Samples of a crossfade."""
+    """The number of samples in a crossfade."""
 
-    def start(self, section: int) -> int:
-        """Return where a section begins to be heard: before its bar, for the crossfade."""
+    def compute_start(self, section: int) -> int:
+        """Return the first sample at which a section is heard: its crossfade is before its bar."""
         return self.edges[section] - (self.over if section else 0)
 
-    def frames(self, section: int) -> tuple[int, int]:
-        """Return the first frame that it is heard in, and the one after its last."""
-        return self.start(section) // self.hop, -(-self.edges[section + 1] // self.hop)
+    def compute_frames(self, section: int) -> tuple[int, int]:
+        """Return the first frame in which a section is heard, and the frame after its last."""
+        return self.compute_start(section) // self.hop, -(-self.edges[section + 1] // self.hop)
 
 
 def build_grid(song: Song, pair: ModelWithCodec) -> Grid:
-    """Return where the sections lie."""
+    """Build the grid of a song's sections."""
     beat_s, rate = 60 / song.tempo, pair.codec.sample_rate
     bar_s = beat_s * song.beats_per_bar
     edges, bars = [0], 0
@@ -147,7 +147,7 @@ def _check_sections(song: Song, grid: Grid, limits: Limits) -> None:
         if len(song.sections) > 1 and 2 * song.crossfade_beats * 60 / song.tempo > seconds + 1e-9:
             beats = seconds * song.tempo / 60
             message = (
-                f"{song.crossfade_beats:g} beats; {field} has {beats:g}: allowed is half of it"
+                f"{song.crossfade_beats:g} beats; {field} has {beats:g}; allowed: up to half of it"
             )
             raise ApiError(422, "invalid_value", f"crossfade_beats: {message}", "crossfade_beats")
     check_seconds(grid.edges[-1] / grid.rate, limits.max_song_s, "the song lasts ", "sections")
@@ -169,7 +169,7 @@ def _plan_sections(
 ) -> list[PlannedClip]:
     clips, before = list[PlannedClip](), 0
     for number, section in enumerate(song.sections):
-        first, end = grid.frames(number)
+        first, end = grid.compute_frames(number)
         key = f"in {song.key}" if song.key else None
         text = ", ".join(filter(None, (section.prompt, key, f"{song.tempo:g} bpm")))
         params = replace(context.drawn, text=text, frames=end - first, variation=number)
@@ -195,12 +195,12 @@ def mix_song(
     effects: list[PlannedClip],
     material: Material,
 ) -> Mix:
-    """Fade the sections into each other, and lay the effects over them."""
+    """Fade the sections into each other, and add the effects."""
     stems, timing = list[Stem](), list[TimeSpan]()
     channels = sections[0].pair.codec.channels
     for number, clip in enumerate(sections):
-        start, end = grid.start(number), grid.edges[number + 1]
-        skipped = start - grid.frames(number)[0] * grid.hop
+        start, end = grid.compute_start(number), grid.edges[number + 1]
+        skipped = start - grid.compute_frames(number)[0] * grid.hop
         samples = material.clips[clip].array()[:, skipped : skipped + end - start]
         last = number == len(sections) - 1
         samples = fade_ends(samples, grid.over if number else 0, 0 if last else grid.over)

@@ -1,4 +1,4 @@
-"""Style transfer: the melody of a file, in another style."""
+"""Plans style transfers: the melody of a file in another style."""
 
 from dataclasses import dataclass, replace
 
@@ -25,11 +25,11 @@ CONTENT = "content"
 
 @dataclass(frozen=True)
 class StyleTransfer:
-    """What is asked for, beside the file."""
+    """The parameters of a style transfer, except the file."""
 
     style: str
     duration: float | None
-    """Seconds; None: those of the file."""
+    """Seconds; None means the length of the file."""
     loudness: float
 
 
@@ -49,7 +49,7 @@ async def plan_style_transfer(
     clip, rate = PlannedClip("style", pair, params), pair.codec.sample_rate
     samples = round(seconds * rate)
 
-    def mix(material: Material) -> Mix:
+    def mix_clip(material: Material) -> Mix:
         stem = Stem("style", Placed(material.clips[clip].array()[:, :samples], 0), clip)
         return Mix(rate, samples, [stem], [TimeSpan("style", 0, samples)])
 
@@ -60,7 +60,7 @@ async def plan_style_transfer(
         repeatable=context.repeatable,
         context=context,
         chains=[[clip]],
-        mix=mix,
+        mix=mix_clip,
         loudness=transfer.loudness,
         title=transfer.style,
         seconds=samples / rate,

@@ -1,4 +1,4 @@
-"""Workflows: several clips that are generated side by side or in chains, and mixed."""
+"""Runs workflows: several clips that are generated side by side or in chains, and mixed."""
 
 import asyncio
 from collections import Counter
@@ -35,19 +35,19 @@ from graph.workflows.levels import (
 from graph.workflows.mixing import Placed, apply_gain, level_mix, sum_stems
 
 CONTEXT_S = 5.0
-"""How much of the clip before it a clip continues."""
+"""Seconds of the clip before it that a clip continues."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedClip:
-    """A clip to generate. No two are equal: each is generated once."""
+    """A clip to generate; two are never equal, so each is generated once."""
 
     name: str
     pair: ModelWithCodec
     params: GenerationParams
     overlap: int | None = None
-    """The clip continues the one before it in its chain, except so many frames at its end, which
-    it generates anew. None: it continues nothing."""
+    """The frames at the end of the clip before it in its chain that the clip generates anew; it
+    continues the rest. None where the clip continues nothing."""
 
     def build_request(self, before: Codes | None) -> ClipRequest:
         """Build the request for the clip, which continues the codes of the clip before it."""
@@ -64,7 +64,7 @@ class PlannedClip:
 
 @dataclass(frozen=True)
 class Material:
-    """What a mix is made from."""
+    """The audio that a mix is made from."""
 
     clips: Mapping[PlannedClip, Waveform]
     speech: Waveform | None = None
@@ -78,7 +78,7 @@ class Stem:
     name: str
     placed: Placed
     clip: PlannedClip | None
-    """The clip that it was generated as; None: it was uploaded."""
+    """The clip that the stem was generated as; None where the stem was uploaded."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class TimeSpan:
 
 @dataclass(frozen=True)
 class Mix:
-    """Stems in their places. A single stem is the whole mix."""
+    """Stems at their places in a mix; a single stem is the whole mix."""
 
     sample_rate: int
     total: int
-    """Samples of the mix."""
+    """The number of samples per channel of the mix."""
     stems: Sequence[Stem]
     timing: Sequence[TimeSpan]
     is_loop: bool = False
@@ -116,15 +116,15 @@ class MixedAudio(Result):
 
     mix: Mix
     samples: Samples
-    """[channels, samples]"""
+    """Samples [channels, samples], full scale ±1."""
     loudness: float | None
-    """LUFS."""
+    """The loudness in LUFS; None where the mix is too short or too quiet."""
     distribution: Samples | None
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every workflow is planned with."""
+    """The values that every workflow is planned with."""
 
     share: Share
     began: float
@@ -132,7 +132,7 @@ class Context:
     registry: Registry
     limits: Limits
     drawn: GenerationParams
-    """Sampling, guidance and the seed of all clips; text and frames are each clip's own."""
+    """The sampling, guidance and seed of all clips; each clip has its own text and frames."""
     body_hash: str
     """The hash of the request's body and uploads."""
     repeatable: bool
@@ -147,20 +147,20 @@ class WorkflowTask(Task):
     name: str
     context: Context
     chains: Sequence[Sequence[PlannedClip]]
-    """Generated side by side; the clips of one chain one after the other."""
+    """The chains are generated side by side, the clips of a chain one after the other."""
     mix: Callable[[Material], Mix]
-    """Puts the clips together; runs on a thread."""
+    """The function that mixes the clips; it runs on a thread."""
     loudness: float
-    """LUFS that the mix is leveled to."""
+    """The loudness in LUFS that the mix is leveled to."""
     title: str
-    """What the mix's file says that it was generated from."""
+    """The text in the metadata of the mix's file."""
     seconds: float
-    """How long the mix lasts."""
+    """The length of the mix in seconds."""
     distribution: Distribution | None = None
     melody: Upload | None = None
-    """What all clips follow."""
+    """The file whose melody all clips follow."""
     speech: Upload | None = None
-    """What the mix contains beside clips."""
+    """The speech that the mix contains beside the clips."""
 
     @property
     def clips(self) -> list[PlannedClip]:
@@ -169,12 +169,12 @@ class WorkflowTask(Task):
 
     @property
     def pair(self) -> ModelWithCodec:
-        """The model that the workflow is counted by: that of its first clip."""
+        """The model of the first clip, by which the workflow is counted."""
         return self.clips[0].pair
 
     @property
     def model(self) -> str:
-        """The name of that model."""
+        """The name of the model of the first clip."""
         return self.pair.settings.name
 
     @property
@@ -198,15 +198,15 @@ class WorkflowTask(Task):
         return charges
 
     def content(self) -> Hashable:
-        """Return the body's hash, the drawn seed, and what the limits have made of the lengths."""
+        """Return the body's hash, the drawn seed, and the lengths, which depend on the limits."""
         clips = tuple((c.name, c.pair.settings.name, c.params.frames) for c in self.clips)
         return self.name, self.context.body_hash, self.seed, self.seconds, clips
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Generate the clips, then mix and level them."""
-        melody = await self._decode(self.melody, self.pair.language_model.sample_rate, 1)
+        melody = await self._decode_file(self.melody, self.pair.language_model.sample_rate, 1)
         codec = self.pair.codec
-        speech = await self._decode(self.speech, codec.sample_rate, codec.channels)
+        speech = await self._decode_file(self.speech, codec.sample_rate, codec.channels)
         audio: dict[PlannedClip, Waveform] = {}
         left = Counter(clip.pair.settings.name for clip in self.clips)
         frames = dict.fromkeys(self.clips, 0)
@@ -219,12 +219,12 @@ class WorkflowTask(Task):
                     if not left[event.model]:
                         yield StageEnd(event.model)
         yield Progress(len(self.clips), "mix", 0, 1, 1.0, "mix")
-        yield await self._level(await asyncio.to_thread(self.mix, Material(audio, speech)))
+        yield await self._level_mix(await asyncio.to_thread(self.mix, Material(audio, speech)))
 
-    async def _decode(self, upload: Upload | None, rate: int, channels: int) -> Waveform | None:
-        if upload is None:
+    async def _decode_file(self, file: Upload | None, rate: int, channels: int) -> Waveform | None:
+        if file is None:
             return None
-        return await self.context.pipeline.decode_upload(upload, rate, channels)
+        return await self.context.pipeline.decode_upload(file, rate, channels)
 
     async def _generate_chain(
         self,
@@ -255,7 +255,7 @@ class WorkflowTask(Task):
             model = clip.pair.settings.name
             yield Clip(number, model, answer.codes, answer.audio, seconds=answer.seconds)
 
-    async def _level(self, mix: Mix) -> MixedAudio:
+    async def _level_mix(self, mix: Mix) -> MixedAudio:
         """Level a mix; each step on a thread, so that cancelling ends it in between."""
         placed = [stem.placed for stem in mix.stems]
         samples = await asyncio.to_thread(sum_stems, placed, mix.total)
@@ -263,10 +263,10 @@ class WorkflowTask(Task):
         samples, placed = await asyncio.to_thread(level_mix, *leveling)
         stems = [replace(s, placed=p) for s, p in zip(mix.stems, placed, strict=True)]
         loudness = await asyncio.to_thread(measure_loudness, samples, mix.sample_rate)
-        distribution = await self._distribute(samples, mix.sample_rate)
+        distribution = await self._make_distribution(samples, mix.sample_rate)
         return MixedAudio(replace(mix, stems=stems), samples, loudness, distribution)
 
-    async def _distribute(self, samples: Samples, rate: int) -> Samples | None:
+    async def _make_distribution(self, samples: Samples, rate: int) -> Samples | None:
         """Return the mix after the distribution's codec, with peaks below `PEAK_DB`."""
         if self.distribution is None:
             return None

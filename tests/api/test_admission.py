@@ -124,7 +124,7 @@ async def test_a_request_that_fails_is_not_charged_on(served: Served, ledger: Lo
 
 async def test_more_than_can_start_soon_is_refused(served: Served):
     served.service.limits = UserConfig(max_wait_s=1)
-    async with served.service.executor.admission.hold(
+    async with served.service.executor.admission.hold_charges(
         EVERYONE, [Charge("everyone", 1.0, "music", 100, 99)]
     ):
         response = await served.http.post(PATH, json={"prompt": "a", "duration": 2})
@@ -141,7 +141,7 @@ async def test_without_the_ledger_a_local_cap_holds(served: Served, ledger: Loca
     served.service.limits = UserConfig(local_row_seconds=10)
     body = {"prompt": "a", "duration": 2}
     assert (await served.http.post(PATH, json=body)).status_code == 200
-    async with served.service.executor.admission.hold(
+    async with served.service.executor.admission.hold_charges(
         EVERYONE, [Charge("everyone", 1.0, "music", 100, 99)]
     ):
         assert (await served.http.post(PATH, json=body)).status_code == 429

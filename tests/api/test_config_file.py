@@ -86,7 +86,7 @@ def deployment(config: Config, name: str) -> Config:
         ),
         (lambda c: model(c, "music").update(kind="musicgan"), "'musicgen', 'audiogen', 'encodec'"),
         (lambda c: model(c, "music").update(codec="kodek"), "the encodec entries are: codec"),
-        (lambda c: model(c, "music").update(name="sound"), "'sound' is taken twice"),
+        (lambda c: model(c, "music").update(name="sound"), "'sound' is used twice"),
         (
             lambda c: model(c, "music").update(name="ingress"),
             "reserved are ingress, media, ledger",

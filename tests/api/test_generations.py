@@ -70,7 +70,7 @@ async def test_one_clip_with_its_codes_is_json(served: Served):
 async def test_a_clip_goes_on_from_a_file(served: Served, codec: Codec, kind: str, include: bool):
     """Of its part between start and end; `duration` counts what is continued."""
     file = wav(2.0, rate=24000, channels=2)
-    audio = await Media().decode.remote(file, UserConfig().media(), RATE, 1)
+    audio = await Media().decode.remote(file, UserConfig().build_media_limits(), RATE, 1)
     part = Real(codec)
     if kind == "codes":
         whole = await part.encode.remote(AudioPiece(audio))

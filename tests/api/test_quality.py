@@ -102,14 +102,14 @@ async def test_under_load_it_is_a_cheaper_one(served: Served):
     served.service.limits = limits(**TWO_MODELS)
     assert (await told(served, quality="auto"))[0] == "high"
     charge = Charge("everyone", 1.0, "hum", 100, 1)
-    async with served.service.executor.admission.hold(EVERYONE, [charge]):
+    async with served.service.executor.admission.hold_charges(EVERYONE, [charge]):
         assert await told(served, quality="auto") == ("draft", "music", "audio/mpeg")
     await served.service.ledger.wait_for_calls()
     assert (await told(served, quality="auto"))[0] == "high"
 
 
 async def test_it_goes_by_what_diffusion_took(served: Served):
-    served.service.diffusion_speed.add("diffusion", seconds=100, audio_seconds=2)
+    served.service.diffusion_speed.add_clip("diffusion", seconds=100, audio_seconds=2)
     assert (await told(served, quality="auto"))[0] == "standard"
     await told(served, quality="high")
     assert served.service.diffusion_speed.seconds_for("diffusion") < 50

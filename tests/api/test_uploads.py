@@ -104,7 +104,7 @@ async def test_encode_and_decode_are_the_codecs(
     else:
         codes = safetensors.load(response.content)["codes"]
         again = await http.post("/v1/codec/decode", files={"codes_file": response.content})
-    heard = await Media().decode.remote(file, UserConfig().media(), RATE, 1)
+    heard = await Media().decode.remote(file, UserConfig().build_media_limits(), RATE, 1)
     (expected,) = codec.encode([AudioPiece(heard)])
     np.testing.assert_array_equal(codes, expected.codes.array())
     (decoded,) = codec.decode([CodesPiece(expected.codes)])
@@ -121,7 +121,7 @@ async def test_long_files_go_piece_by_piece(
     codec, file = parts["codec"], wav(2.7)
     response = await http.post("/v1/codec/encode", files=upload(file))
     codes = np.array(response.json()["codes"])
-    heard = await Media().decode.remote(file, UserConfig().media(), RATE, 1)
+    heard = await Media().decode.remote(file, UserConfig().build_media_limits(), RATE, 1)
     (whole,) = codec.encode([AudioPiece(heard)])
     assert codes.shape == whole.codes.array().shape
     assert (codes == whole.codes.array()).mean() > 0.99
@@ -148,7 +148,9 @@ async def test_analysis(http: httpx.AsyncClient, parts: dict[str, object]):
     response = await http.post("/analyze", files=upload(file), data={"threshold": "0.3"})
     assert response.status_code == 200, response.text
     found = response.json()
-    (scores,) = judge.analyze([await Media().decode.remote(file, UserConfig().media(), RATE, 1)])
+    (scores,) = judge.analyze(
+        [await Media().decode.remote(file, UserConfig().build_media_limits(), RATE, 1)]
+    )
     for name in ("mpd", "msd", "msstftd"):
         assert found[f"{name}_score"] == pytest.approx(scores.scores[name])
         assert found["scales"][name] == pytest.approx(scores.logits[name])
@@ -169,7 +171,7 @@ async def test_a_long_file_is_judged_window_by_window(
 ):
     file = wav(23, rate=8000, channels=2)
     found = (await http.post("/analyze", files=upload(file))).json()
-    heard = (await Media().decode.remote(file, UserConfig().media(), RATE, 1)).array()
+    heard = (await Media().decode.remote(file, UserConfig().build_media_limits(), RATE, 1)).array()
     cuts = [(0, 160000), (160000, 23 * RATE)]
     windows = [Waveform.pack(heard[:, start:end], RATE) for start, end in cuts]
     scores = parts["judge"].analyze(windows)

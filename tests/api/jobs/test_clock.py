@@ -31,7 +31,7 @@ async def finishes_though_it_jumps(working: Working, set_clock: SetClock, jump: 
     job = (await made(working))["id"]
     await working.until(job, "running")
     set_clock(jump)
-    await working.service.jobs.sweep()
+    await working.service.jobs.sweep_expired()
     working.music.gate.set()
     await working.until(job, "finished")
     assert (await working.http.get(f"/v1/jobs/{job}/audio")).status_code == 200
@@ -54,7 +54,7 @@ async def test_a_job_that_waits_is_not_forgotten(tmp_path: Path, set_clock: SetC
     async with working_in(tmp_path, at_once=0) as idle:
         job = (await made(idle))["id"]
         set_clock(10 * DAY)
-        await idle.service.jobs.sweep()
+        await idle.service.jobs.sweep_expired()
         assert (await idle.look(job))["status"] == "queued"
     async with working_in(tmp_path) as working:
         await working.until(job, "finished")
@@ -65,18 +65,18 @@ async def test_what_was_never_queued_is_queued(tmp_path: Path, set_clock: SetClo
     async with working_in(tmp_path, at_once=0) as working:
         job = (await made(working))["id"]
         jobs = working.service.jobs
-        work = (await jobs.load(job)).work
-        await jobs.store.withdraw(work)
+        work = (await jobs.load_job(job)).work
+        await jobs.store.withdraw_work(work)
         set_clock(10 * DAY)
-        await jobs.sweep()
-        assert await jobs.store.waiting() == [work]
+        await jobs.sweep_expired()
+        assert await jobs.store.list_waiting() == [work]
 
 
 async def test_a_lease_ends_though_the_clock_is_set_back(tmp_path: Path, set_clock: SetClock):
     """That of a process that is gone: it would last a day longer."""
     store = SqliteStore(tmp_path / "jobs.sqlite")
     await store.open()
-    await store.put(Work("job", "job_1", 1.0))
+    await store.put_work(Work("job", "job_1", 1.0))
     begun, done = asyncio.Event(), asyncio.Event()
 
     async def hold(_work: Work, _attempt: int) -> None:
@@ -87,11 +87,11 @@ async def test_a_lease_ends_though_the_clock_is_set_back(tmp_path: Path, set_clo
         assert attempt == 2
         done.set()
 
-    holding = asyncio.create_task(store.serve(hold, 1))
+    holding = asyncio.create_task(store.serve_work(hold, 1))
     await begun.wait()
     set_clock(-DAY)
-    assert len(await store.waiting()) == 1
-    serving = asyncio.create_task(store.serve(do, 1))
+    assert len(await store.list_waiting()) == 1
+    serving = asyncio.create_task(store.serve_work(do, 1))
     await asyncio.wait_for(done.wait(), sqlite.LEASE_S)
     for task in (holding, serving):
         task.cancel()
@@ -102,7 +102,7 @@ async def test_a_lease_ends_though_the_clock_is_set_back(tmp_path: Path, set_clo
 async def test_a_claim_ends_though_the_clock_is_set_back(working: Working, set_clock: SetClock):
     until = time.time() + once.LEASE_S
     claim = once.Claim(fingerprint="x", holder="dead", leased_until=until)
-    await working.service.jobs.store.add("once_x", claim.model_dump_json(), 1e12)
+    await working.service.jobs.store.add_text("once_x", claim.model_dump_json(), 1e12)
     set_clock(-DAY)
     answer = Answer(b"audio", "audio/wav", {})
 

@@ -79,12 +79,12 @@ async def test_no_job_begins_before_the_configuration_has_come(tmp_path: Path, r
     async with working_in(tmp_path, configured=False) as started:
         store = started.service.jobs.store
         for _ in range(20):  # each gives way to a runner that would take it
-            assert [work.name for work in await store.waiting()] == [job]
+            assert [work.name for work in await store.list_waiting()] == [job]
         started.service.limits = UserConfig(keys=(other,) if revoked else (studio, other))
         started.service.configured.set()
 
         async def ended() -> Job | None:
-            found = await started.service.jobs.load(job)
+            found = await started.service.jobs.load_job(job)
             return found if found and found.has_ended else None
 
         found = await until_async(ended, 20)
@@ -112,7 +112,7 @@ async def test_a_list_is_accepted_whole_or_not_at_all(working: Working):
     assert answer.json()["error"]["param"] == "1.duration"
     answer = await working.http.post("/v1/jobs", json=[BODY, BODY | {"model": "none"}])
     assert answer.status_code == 404
-    assert await working.service.jobs.store.waiting() == []
+    assert await working.service.jobs.store.list_waiting() == []
     assert len(working.music.seen) == before
     assert (await working.http.post("/v1/jobs", json=[])).status_code == 422
 
@@ -143,7 +143,7 @@ async def test_what_cannot_be_had_is_refused_at_once(working: Working, body: obj
     answer = await working.http.post("/v1/jobs", json=body)
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == code
-    assert await working.service.jobs.store.waiting() == []
+    assert await working.service.jobs.store.list_waiting() == []
 
 
 async def test_progress_and_eta_are_told_while_it_runs(working: Working):
@@ -284,7 +284,7 @@ async def test_a_model_that_is_away_is_waited_for(
     job = await made(working)
 
     async def has_tried() -> bool:
-        kept = await working.service.jobs.load(job["id"])
+        kept = await working.service.jobs.load_job(job["id"])
         return bool(kept and kept.attempts)
 
     await until_async(has_tried)
@@ -299,7 +299,7 @@ async def test_a_model_that_stays_away_is_told(working: Working, monkeypatch: py
     job = await made(working)
     ended = await working.until(job["id"], "finished", "failed")
     assert ended["error"]["code"] == "model_unavailable"
-    assert (await working.service.jobs.load(job["id"])).attempts == runner.MAX_ATTEMPTS
+    assert (await working.service.jobs.load_job(job["id"])).attempts == runner.MAX_ATTEMPTS
 
 
 async def test_the_queue_is_bounded(tmp_path: Path):
@@ -356,7 +356,7 @@ async def test_jobs_wait_while_others_are_busy(working: Working):
     refused: list[str] = []
     told = working.service.metrics.count_price
     working.service.metrics.count_price = lambda *args: (refused.append(args[1]), told(*args))
-    async with working.service.executor.admission.hold(
+    async with working.service.executor.admission.hold_charges(
         EVERYONE, [Charge("everyone", 1.0, "music", 1000.0, 99)]
     ):
         job = await made(working)

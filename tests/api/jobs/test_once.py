@@ -88,7 +88,7 @@ async def test_who_died_is_taken_over(tmp_path: Path, monkeypatch: pytest.Monkey
         # Its event loop is gone for good: it neither renews nor ends what it makes.
         claim = once.Claim(fingerprint="x", holder="dead", leased_until=0.0)
         name = "once_x"
-        await dead.service.jobs.store.add(name, claim.model_dump_json(), 1e12)
+        await dead.service.jobs.store.add_text(name, claim.model_dump_json(), 1e12)
         made = await living.service.executor.idempotency.get_answer(
             name, "x", lambda: _value(ANSWER)
         )

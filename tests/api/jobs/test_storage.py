@@ -37,7 +37,7 @@ async def test_results_expire(working: Working, tmp_path: Path):
     job = await made(working)
 
     async def swept() -> bool:
-        await working.service.jobs.sweep()
+        await working.service.jobs.sweep_expired()
         return (await working.http.get(f"/v1/jobs/{job['id']}")).status_code == 404
 
     await until_async(swept)
@@ -62,9 +62,9 @@ async def test_a_job_of_an_older_version_is_done(tmp_path: Path):
     async with working_in(tmp_path, at_once=0) as older:
         job = await made(older)
         store = older.service.jobs.store
-        text = await store.get(job["id"])
+        text = await store.get_text(job["id"])
         written = {key: value for key, value in json.loads(text).items() if key != "progress"}
-        assert await store.swap(job["id"], text, json.dumps(written), job["expires"])
+        assert await store.swap_text(job["id"], text, json.dumps(written), job["expires"])
     async with working_in(tmp_path) as newer:
         await newer.until(job["id"], "finished")
 

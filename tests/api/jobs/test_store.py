@@ -28,7 +28,7 @@ def job(number: int, **more: object) -> Work:
 
 @asynccontextmanager
 async def served(store: Store, handle: Handler, most: int = 4):
-    serving = asyncio.create_task(store.serve(handle, most))
+    serving = asyncio.create_task(store.serve_work(handle, most))
     try:
         yield serving
     finally:
@@ -38,35 +38,35 @@ async def served(store: Store, handle: Handler, most: int = 4):
 
 
 async def test_a_text_is_written_once(store: Store):
-    assert await store.get("one") is None
-    assert await store.add("one", "first", FAR) == "first"
-    assert await store.add("one", "second", FAR) == "first"
-    assert await store.get("one") == "first"
-    await store.forget("one")
-    assert await store.get("one") is None
+    assert await store.get_text("one") is None
+    assert await store.add_text("one", "first", FAR) == "first"
+    assert await store.add_text("one", "second", FAR) == "first"
+    assert await store.get_text("one") == "first"
+    await store.delete_text("one")
+    assert await store.get_text("one") is None
 
 
 async def test_only_one_of_many_changes_a_text(connect: Connect):
     stores = [await connect() for _ in range(4)]
-    await stores[0].add("one", "old", FAR)
+    await stores[0].add_text("one", "old", FAR)
     changes = [
-        s.swap("one", "old", f"{i}-{j}", FAR) for i, s in enumerate(stores) for j in range(5)
+        s.swap_text("one", "old", f"{i}-{j}", FAR) for i, s in enumerate(stores) for j in range(5)
     ]
     changed = await asyncio.gather(*changes)
     assert sum(changed) == 1
     i, j = divmod(changed.index(True), 5)
-    assert await stores[0].get("one") == f"{i}-{j}"
-    assert not await stores[0].swap("absent", "old", "new", FAR)
+    assert await stores[0].get_text("one") == f"{i}-{j}"
+    assert not await stores[0].swap_text("absent", "old", "new", FAR)
 
 
 async def test_texts_expire_by_their_last_change(store: Store):
-    await store.add("old", "text", time.time() - 1)
-    await store.add("kept", "text", FAR)
-    await store.add("renewed", "text", time.time() - 1)
-    assert await store.swap("renewed", "text", "text2", FAR)
-    assert await store.expired() == ["old"]
-    await store.forget("old")
-    assert await store.expired() == []
+    await store.add_text("old", "text", time.time() - 1)
+    await store.add_text("kept", "text", FAR)
+    await store.add_text("renewed", "text", time.time() - 1)
+    assert await store.swap_text("renewed", "text", "text2", FAR)
+    assert await store.list_expired() == ["old"]
+    await store.delete_text("old")
+    assert await store.list_expired() == []
 
 
 async def test_work_is_done_once_and_in_order(connect: Connect):
@@ -78,21 +78,21 @@ async def test_work_is_done_once_and_in_order(connect: Connect):
         done.append(work.name)
 
     for number in range(20):
-        await stores[number % 2].put(job(number))
-        await stores[number % 2].put(job(number))  # is queued already
-    assert [work.name for work in await stores[0].waiting()] == [f"job_{n}" for n in range(20)]
-    assert (await stores[1].waiting())[3] == job(3)
+        await stores[number % 2].put_work(job(number))
+        await stores[number % 2].put_work(job(number))  # is queued already
+    assert [work.name for work in await stores[0].list_waiting()] == [f"job_{n}" for n in range(20)]
+    assert (await stores[1].list_waiting())[3] == job(3)
     async with served(stores[0], handle, most=1):
         await until_async(lambda: _true(len(done) == 20))
     assert done == [f"job_{n}" for n in range(20)]
-    assert await stores[1].waiting() == []
+    assert await stores[1].list_waiting() == []
 
 
 async def test_work_is_withdrawn(store: Store):
-    await store.put(job(1))
-    await store.put(job(2))
-    await store.withdraw(job(1))
-    assert await store.waiting() == [job(2)]
+    await store.put_work(job(1))
+    await store.put_work(job(2))
+    await store.withdraw_work(job(1))
+    assert await store.list_waiting() == [job(2)]
 
 
 async def test_several_replicas_share_the_work(connect: Connect):
@@ -113,7 +113,7 @@ async def test_several_replicas_share_the_work(connect: Connect):
 
     async with served(stores[0], by(0), most=2), served(stores[1], by(1), most=2):
         for number in range(40):
-            await stores[0].put(job(number))
+            await stores[0].put_work(job(number))
         await until_async(lambda: _true(len(done) == 40))
     assert len(set(done)) == 40
 
@@ -127,11 +127,11 @@ async def test_work_is_tried_again_when_it_says_so(store: Store):
         return 0.6 if attempt < 3 else None
 
     async with served(store, handle):
-        await store.put(Work("webhook", "job_1.finished", 0.0))
+        await store.put_work(Work("webhook", "job_1.finished", 0.0))
         await until_async(lambda: _true(len(tries) == 3))
     assert [attempt for attempt, _ in tries] == [1, 2, 3]
     assert all(b - a >= 0.6 for (_, a), (_, b) in pairwise(tries))
-    assert await store.waiting() == []  # webhooks are no jobs
+    assert await store.list_waiting() == []  # webhooks are no jobs
 
 
 async def test_no_more_than_so_much_at_once(store: Store):
@@ -147,7 +147,7 @@ async def test_no_more_than_so_much_at_once(store: Store):
         done.append(work.name)
 
     for number in range(12):
-        await store.put(job(number))
+        await store.put_work(job(number))
     async with served(store, handle, most=3):
         await until_async(lambda: _true(len(done) == 12))
     assert most == 3
@@ -167,11 +167,11 @@ async def test_who_leaves_gives_its_work_back_at_once(connect: Connect):
     async def at_once(work: Work, attempt: int) -> None:
         done.set()
 
-    await leaving.put(job(1))
+    await leaving.put_work(job(1))
     async with served(leaving, never):
         await begun.wait()
     assert cancelled.is_set()
-    assert [work.name for work in await staying.waiting()] == ["job_1"]
+    assert [work.name for work in await staying.list_waiting()] == ["job_1"]
     async with served(staying, at_once):
         await asyncio.wait_for(done.wait(), 10)  # less than any lease
 
@@ -189,7 +189,7 @@ async def handle(work, attempt):
     await asyncio.Event().wait()
 async def main():
     await store.open()
-    await store.serve(handle, 1)
+    await store.serve_work(handle, 1)
 asyncio.run(main())
 """
 
@@ -208,7 +208,7 @@ async def test_work_of_a_process_that_is_killed_is_done_by_another(
         where = request.getfixturevalue("redis_server").url
         store = redis.RedisStore(where, None)
     await store.open()
-    await store.put(job(1))
+    await store.put_work(job(1))
     other = await asyncio.create_subprocess_exec(
         sys.executable, "-c", DIES, where, stdout=asyncio.subprocess.PIPE
     )
@@ -239,7 +239,7 @@ async def test_long_work_keeps_its_lease(connect: Connect, monkeypatch: pytest.M
         await asyncio.wait_for(enough.wait(), 60)
 
     async with served(stores[0], handle), served(stores[1], handle):
-        await stores[0].put(job(1))
+        await stores[0].put_work(job(1))
         await until_async(lambda: _true(begun))
         await asyncio.sleep(3)  # leases that were not renewed would have ended, thrice
         enough.set()
@@ -257,13 +257,13 @@ async def test_redis_may_go_and_come_back(redis_server: RedisServer):
     async def handle(work: Work, attempt: int) -> None:
         done.append(work.name)
 
-    await store.put(job(1))
-    await store.add("job_1", "text", FAR)
+    await store.put_work(job(1))
+    await store.add_text("job_1", "text", FAR)
     redis_server.kill()
     with pytest.raises(ApiError, match="try again"):
-        await store.get("job_1")
+        await store.get_text("job_1")
     redis_server.start()
-    assert await until_async(lambda: _ignoring(store.get("job_1"))) == "text"
+    assert await until_async(lambda: _ignoring(store.get_text("job_1"))) == "text"
     async with served(store, handle):
         await until_async(lambda: _true(done))
     await store.close()
@@ -280,7 +280,7 @@ async def _true(value: object) -> object:
 
 
 async def _nothing(store: Store) -> bool:
-    return not await store.waiting()
+    return not await store.list_waiting()
 
 
 async def _ignoring(work: Awaitable[str | None]) -> str | None:

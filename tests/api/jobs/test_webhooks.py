@@ -142,7 +142,7 @@ async def test_who_is_gone_is_left_alone(working: Working, receiver: Receiver):
 
     async def nothing_left() -> bool:
         store = working.service.jobs.store
-        return not await store._run("select 1 from work")
+        return not await store._run_sql("select 1 from work")
 
     await until_async(nothing_left, 20)
     assert len(receiver.got) == 2
@@ -206,7 +206,7 @@ async def test_names_that_lead_inside_are_not_followed(
     url = f"https://localhost:{receiver.port}/"
     hooks.check_address(url)
     job = await some_job(tmp_path)
-    assert await hooks.deliver(job, "finished", url, 1) == webhooks.AGAIN_AFTER_S[0]
+    assert await hooks.send_event(job, "finished", url, 1) == webhooks.AGAIN_AFTER_S[0]
     assert not receiver.got
 
 
@@ -223,14 +223,14 @@ async def test_certificates_are_checked_by_name_though_the_address_is_pinned(
     job = await some_job(tmp_path)
     async with receiving(of_server) as receiver:
         url = f"https://localhost:{receiver.port}/"
-        again = await hooks.deliver(job, "finished", url, 1)
+        again = await hooks.send_event(job, "finished", url, 1)
     assert (again is None, len(receiver.got)) == (taken, int(taken))
 
 
 async def some_job(folder: Path) -> Job:
     async with working_in(folder, at_once=0) as working:
         job = await made(working)
-        return await working.service.jobs.get(job["id"], "everyone")
+        return await working.service.jobs.find_job(job["id"], "everyone")
 
 
 async def test_both_secrets_sign_while_they_are_changed(

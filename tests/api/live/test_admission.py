@@ -129,7 +129,9 @@ async def test_each_passage_is_charged(served: Served, session: Open, monkeypatc
 async def busy(served: Served, stack: AsyncExitStack) -> None:
     """Let nobody in for now."""
     charge = Charge("everyone", 1.0, "music", 1000, 99)
-    await stack.enter_async_context(served.service.executor.admission.hold(EVERYONE, [charge]))
+    await stack.enter_async_context(
+        served.service.executor.admission.hold_charges(EVERYONE, [charge])
+    )
 
 
 async def test_a_session_that_is_refused_ends(served: Served, session: Open):

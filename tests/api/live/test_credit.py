@@ -18,36 +18,36 @@ class Clock:
 def test_what_was_played_is_said_and_never_before_its_time():
     clock = Clock()
     credit = Credit(3, 1, clock)
-    assert credit.missing() == (-3, -3)
-    credit.sent(4)
-    credit.sent(2)
-    assert credit.missing() == (3, 3)
-    credit.played(2)
-    assert credit.missing() == (1, 3)
+    assert credit.compute_missing() == (-3, -3)
+    credit.add_sent(4)
+    credit.add_sent(2)
+    assert credit.compute_missing() == (3, 3)
+    credit.set_played(2)
+    assert credit.compute_missing() == (1, 3)
     clock.now += 2.5
-    assert credit.missing() == (1, 0.5)
-    credit.played(1)
-    credit.played(99)
-    assert credit.missing() == (-3, 0.5)
+    assert credit.compute_missing() == (1, 0.5)
+    credit.set_played(1)
+    credit.set_played(99)
+    assert credit.compute_missing() == (-3, 0.5)
 
 
 async def test_there_is_room_once_it_was_played():
     clock = Clock()
     credit = Credit(3, 20, clock)
-    credit.sent(4)
+    credit.add_sent(4)
     clock.now += 10
-    waiting = asyncio.create_task(credit.room())
+    waiting = asyncio.create_task(credit.wait_for_room())
     await asyncio.sleep(0)
-    credit.played(0.5)
+    credit.set_played(0.5)
     await asyncio.sleep(0)
     assert not waiting.done()
-    credit.played(1)
+    credit.set_played(1)
     await waiting
 
 
 async def test_without_a_word_it_ends():
     credit = Credit(3, 0.05)
-    credit.sent(4)
+    credit.add_sent(4)
     with pytest.raises(ApiError) as raised:
-        await credit.room()
+        await credit.wait_for_room()
     assert (raised.value.status, raised.value.code) == (408, "idle")
