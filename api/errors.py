@@ -44,7 +44,7 @@ VALIDATION_CODES = {
 }
 
 
-def request_id(request: HTTPConnection) -> str:
+def get_request_id(request: HTTPConnection) -> str:
     """Return the id that the proxy gave this request, or a new one where there is no proxy."""
     if not hasattr(request.state, "request_id"):
         request.state.request_id = request.headers.get("x-request-id") or str(uuid4())
@@ -52,7 +52,7 @@ def request_id(request: HTTPConnection) -> str:
     return named
 
 
-def from_validation(error: RequestValidationError) -> ApiError:
+def describe_validation_error(error: RequestValidationError) -> ApiError:
     """Describe the first problem that pydantic found in a request's body."""
     first = error.errors()[0]
     status, code = VALIDATION_CODES.get(first["type"], (422, "invalid_value"))
@@ -65,7 +65,7 @@ def from_validation(error: RequestValidationError) -> ApiError:
     return ApiError(status, code, prefix + message, param)
 
 
-def from_http(error: HTTPException) -> ApiError:
+def describe_http_error(error: HTTPException) -> ApiError:
     """Describe an error that Starlette or FastAPI raised."""
     code = HTTP_CODES.get(error.status_code, "http_error")
     phrase = HTTPStatus(error.status_code).phrase
@@ -76,9 +76,9 @@ def describe_error(error: Exception) -> ApiError:
     """Return what the user sees of any error, those of FastAPI and Starlette included."""
     match error:
         case RequestValidationError():
-            return from_validation(error)
+            return describe_validation_error(error)
         case HTTPException():
-            return from_http(error)
+            return describe_http_error(error)
         case FormParserError():
             return ApiError(400, "invalid_body", f"the form cannot be read: {error}")
         case _:
@@ -92,11 +92,11 @@ def build_error_body(request: HTTPConnection, error: Exception) -> ErrorBody:
     """
     described = describe_error(error)
     if described.status >= 500:
-        logger.error("request %s: %s", request_id(request), error)
-    return ErrorBody(error=build_error_detail(described), request_id=request_id(request))
+        logger.error("request %s: %s", get_request_id(request), error)
+    return ErrorBody(error=build_error_detail(described), request_id=get_request_id(request))
 
 
-def _allow_header(request: Request) -> dict[str, str]:
+def _build_allow_header(request: Request) -> dict[str, str]:
     """Return the header of 405: the methods of every route of the path, not of the first alone."""
     path = request.scope["route"].path
     routes = [one for one in iter_route_contexts(request.app.routes) if one.path == path]
@@ -107,7 +107,7 @@ def build_error_response(request: Request, error: Exception) -> JSONResponse:
     """Build the response to a request that failed."""
     headers = error.headers if isinstance(error, ApiError | HTTPException) else None
     if isinstance(error, HTTPException) and error.status_code == 405 and "route" in request.scope:
-        headers = _allow_header(request)
+        headers = _build_allow_header(request)
     body = build_error_body(request, error)
     status = describe_error(error).status
     return JSONResponse(body.model_dump(), status, headers=headers)

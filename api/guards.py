@@ -24,12 +24,12 @@ MULTIPART = "multipart/form-data"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def content_type(request: Request) -> str:
+def get_content_type(request: Request) -> str:
     """Return a body's media type, without parameters, in lower case."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def no_unknown_fields(form: FormData, valid: Collection[str]) -> None:
+def refuse_unknown_fields(form: FormData, valid: Collection[str]) -> None:
     """Raise ApiError 422 where a form has a field that nobody would read."""
     unknown = next((field for field in form if field not in valid), None)
     if unknown is not None:
@@ -47,17 +47,17 @@ class TypedRoute(APIRoute):
         handle = super().get_route_handler()
         fields = [field.alias for field in self.dependant.body_params]
 
-        async def checked(request: Request) -> Response:
-            kind = content_type(request)
+        async def handle_checked(request: Request) -> Response:
+            kind = get_content_type(request)
             if kind not in self.wanted:
                 wanted = " or ".join(self.wanted)
                 message = f"content-type is {kind or 'missing'!r}; send {wanted}"
                 raise ApiError(415, "unsupported_content_type", message)
             if kind == MULTIPART and fields:  # FastAPI would leave out what it does not know
-                no_unknown_fields(await request.form(), fields)
+                refuse_unknown_fields(await request.form(), fields)
             return await handle(request)
 
-        return checked
+        return handle_checked
 
 
 class JsonRoute(TypedRoute):
@@ -97,13 +97,13 @@ class Guard:
         """Pass the request on, counting its bytes."""
         match scope["type"]:
             case "http":
-                await self._request(Request(scope), receive, send)
+                await self._handle_request(Request(scope), receive, send)
             case "websocket":
-                await self._websocket(scope, receive, send)
+                await self._handle_websocket(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)
 
-    def _admit(self, connection: HTTPConnection) -> None:
+    def _admit_connection(self, connection: HTTPConnection) -> None:
         """Note whose it is. Raises ApiError where it may not come in."""
         headers = connection.headers
         if steering := next((name for name in STEERING_HEADERS if name in headers), None):
@@ -111,15 +111,17 @@ class Guard:
             raise ApiError(400, "header_not_allowed", message, steering)
         connection.state.share = authenticate(connection, self._service.limits.keys)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         try:
             self._check_origin(websocket)
-            self._admit(websocket)
+            self._admit_connection(websocket)
         except ApiError as error:
             socket = Socket(websocket)
-            await socket.accept()  # a browser's page learns nothing of what is refused before
-            await socket.fail(error)
+            await (
+                socket.accept_client()
+            )  # a browser's page learns nothing of what is refused before
+            await socket.close_with_error(error)
             return
         await self._app(scope, receive, send)
 
@@ -132,19 +134,19 @@ class Guard:
         message = f"pages of {origin} may not call; add it to the ingress's cors_origins"
         raise ApiError(403, "origin_not_allowed", message)
 
-    async def _request(self, request: Request, receive: Receive, send: Send) -> None:
+    async def _handle_request(self, request: Request, receive: Receive, send: Send) -> None:
         scope, limits = request.scope, self._service.limits
         try:
-            self._admit(request)
+            self._admit_connection(request)
         except ApiError as error:
             await build_error_response(request, error)(scope, receive, send)
             return
         limit = limits.max_body_bytes
-        if content_type(request) == MULTIPART:
+        if get_content_type(request) == MULTIPART:
             limit += limits.max_upload_bytes
         seen, left, whole = 0, limits.max_body_s, False
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             nonlocal seen, left, whole
             asked = time.monotonic()
             try:
@@ -165,4 +167,4 @@ class Guard:
                 raise HTTPException(413, f"the body is above {limit} bytes")
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_counted, send)

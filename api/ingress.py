@@ -137,8 +137,8 @@ class Ingress:
         Serve calls this after the lifespan has begun; without a `user_config` it does so only
         because of the parameter `rank`.
         """
-        limits = UserConfig.model_validate(user_config or {}).with_environment()
-        limits.quality.check(list(self._service.registry.models.values()))
+        limits = UserConfig.model_validate(user_config or {}).add_environment_keys()
+        limits.quality.check_models(list(self._service.registry.models.values()))
         self._service.limits = limits
         self._service.configured.set()
 

@@ -25,7 +25,7 @@ def find_share(name: str, keys: Sequence[KeySettings]) -> Share:
         return EVERYONE
     for key in keys:
         if key.name == name:
-            return key.share()
+            return key.build_share()
     raise ApiError(401, "invalid_api_key", f"the API key {name!r} is no longer known")
 
 
@@ -40,7 +40,7 @@ def authenticate(request: HTTPConnection, keys: Sequence[KeySettings]) -> Share:
     known = [(hmac.compare_digest(found, one), key) for key in keys for one in key.sha256]
     fitting = [key for fits, key in known if fits]
     if sent and fitting:
-        return fitting[0].share()
+        return fitting[0].build_share()
     message = "send your API key as 'Authorization: Bearer ...' or 'xi-api-key: ...'"
     problem = "the API key is not known" if sent else "no API key"
     headers = {"www-authenticate": "Bearer"}
@@ -58,10 +58,10 @@ def _read_key(request: HTTPConnection) -> str:
         return bearer.strip()
     offered = request.scope.get("subprotocols", ())
     named = next((one for one in offered if one.startswith(KEY_PROTOCOL)), None)
-    return _decoded(named) if named else request.headers.get("xi-api-key", "")
+    return _decode_key(named) if named else request.headers.get("xi-api-key", "")
 
 
-def _decoded(protocol: str) -> str:
+def _decode_key(protocol: str) -> str:
     """Return the key in a subprotocol's name: base64url (RFC 4648, 5) without padding."""
     text = protocol.removeprefix(KEY_PROTOCOL)
     try:

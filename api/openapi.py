@@ -25,7 +25,7 @@ TAGS = [
     {"name": "generate", "description": "Text to music and sounds."},
     {"name": "workflows", "description": "Several clips, generated at once and mixed."},
     {"name": "jobs", "description": "The same, when there is time; nobody waits connected."},
-    {"name": "familiar", "description": "The same, as other services' clients call it."},
+    {"name": "compatible", "description": "The same, as other services' clients call it."},
     {"name": "codec", "description": "Audio to EnCodec's codes, and back."},
     {"name": "diffusion", "description": "Codes or audio to audio, by multi-band diffusion."},
     {"name": "analyze", "description": "How real audio sounds to the discriminators."},
@@ -50,13 +50,13 @@ def install_document(app: FastAPI, service: Service) -> None:
     """Have `app` describe itself with the limits that hold now."""
     described: tuple[UserConfig, Document] | None = None
 
-    def openapi() -> Document:
+    def get_document() -> Document:
         nonlocal described
         if described is None or described[0] is not service.limits:
             described = service.limits, _build_document(app, service.limits)
         return described[1]
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.openapi = get_document  # type: ignore[method-assign]  # FastAPI's own way to extend it
 
 
 def _build_document(app: FastAPI, limits: UserConfig) -> Document:

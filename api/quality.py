@@ -41,7 +41,7 @@ async def apply_quality(service: Service, body: Body, files: Collection[str]) ->
         message = f"quality: no tier can be had: {problems[-1]}"
         raise ApiError(422, "quality_unavailable", message, "quality")
     snapshot, target_s = await _read_snapshot(service), body.target_s or TARGET_S
-    in_time = (one for one in possible if _estimate(service, one, snapshot) <= target_s)
+    in_time = (one for one in possible if _estimate_body(service, one, snapshot) <= target_s)
     return next(in_time, possible[-1])
 
 
@@ -62,7 +62,7 @@ async def _find_problem(
     registry = service.registry
     try:
         model = registry.find_model(TokenModelSettings, body.model)
-        body.output()
+        body.build_output()
         if body.decoder == "mbd":
             registry.find_diffusion(model)
     except (ApiError, InvalidRequest) as error:
@@ -83,7 +83,7 @@ async def _read_snapshot(service: Service) -> Snapshot:
         return NOTHING_KNOWN
 
 
-def _estimate(service: Service, body: GenerationsBody, snapshot: Snapshot) -> float:
+def _estimate_body(service: Service, body: GenerationsBody, snapshot: Snapshot) -> float:
     """Return the seconds until a body is made, with what waits before it."""
     registry, clips = service.registry, len(body.texts) * body.n
     model = registry.find_model(TokenModelSettings, body.model)

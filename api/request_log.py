@@ -16,7 +16,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, use_sp
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import request_id
+from api.errors import get_request_id
 from deployments import tracing
 from graph.metrics import Metrics
 
@@ -39,7 +39,7 @@ class RequestLog:
         began, status, whole = time.perf_counter(), "", False
         scope.setdefault("state", {})["began"] = began
 
-        async def noted(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status, whole
             kind = message["type"]
             if kind == "http.response.start":
@@ -50,7 +50,7 @@ class RequestLog:
                 whole = True
             await send(message)
 
-        async def heard() -> Message:
+        async def receive_and_note() -> Message:
             nonlocal status, whole
             message = await receive()
             if message["type"] == "websocket.disconnect" and not whole:
@@ -60,7 +60,7 @@ class RequestLog:
         span = _begin_span(scope)
         try:
             with use_span(span):
-                await self._app(scope, heard, noted)
+                await self._app(scope, receive_and_note, send_and_note)
         except Exception:  # whatever it is: it is counted here, and goes on to whom it concerns
             if not status:  # whoever catches it answers with 500
                 status, whole = "500", True
@@ -72,19 +72,19 @@ class RequestLog:
             outcome = status if whole else CUT
             seconds = time.perf_counter() - began
             self._metrics.count_request(path, model, outcome, seconds)
-            _log(scope, outcome, seconds, span)
+            _log_answer(scope, outcome, seconds, span)
             _end_span(span, scope, status, outcome)
 
 
-def _method(scope: Scope) -> str:
+def _get_method(scope: Scope) -> str:
     """Return a request's method; a WebSocket begins as a GET."""
     method: str = scope.get("method", "GET")
     return method
 
 
-def _log(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
+def _log_answer(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
     """Log an answer; Serve adds the request's id, deployment and replica."""
-    method, path = _method(scope), quote(scope["path"])  # a path may hold a line's end
+    method, path = _get_method(scope), quote(scope["path"])  # a path may hold a line's end
     share = scope["state"].get("share")
     facts = {
         "method": method,
@@ -104,13 +104,13 @@ def _begin_span(scope: Scope) -> Span:
     if not tracing.provider():
         return INVALID_SPAN
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    method = _method(scope) if _method(scope) in METHODS else "_OTHER"
+    method = _get_method(scope) if _get_method(scope) in METHODS else "_OTHER"
     attributes = {
         HTTP_REQUEST_METHOD: method,
         URL_PATH: scope["path"],
         URL_SCHEME: scope["scheme"],
         USER_AGENT_ORIGINAL: headers.get("user-agent", ""),
-        "audiocraft.request_id": request_id(HTTPConnection(scope)),
+        "audiocraft.request_id": get_request_id(HTTPConnection(scope)),
     }
     return tracing.begin(method, SpanKind.SERVER, headers, attributes)
 
@@ -119,7 +119,7 @@ def _end_span(span: Span, scope: Scope, status: str, outcome: str) -> None:
     if not span.is_recording():
         return
     if route := getattr(scope.get("route"), "path", None):
-        method = _method(scope) if _method(scope) in METHODS else "HTTP"
+        method = _get_method(scope) if _get_method(scope) in METHODS else "HTTP"
         span.update_name(f"{method} {route}")
         span.set_attribute(HTTP_ROUTE, route)
     if status and scope["type"] == "http":

@@ -32,7 +32,9 @@ class Tier(StrictModel):
     @model_validator(mode="after")
     def _check_format(self) -> Self:
         try:
-            Output(self.format or "wav", sample_rate=self.sample_rate, bitrate=self.bitrate).check()
+            Output(
+                self.format or "wav", sample_rate=self.sample_rate, bitrate=self.bitrate
+            ).check_format()
         except InvalidRequest as error:
             raise ValueError(error.message) from error
         return self
@@ -50,7 +52,7 @@ class Tiers(StrictModel):
         tier: Tier = getattr(self, name)
         return tier
 
-    def check(self, models: Sequence[AnyModelSettings]) -> None:
+    def check_models(self, models: Sequence[AnyModelSettings]) -> None:
         """Raise ValueError where one names a model that there is not."""
         known = [model.name for model in models if isinstance(model, TokenModelSettings)]
         for name in BEST_FIRST:
@@ -71,7 +73,7 @@ class KeySettings(StrictModel):
     row_seconds: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     """Outstanding at once: seconds of audio, twice under guidance."""
 
-    def share(self) -> Share:
+    def build_share(self) -> Share:
         """Return what its requests may have."""
         return Share(self.name, self.weight, self.requests_per_minute, self.row_seconds)
 
@@ -104,7 +106,7 @@ class UserConfig(Limits):
                 raise ValueError(f"two keys have the same {what}")
         return keys
 
-    def with_environment(self) -> Self:
+    def add_environment_keys(self) -> Self:
         """Return this configuration with the environment's keys. Raises ValidationError."""
         keys = [*self.keys, *read_environment_keys()]
         own = {name: getattr(self, name) for name in type(self).model_fields}

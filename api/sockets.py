@@ -6,7 +6,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import BaseModel
 
 from api.errors import build_error_body, describe_error
-from api.schemas.live import Told
+from api.schemas.live import LiveError
 
 PROTOCOL = "audiocraft.live"
 """The subprotocol that is chosen where a client names some, as browsers do beside a key."""
@@ -20,30 +20,30 @@ class Socket:
     def __init__(self, websocket: WebSocket) -> None:
         self.websocket = websocket
 
-    async def accept(self) -> None:
+    async def accept_client(self) -> None:
         """Let the client in."""
         offered = self.websocket.scope.get("subprotocols", ())
         await self.websocket.accept(PROTOCOL if PROTOCOL in offered else None)
 
-    async def send(self, message: BaseModel | bytes) -> None:
+    async def send_message(self, message: BaseModel | bytes) -> None:
         """Send bytes, or JSON."""
         if isinstance(message, bytes):
             await self.websocket.send_bytes(message)
         else:
             await self.websocket.send_text(message.model_dump_json())
 
-    async def tell(self, error: Exception) -> None:
+    async def send_error(self, error: Exception) -> None:
         """Say what went wrong."""
         body = build_error_body(self.websocket, error)
-        await self.send(Told(error=body.error, request_id=body.request_id))
+        await self.send_message(LiveError(error=body.error, request_id=body.request_id))
 
-    async def close(self) -> None:
+    async def close_normally(self) -> None:
         """End it, as was wanted."""
         with suppress(WebSocketDisconnect):
             await self.websocket.close(NORMAL)
 
-    async def fail(self, error: Exception) -> None:
+    async def close_with_error(self, error: Exception) -> None:
         """Say what went wrong, and end it."""
         with suppress(WebSocketDisconnect):  # who has left is told nothing
-            await self.tell(error)
+            await self.send_error(error)
             await self.websocket.close(OF_STATUS + describe_error(error).status)

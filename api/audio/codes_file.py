@@ -15,7 +15,7 @@ MAX_CODE = 2**15
 """Every code is below it: no codebook of AudioCraft has more entries."""
 
 
-def write(codes: Codes, codec: CodecInfo, samples: int, model: str) -> bytes:
+def write_codes(codes: Codes, codec: CodecInfo, samples: int, model: str) -> bytes:
     """Build the file; its metadata describes the audio and the codec."""
     metadata = {
         "model": model,
@@ -27,7 +27,7 @@ def write(codes: Codes, codec: CodecInfo, samples: int, model: str) -> bytes:
     return safetensors.save({"codes": codes.array().astype(np.int16)}, metadata=metadata)
 
 
-def read(data: bytes) -> tuple[Codes, int | None]:
+def read_codes(data: bytes) -> tuple[Codes, int | None]:
     """Return the codes, and the samples per channel if the file has them. Raises ApiError 422."""
     try:
         array = safetensors.load(data)["codes"]

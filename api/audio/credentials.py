@@ -8,7 +8,7 @@ from pathlib import Path
 import c2pa
 import numpy as np
 
-from api.audio.encoder import encode
+from api.audio.encoder import encode_samples
 from api.audio.output import Output
 from api.audio.tags import SOFTWARE, VERSION, Tags
 from graph.errors import ApiError
@@ -31,13 +31,13 @@ class Signer:
 
     def __init__(self, settings: ContentCredentials) -> None:
         """Read the key and sign a trial, without a time stamp. Raises CredentialsError."""
-        chain, key = (_read(settings, name) for name in ("certificates", "private_key"))
+        chain, key = (_read_pem(settings, name) for name in ("certificates", "private_key"))
         url = str(settings.time_stamp_url) if settings.time_stamp_url else None
         try:
-            with _context(settings.algorithm, chain, key, None) as trial:
-                silence = encode(np.zeros((1, 1), np.float32), 8000, Output(), None)
-                _signed(silence, Output(), TRIAL, trial)
-            self._context = _context(settings.algorithm, chain, key, url)
+            with _build_context(settings.algorithm, chain, key, None) as trial:
+                silence = encode_samples(np.zeros((1, 1), np.float32), 8000, Output(), None)
+                _embed_manifest(silence, Output(), TRIAL, trial)
+            self._context = _build_context(settings.algorithm, chain, key, url)
         except c2pa.C2paError as error:
             raise CredentialsError(
                 f"content_credentials: {error}; certificates ({settings.certificates}) begins with "
@@ -47,21 +47,21 @@ class Signer:
             ) from error
         self._media_types = frozenset(c2pa.Builder.get_supported_mime_types())
 
-    def takes(self, output: Output) -> bool:
+    def supports(self, output: Output) -> bool:
         """Return whether files of this format can hold a manifest."""
         return output.kind.media_type in self._media_types
 
-    def sign(self, file: bytes, output: Output, tags: Tags) -> bytes:
+    def sign_file(self, file: bytes, output: Output, tags: Tags) -> bytes:
         """Return a whole file with its manifest. Raises ApiError 503."""
         try:
-            return _signed(file, output, tags, self._context)
+            return _embed_manifest(file, output, tags, self._context)
         except c2pa.C2paError as error:
             logger.error("content_credentials: %s", error)
             message = "the file's content credentials could not be signed; try again later"
             raise ApiError(503, "signing_failed", message) from error
 
 
-def manifest(tags: Tags) -> Mapping[str, object]:
+def build_manifest(tags: Tags) -> Mapping[str, object]:
     """Return what a file's maker states of it, in the C2PA specification's terms."""
     created = {
         "action": "c2pa.created",
@@ -76,7 +76,7 @@ def manifest(tags: Tags) -> Mapping[str, object]:
     }
 
 
-def _read(settings: ContentCredentials, name: str) -> bytes:
+def _read_pem(settings: ContentCredentials, name: str) -> bytes:
     path: Path = getattr(settings, name)
     try:
         return path.expanduser().read_bytes()
@@ -85,13 +85,13 @@ def _read(settings: ContentCredentials, name: str) -> bytes:
         raise CredentialsError(f"{message}; name a PEM file that this server may read") from error
 
 
-def _context(algorithm: str, chain: bytes, key: bytes, url: str | None) -> c2pa.Context:
+def _build_context(algorithm: str, chain: bytes, key: bytes, url: str | None) -> c2pa.Context:
     signer = c2pa.Signer.from_info(c2pa.C2paSignerInfo(algorithm, chain, key, url))
     return c2pa.Context.from_dict({"trust": {"trust_config": "\n".join(PURPOSES)}}, signer)
 
 
-def _signed(file: bytes, output: Output, tags: Tags, context: c2pa.Context) -> bytes:
+def _embed_manifest(file: bytes, output: Output, tags: Tags, context: c2pa.Context) -> bytes:
     signed = io.BytesIO()
-    with c2pa.Builder(manifest(tags), context) as builder:
+    with c2pa.Builder(build_manifest(tags), context) as builder:
         builder.sign(output.kind.media_type, io.BytesIO(file), signed)
     return signed.getvalue()

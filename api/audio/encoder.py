@@ -13,7 +13,7 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from api.audio.output import Output, SampleFormat
-from api.audio.tags import SOFTWARE, Tags, header
+from api.audio.tags import SOFTWARE, Tags, build_wav_header
 
 Samples = NDArray[np.float32]
 LAYOUTS = {1: "mono", 2: "stereo"}
@@ -37,10 +37,10 @@ FORMS: dict[tuple[str, SampleFormat], str] = {
 class Sink(Protocol):
     """Takes samples of one rate, [channels, samples], and gives bytes."""
 
-    def write(self, samples: Samples) -> bytes:
+    def write_samples(self, samples: Samples) -> bytes:
         """Take samples; return the bytes that are ready."""
 
-    def close(self) -> bytes:
+    def close_file(self) -> bytes:
         """Return the rest."""
 
 
@@ -67,37 +67,39 @@ class Encoder:
         if output.format in ("wav", "pcm"):
             head = None
             if output.format == "wav":
-                head = header(output.sample_format, self.rate, channels, self._left, tags)
+                head = build_wav_header(output.sample_format, self.rate, channels, self._left, tags)
             self._sink: Sink = PcmSink(output.sample_format, head)
         elif output.format == "ogg":
             self._sink = VorbisSink(self.rate, channels, tags)
         else:
             self._sink = AvSink(output, self.rate, channels, tags, seekable=not streamed)
 
-    def add(self, samples: Samples) -> bytes:
+    def add_samples(self, samples: Samples) -> bytes:
         """Take samples; return the bytes that are ready."""
         if not samples.shape[1]:
             return b""
-        return self._write(self._resampler.add(samples) if self._resampler else samples)
+        return self._write_samples(
+            self._resampler.add_samples(samples) if self._resampler else samples
+        )
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         """Return the rest of the file."""
-        last = self._write(self._resampler.end()) if self._resampler else b""
+        last = self._write_samples(self._resampler.finish()) if self._resampler else b""
         if self._left:
-            last += self._write(np.zeros((self._channels, self._left), np.float32))
-        return last + self._sink.close()
+            last += self._write_samples(np.zeros((self._channels, self._left), np.float32))
+        return last + self._sink.close_file()
 
-    def _write(self, samples: Samples) -> bytes:
+    def _write_samples(self, samples: Samples) -> bytes:
         samples = samples[:, : self._left]
         self._left -= samples.shape[1]
-        return self._sink.write(samples) if samples.shape[1] else b""
+        return self._sink.write_samples(samples) if samples.shape[1] else b""
 
 
-def encode(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
+def encode_samples(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
     """Return a whole file of float samples [channels, samples]; whole numbers are clipped at ±1."""
     channels, total = samples.shape
     encoder = Encoder(output, rate, channels, total, tags, streamed=False)
-    return encoder.add(samples) + encoder.end()
+    return encoder.add_samples(samples) + encoder.finish()
 
 
 class Resampler:
@@ -107,20 +109,20 @@ class Resampler:
         self._before, self._channels = before, channels
         self._av = AudioResampler("fltp", LAYOUTS[channels], after)
 
-    def add(self, samples: Samples) -> Samples:
+    def add_samples(self, samples: Samples) -> Samples:
         """Take samples; return those that are ready."""
-        return self._joined(self._av.resample(frame_of(samples, "fltp", self._before)))
+        return self._join_frames(self._av.resample(build_frame(samples, "fltp", self._before)))
 
-    def end(self) -> Samples:
+    def finish(self) -> Samples:
         """Return the rest."""
-        return self._joined(self._av.resample(None))
+        return self._join_frames(self._av.resample(None))
 
-    def _joined(self, frames: list[AudioFrame]) -> Samples:
+    def _join_frames(self, frames: list[AudioFrame]) -> Samples:
         none = np.zeros((self._channels, 0), np.float32)
         return np.concatenate([none, *(frame.to_ndarray() for frame in frames)], axis=1)
 
 
-def quantized(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
+def quantize_samples(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
     """Return whole numbers of 16 or 24 bits (in int32), or the floats; full scale is clipped."""
     if form == "f32":
         return samples.astype("<f4")
@@ -130,7 +132,7 @@ def quantized(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
     return scaled.clip(-scale, scale - 1).astype(kind)
 
 
-def frame_of(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:
+def build_frame(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:
     """Return samples [channels, samples] as a frame of FFmpeg's."""
     planar = form.endswith("p")
     array = samples if planar else samples.T.reshape(1, -1)
@@ -146,9 +148,9 @@ class PcmSink:
         self._form, self._head = form, head or b""
         self._pads, self._odd = head is not None, False
 
-    def write(self, samples: Samples) -> bytes:
+    def write_samples(self, samples: Samples) -> bytes:
         """Take samples; return their bytes."""
-        data = np.ascontiguousarray(quantized(samples, self._form).T)
+        data = np.ascontiguousarray(quantize_samples(samples, self._form).T)
         raw = data.tobytes()
         if self._form == "s24":
             raw = data.view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
@@ -156,7 +158,7 @@ class PcmSink:
         head, self._head = self._head, b""
         return head + raw
 
-    def close(self) -> bytes:
+    def close_file(self) -> bytes:
         """Return the header if nothing else came, and what fills a WAV's last word."""
         return self._head + b"\0" * (self._pads and self._odd)
 
@@ -175,7 +177,7 @@ class AvSink:
         # Without it every Ogg stream gets a random number.
         options |= {"fflags": "+bitexact"}
         self._container = av.open(self._file, "w", format=container, options=options)
-        self._container.metadata.update(tags.fields() if tags else {})
+        self._container.metadata.update(tags.build_fields() if tags else {})
         stream = self._container.add_stream(codec, rate=rate, layout=LAYOUTS[channels])
         assert isinstance(stream, AudioStream)
         self._stream = stream
@@ -186,25 +188,25 @@ class AvSink:
         if output.kind.bitrate:
             self._stream.bit_rate = 1000 * (output.bitrate or output.kind.bitrate)
 
-    def write(self, samples: Samples) -> bytes:
+    def write_samples(self, samples: Samples) -> bytes:
         """Take samples; return the bytes that are ready."""
-        values = quantized(samples.clip(-1, 1), self._form)
+        values = quantize_samples(samples.clip(-1, 1), self._form)
         if self._form == "s24":
             values = np.left_shift(values, 8)  # FFmpeg has them at the upper end of 32 bits
-        frame = frame_of(values, self._stream.format.name, self._rate)
+        frame = build_frame(values, self._stream.format.name, self._rate)
         frame.pts = self._at
         self._at += samples.shape[1]
         self._container.mux(self._stream.encode(frame))
-        return self._taken()
+        return self._take_bytes()
 
-    def close(self) -> bytes:
+    def close_file(self) -> bytes:
         """Return the rest, or the whole file where it may be written at any place."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        return self._file.getvalue() if isinstance(self._file, io.BytesIO) else self._taken()
+        return self._file.getvalue() if isinstance(self._file, io.BytesIO) else self._take_bytes()
 
-    def _taken(self) -> bytes:
-        return self._file.take() if isinstance(self._file, Pipe) else b""
+    def _take_bytes(self) -> bytes:
+        return self._file.take_bytes() if isinstance(self._file, Pipe) else b""
 
 
 class VorbisSink:
@@ -220,17 +222,17 @@ class VorbisSink:
             if tags.title is not None:
                 self._file.title = tags.title
 
-    def write(self, samples: Samples) -> bytes:
+    def write_samples(self, samples: Samples) -> bytes:
         """Take samples; return the bytes that are ready."""
         # libvorbis takes all that it is given onto its stack.
         for start in range(0, samples.shape[1], BLOCK):
             self._file.write(samples[:, start : start + BLOCK].T)
-        return self._pipe.take()
+        return self._pipe.take_bytes()
 
-    def close(self) -> bytes:
+    def close_file(self) -> bytes:
         """Return the rest."""
         self._file.close()
-        return self._pipe.take()
+        return self._pipe.take_bytes()
 
 
 class Pipe:
@@ -258,7 +260,7 @@ class Pipe:
         """Return how much was written."""
         return self._written
 
-    def take(self) -> bytes:
+    def take_bytes(self) -> bytes:
         """Return what was written since."""
         taken = bytes(self._waiting)
         self._waiting.clear()

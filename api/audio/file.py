@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from api.audio.credentials import Signer
-from api.audio.encoder import Encoder, encode
+from api.audio.encoder import Encoder, encode_samples
 from api.audio.output import Normalize, Output
 from api.audio.tags import Tags
 from deployments.tracing import span
@@ -99,10 +99,10 @@ def build_file(
     """
     with span(f"encode {output.format}"):
         samples = finish_clip(audio.array(), audio.sample_rate, output)
-        data = encode(samples, audio.sample_rate, output, tags)
-    if signer and tags and signer.takes(output):
+        data = encode_samples(samples, audio.sample_rate, output, tags)
+    if signer and tags and signer.supports(output):
         with span(f"sign {output.format}"):
-            data = signer.sign(data, output, tags)
+            data = signer.sign_file(data, output, tags)
     return ClipFile(data, samples.shape[1] / audio.sample_rate)
 
 
@@ -117,14 +117,16 @@ class GrowingFile:
         self._encoder = Encoder(output, rate, channels, samples, tags, streamed=True)
         self._at = 0
 
-    def add(self, audio: Waveform) -> bytes:
+    def add_samples(self, audio: Waveform) -> bytes:
         """Take the next samples; return the bytes that are ready."""
         with span(f"encode {self._output.format}"):
             made = fade_edges(audio.array(), self._at, self._samples, self._rate, self._output)
             self._at += audio.samples
-            return self._encoder.add(normalize_level(made, self._rate, self._output.normalize))
+            return self._encoder.add_samples(
+                normalize_level(made, self._rate, self._output.normalize)
+            )
 
-    def end(self) -> bytes:
+    def finish(self) -> bytes:
         """Return the rest of the file."""
         with span(f"encode {self._output.format}"):
-            return self._encoder.end()
+            return self._encoder.finish()

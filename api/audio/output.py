@@ -68,7 +68,7 @@ class Output:
             return "normalize"
         return "trim_silence" if self.trim_silence else None
 
-    def check(self) -> None:
+    def check_format(self) -> None:
         """Raise InvalidRequest where the format has no such thing."""
         kind = self.kind
         if self.sample_format not in kind.sample_formats:

@@ -53,7 +53,7 @@ class Tags:
         made = {"digital_source_type": self.source, "model": self.model}
         return json.dumps(made | self.given, ensure_ascii=False)
 
-    def fields(self) -> dict[str, str]:
+    def build_fields(self) -> dict[str, str]:
         """Return the tags of containers whose names are free: Vorbis comments, ID3's TXXX."""
         title = {} if self.title is None else {"title": self.title}
         return title | {
@@ -62,7 +62,7 @@ class Tags:
             "DIGITALSOURCETYPE": self.source,
         }
 
-    def xmp(self) -> bytes:
+    def build_xmp(self) -> bytes:
         """Return the XMP packet (ISO 16684-1)."""
         packet = XMP.format(source=self.source, software=SOFTWARE, description=escape(self.comment))
         return packet.encode()
@@ -72,30 +72,34 @@ BYTES: dict[SampleFormat, int] = {"s16": 2, "s24": 3, "f32": 4}
 PCM, FLOAT = 1, 3
 
 
-def header(form: SampleFormat, rate: int, channels: int, samples: int, tags: Tags | None) -> bytes:
+def build_wav_header(
+    form: SampleFormat, rate: int, channels: int, samples: int, tags: Tags | None
+) -> bytes:
     """Return all that goes before a WAV file's samples, with its tags as INFO and as XMP."""
     block = BYTES[form] * channels
     kind = FLOAT if form == "f32" else PCM
-    chunks = _chunk(
+    chunks = _build_chunk(
         b"fmt ",
         struct.pack("<HHIIHH", kind, channels, rate, rate * block, block, 8 * BYTES[form]),
     )
     if kind == FLOAT:
-        chunks += _chunk(b"fact", struct.pack("<I", samples))
+        chunks += _build_chunk(b"fact", struct.pack("<I", samples))
     if tags:
-        info = _chunk(b"ISFT", _text(SOFTWARE)) + _chunk(b"ICMT", _text(tags.comment))
+        info = _build_chunk(b"ISFT", _encode_text(SOFTWARE)) + _build_chunk(
+            b"ICMT", _encode_text(tags.comment)
+        )
         if tags.title is not None:
-            info += _chunk(b"INAM", _text(tags.title))
-        chunks += _chunk(b"LIST", b"INFO" + info) + _chunk(b"_PMX", tags.xmp())
+            info += _build_chunk(b"INAM", _encode_text(tags.title))
+        chunks += _build_chunk(b"LIST", b"INFO" + info) + _build_chunk(b"_PMX", tags.build_xmp())
     size = samples * block
     # RIFF pads a chunk to whole words; `PcmSink` sends the byte.
     whole = 4 + len(chunks) + 8 + size + size % 2
     return b"RIFF" + struct.pack("<I", whole) + b"WAVE" + chunks + b"data" + struct.pack("<I", size)
 
 
-def _text(value: str) -> bytes:
+def _encode_text(value: str) -> bytes:
     return value.encode() + b"\0"
 
 
-def _chunk(name: bytes, data: bytes) -> bytes:
+def _build_chunk(name: bytes, data: bytes) -> bytes:
     return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)

@@ -38,11 +38,11 @@ class Deadline:
         self._loop, self._seconds, self._act = loop, seconds, act
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> None:
+    def start_timer(self) -> None:
         """Let the time run."""
         self._timer = self._timer or self._loop.call_later(self._seconds, self._act)
 
-    def end(self) -> None:
+    def cancel_timer(self) -> None:
         """There is nothing to wait for any more."""
         if self._timer:
             self._timer.cancel()
@@ -65,25 +65,25 @@ class Bounded(HttpToolsProtocol):
         self._head, self._unread = (
             Deadline(self.loop, self.timeout_keep_alive, transport.abort) for _ in range(2)
         )
-        self._head.begin()
+        self._head.start_timer()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came. Wait on, unless this ends a head or belongs to a body that is wanted."""
         if self._refusal:
-            self._discard(data)
+            self._discard_bytes(data)
             return
         for start in range(0, len(data), PARSED_BYTES):
-            self._parse(data[start : start + PARSED_BYTES])
+            self._parse_bytes(data[start : start + PARSED_BYTES])
             if self._refusal or self.transport.get_protocol() is not self:
                 break
         if self.transport.get_protocol() is not self:
-            self._head.end()  # it was the head of a WebSocket
+            self._head.cancel_timer()  # it was the head of a WebSocket
         elif self._refusal or self.cycle is None or self.cycle.response_complete:
-            self._head.begin()
+            self._head.start_timer()
         else:
-            self._head.end()
+            self._head.cancel_timer()
 
-    def _parse(self, data: bytes) -> None:
+    def _parse_bytes(self, data: bytes) -> None:
         """Give bytes to the parser, whose callbacks say which part of the request they end."""
         self._request_head.unparsed_bytes += len(data)
         super().data_received(data)
@@ -91,7 +91,7 @@ class Bounded(HttpToolsProtocol):
             try:
                 self._request_head.check_unparsed()
             except ApiError as error:
-                self._refuse(error)
+                self._refuse_request(error)
 
     def on_message_begin(self) -> None:
         """Begin to count a request's head."""
@@ -122,11 +122,11 @@ class Bounded(HttpToolsProtocol):
         """Refuse what the parser did not take: uvicorn calls this while it handles the error."""
         error = sys.exception()
         cause = error.__context__ if error else None
-        self._refuse(
+        self._refuse_request(
             cause if isinstance(cause, ApiError) else ApiError(400, "invalid_http", MALFORMED)
         )
 
-    def _refuse(self, error: ApiError) -> None:
+    def _refuse_request(self, error: ApiError) -> None:
         """Answer with an error and take in nothing more.
 
         An answer that has begun is cut off: the client would take the error for its rest.
@@ -145,7 +145,7 @@ class Bounded(HttpToolsProtocol):
         else:  # TLS
             self.transport.close()
 
-    def _discard(self, data: bytes) -> None:
+    def _discard_bytes(self, data: bytes) -> None:
         """Throw away what a refused client still sends: a reset would take the answer from it."""
         self._discarded_bytes += len(data)
         if self._discarded_bytes > MAX_DISCARDED_BYTES:
@@ -154,22 +154,22 @@ class Bounded(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Begin to wait for the client to read."""
         super().pause_writing()
-        self._unread.begin()
+        self._unread.start_timer()
 
     def resume_writing(self) -> None:
         """Take in that it has."""
         super().resume_writing()
-        self._unread.end()
+        self._unread.cancel_timer()
 
     def timeout_keep_alive_handler(self) -> None:
         """End the connection, once the client has read what was sent, or takes too long for it."""
         super().timeout_keep_alive_handler()
-        self._unread.begin()
+        self._unread.start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
-        self._head.end()
-        self._unread.end()
+        self._head.cancel_timer()
+        self._unread.cancel_timer()
         super().connection_lost(exc)
 
 
@@ -186,16 +186,16 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         """Begin to wait for the client to read."""
         super().pause_writing()
-        self._unread.begin()
+        self._unread.start_timer()
 
     def resume_writing(self) -> None:
         """Take in that it has."""
         super().resume_writing()
-        self._unread.end()
+        self._unread.cancel_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
-        self._unread.end()
+        self._unread.cancel_timer()
         super().connection_lost(exc)
 
 

@@ -11,7 +11,7 @@ from ray.util.metrics import Counter
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import build_error_response, request_id
+from api.errors import build_error_response, get_request_id
 from graph.errors import ApiError
 
 VARIABLE, DEFAULT = "AUDIOCRAFT_MOST_OPEN_REQUESTS", "1000"
@@ -40,7 +40,7 @@ class ProxyLimit:
             await self._app(scope, receive, send)
             return
         if self._open >= self._max_open:
-            await self._refuse(Request(scope), receive, send)
+            await self._refuse_request(Request(scope), receive, send)
             return
         self._open += 1
         try:
@@ -48,8 +48,8 @@ class ProxyLimit:
         finally:
             self._open -= 1
 
-    async def _refuse(self, request: Request, receive: Receive, send: Send) -> None:
+    async def _refuse_request(self, request: Request, receive: Receive, send: Send) -> None:
         self._refused.inc()
-        headers = {"retry-after": str(RETRY_AFTER_S), "x-request-id": request_id(request)}
+        headers = {"retry-after": str(RETRY_AFTER_S), "x-request-id": get_request_id(request)}
         error = ApiError(429, "overloaded", MESSAGE, headers=headers)
         await build_error_response(request, error)(request.scope, receive, send)

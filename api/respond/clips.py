@@ -99,7 +99,7 @@ class ClipsRendering(Rendering):
         assert isinstance(result, Clips)
         (clip,) = result.clips
         assert clip.audio
-        file = self.files.build(clip.audio, self._build_tags(0))
+        file = self.files.make_file(clip.audio, self._build_tags(0))
         timing = {"server-timing": format_timing(clip.seconds, self.task.began)}
         return Answer(file.data, self.media_type, self.file_headers | timing)
 
@@ -130,7 +130,7 @@ class ClipsRendering(Rendering):
 
     def _build_whole(self, clip: Clip) -> bytes:
         assert clip.audio
-        file = self.files.build(clip.audio, self._build_tags(clip.clip))
+        file = self.files.make_file(clip.audio, self._build_tags(clip.clip))
         self.seconds[clip.clip] = file.seconds
         return file.data
 
@@ -150,10 +150,10 @@ class ClipsRendering(Rendering):
         if isinstance(event, AudioPart):
             if event.clip not in self.growing:
                 self.growing[event.clip] = self._open_file(event)
-            return self.growing[event.clip].add(event.audio)
+            return self.growing[event.clip].add_samples(event.audio)
         if isinstance(event, Clip):
             self.seconds[event.clip] = event.samples / self.task.pair.codec.sample_rate
-            return self.growing[event.clip].end()
+            return self.growing[event.clip].finish()
         return b""
 
     def _open_file(self, part: AudioPart) -> GrowingFile:

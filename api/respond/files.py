@@ -97,7 +97,7 @@ class CodesRendering(Rendering):
         if self.layout == "json":
             return super().render(result)
         assert isinstance(result, EncodedAudio)
-        file = codes_file.write(result.codes, self.task.info, result.samples, self.task.model)
+        file = codes_file.write_codes(result.codes, self.task.info, result.samples, self.task.model)
         return Answer(file, SAFETENSORS, self.headers)
 
     def describe_result(self, result: Result) -> CodesAnswer:
@@ -131,13 +131,13 @@ class WavRendering(Rendering):
     def render(self, result: Result) -> Answer:
         """Return the file."""
         assert isinstance(result, DecodedAudio)
-        file = self.files.build(result.audio, None)
+        file = self.files.make_file(result.audio, None)
         return Answer(file.data, self.files.output.kind.media_type, self.headers)
 
     def describe_result(self, result: Result) -> FileAnswer:
         """Return the file as an event brings it."""
         assert isinstance(result, DecodedAudio)
-        file = self.files.build(result.audio, None)
+        file = self.files.make_file(result.audio, None)
         return FileAnswer(
             model=self.task.model,
             seed=self.task.seed,

@@ -64,7 +64,7 @@ class Rendering(ABC):
         """Return what makes the answer beside the task."""
         return tuple(sorted(self.extra_headers.items()))
 
-    def key(self) -> str:
+    def build_key(self) -> str:
         """Return a hash of what makes the answer; call it on a thread."""
         whole = self.task.key(), type(self).__name__, self.content()
         return sha256(repr(whole).encode()).hexdigest()
@@ -108,9 +108,9 @@ class FileMaker:
     @property
     def headers(self) -> dict[str, str]:
         """The header that says that files are signed, where they are."""
-        signed = self.signer and self.signer.takes(self.output)
+        signed = self.signer and self.signer.supports(self.output)
         return {"x-content-credentials": "signed"} if signed else {}
 
-    def build(self, audio: Waveform, tags: Tags | None) -> ClipFile:
+    def make_file(self, audio: Waveform, tags: Tags | None) -> ClipFile:
         """Build a file. Raises ApiError 503 where it cannot be signed now."""
         return build_file(audio, self.output, tags, self.signer)

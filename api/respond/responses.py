@@ -88,7 +88,9 @@ async def respond(
 
 
 async def _respond_whole(service: Service, rendering: Rendering) -> Response:
-    answer = await service.executor.get_answer(rendering.task, rendering.key, rendering.render)
+    answer = await service.executor.get_answer(
+        rendering.task, rendering.build_key, rendering.render
+    )
     return _build_response(*answer)
 
 
@@ -99,7 +101,7 @@ async def _respond_once(request: Request, service: Service, built: Built, key: s
     body = f"{request.scope['route'].path}\n{built.body}"
     asked = await asyncio.to_thread(hash_request, body, built.files)
     answer, replayed = await service.executor.make_answer_once(
-        task, rendering.key, rendering.render, name, asked
+        task, rendering.build_key, rendering.render, name, asked
     )
     headers = dict(answer.headers)
     if replayed:
@@ -117,11 +119,13 @@ def _build_response(answer: Answer, found: Found | None) -> Response:
 
 async def _respond_growing(service: Service, rendering: ClipsRendering) -> Response:
     """Answer with the file of the only clip while it is made, or at once where it is kept."""
-    if kept := await service.executor.find_kept(rendering.task, rendering.key):
+    if kept := await service.executor.find_kept(rendering.task, rendering.build_key):
         return _build_response(kept, "hit")
     parts = _stream_file(service, rendering)
     headers = rendering.file_headers
-    return await StreamedResponse.begin(parts, media_type=rendering.media_type, headers=headers)
+    return await StreamedResponse.begin_stream(
+        parts, media_type=rendering.media_type, headers=headers
+    )
 
 
 async def _stream_file(service: Service, rendering: ClipsRendering) -> AsyncGenerator[bytes, None]:
@@ -140,7 +144,7 @@ async def _respond_with_events(
     messages = merge_streams([_stream_messages(service, rendering)], KEEP_ALIVE, KEEP_ALIVE_S)
     parts = _end_with_error(request, rendering, messages)
     headers = rendering.headers | {"cache-control": "no-store"}
-    return await StreamedResponse.begin(parts, media_type=EVENTS, headers=headers)
+    return await StreamedResponse.begin_stream(parts, media_type=EVENTS, headers=headers)
 
 
 async def _stream_messages(service: Service, rendering: Rendering) -> AsyncGenerator[bytes, None]:
@@ -183,7 +187,9 @@ class StreamedResponse(StreamingResponse):
         self._first, self._rest = first, rest
 
     @classmethod
-    async def begin(cls, parts: AsyncGenerator[bytes, None], **kwargs: Any) -> "StreamedResponse":
+    async def begin_stream(
+        cls, parts: AsyncGenerator[bytes, None], **kwargs: Any
+    ) -> "StreamedResponse":
         """Await the first part, so that an error before it is still an error response."""
         return cls(await anext(parts), parts, **kwargs)
 

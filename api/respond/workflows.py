@@ -134,7 +134,7 @@ class WorkflowRendering(Rendering):
         if mix.is_loop:  # a file's own change of rate does not continue the end at the beginning
             rate = self.files.output.rate_for(rate)
             audio = resample_loop(samples, mix.sample_rate, rate)
-        file = self.files.build(Waveform.pack(audio, rate), tags)
+        file = self.files.make_file(Waveform.pack(audio, rate), tags)
         return Track(
             name=name,
             start=None if start is None else start / mix.sample_rate,

@@ -9,8 +9,8 @@ from api.respond.files import SAFETENSORS, AnalyzeAnswer, CodesAnswer
 from api.respond.responses import respond
 from api.routes.bodies import (
     JsonOrFormRoute,
+    build_caller,
     build_from_request,
-    caller_of,
     describe_form,
     read_body,
 )
@@ -139,5 +139,5 @@ async def analyze_audio(
     body, files = await read_body(request, AnalyzeBody, TASK_TYPES["analyze"].uploads)
     if threshold is not None:
         body = body.model_copy(update={"threshold": threshold})
-    built = await build_task(service, caller_of(request), "analyze", body, files)
+    built = await build_task(service, build_caller(request), "analyze", body, files)
     return await respond(request, service, built)

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from api.guards import MULTIPART, TypedRoute, content_type
+from api.guards import MULTIPART, TypedRoute, get_content_type
 from api.respond.responses import Built
 from api.routes.documentation import (
     AUDIO,
@@ -19,8 +19,8 @@ from api.routes.documentation import (
     IDEMPOTENCY,
     JSON,
     SAFETENSORS,
-    examples,
-    files,
+    build_examples,
+    describe_files,
 )
 from api.service import Service
 from api.tasks.caller import Caller
@@ -43,7 +43,7 @@ class JsonOrFormRoute(TypedRoute):
     wanted = ("application/json", MULTIPART)
 
 
-def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+def build_json_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of a body that comes without files."""
     schema = model.model_json_schema()
     for name in OF_CONTINUE_FROM:
@@ -72,9 +72,9 @@ def describe_form(
         if needed:
             schema.setdefault("required", []).append(upload)
     types = {one: SAFETENSORS if one == "codes_file" else AUDIO for one in kind.uploads}
-    content = {MULTIPART: {"schema": schema} | files(**types) | examples(**by_name)}
+    content = {MULTIPART: {"schema": schema} | describe_files(**types) | build_examples(**by_name)}
     if json_example is not None:
-        plain = {"schema": kind.body.model_json_schema()} | examples(**json_example)
+        plain = {"schema": kind.body.model_json_schema()} | build_examples(**json_example)
         content = {JSON: plain} | content
     return {
         "parameters": [IDEMPOTENCY],
@@ -82,7 +82,7 @@ def describe_form(
     }
 
 
-def form_schema(model: type[BaseModel]) -> dict[str, Any]:
+def build_form_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of a body with its files."""
     schema = model.model_json_schema()
     schema["properties"] |= {
@@ -101,7 +101,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "codes": {"prompt": "calm piano", "duration": 1, "seed": 7, "return_codes": True},
     "finished": {"prompt": "calm piano", "duration": 2, "normalize": "loudness", "fade_out": 0.5},
 }
-FORM_EXAMPLES = examples(
+FORM_EXAMPLES = build_examples(
     melody={"prompt": "brass band", "duration": 2, "melody": AUDIO_FILE},
     go_on={"prompt": "calm piano", "duration": 2, "continue_from": CODES_FILE},
     go_on_from_a_part={
@@ -115,17 +115,19 @@ FORM_EXAMPLES = examples(
 )
 
 
-def json_or_form(model: type[BaseModel], schema: dict[str, Any], **more: object) -> dict[str, Any]:
+def describe_json_or_form(
+    model: type[BaseModel], schema: dict[str, Any], **more: object
+) -> dict[str, Any]:
     """Return what OpenAPI is to say of a body that `read_body` reads, and `more` examples of it."""
-    form = {"schema": form_schema(model)} | FORM_EXAMPLES
-    kinds = files(continue_from=f"{AUDIO}, {SAFETENSORS}", melody=AUDIO)
-    as_json = {"schema": schema} | examples(**EXAMPLES, **more)
+    form = {"schema": build_form_schema(model)} | FORM_EXAMPLES
+    kinds = describe_files(continue_from=f"{AUDIO}, {SAFETENSORS}", melody=AUDIO)
+    as_json = {"schema": schema} | build_examples(**EXAMPLES, **more)
     return {"required": True, "content": {JSON: as_json, MULTIPART: form | kinds}}
 
 
 def is_form(request: Request) -> bool:
     """Say whether files may come along."""
-    return content_type(request) == MULTIPART
+    return get_content_type(request) == MULTIPART
 
 
 async def read_body(
@@ -182,9 +184,9 @@ async def build_from_request(request: Request, service: Service, name: TypeName)
     """
     kind = TASK_TYPES[name]
     body, files = await read_body(request, kind.body, kind.uploads)
-    return await build_task(service, caller_of(request), name, body, files)
+    return await build_task(service, build_caller(request), name, body, files)
 
 
-def caller_of(request: Request) -> Caller:
+def build_caller(request: Request) -> Caller:
     """Return whose request it is."""
     return Caller(request.state.share, request.state.began)

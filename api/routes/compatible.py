@@ -13,8 +13,8 @@ from api.errors import ErrorBody
 from api.guards import JsonRoute
 from api.respond.clips import ClipsRendering
 from api.respond.responses import EVENTS, Built, read_idempotency_key, respond
-from api.routes.bodies import caller_of
-from api.routes.documentation import ERRORS, FILES, HEADERS, events, json_body
+from api.routes.bodies import build_caller
+from api.routes.documentation import ERRORS, FILES, HEADERS, describe_events, describe_json_body
 from api.schemas.compatible import SoundBody, SpeechBody, read_output_format
 from api.service import Served
 from api.tasks.build_generation import build_clip
@@ -66,7 +66,7 @@ class SpeechRendering(ClipsRendering):
 SPEECH_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file while it is made, or with `sse` events that bring it.",
-        "content": FILES | {EVENTS: events(Delta, Done, ErrorBody)},
+        "content": FILES | {EVENTS: describe_events(Delta, Done, ErrorBody)},
         "headers": HEADERS,
     },
     **ERRORS,
@@ -79,11 +79,11 @@ SOUND_ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     **ERRORS,
 }
-SPEECH_EXAMPLES = json_body(
+SPEECH_EXAMPLES = describe_json_body(
     file={"input": "calm piano, slow jazz", "duration": 2},
     events={"input": "a dog barks twice", "duration": 2, "stream_format": "sse"},
 )
-SOUND_EXAMPLES = json_body(
+SOUND_EXAMPLES = describe_json_body(
     short={"text": "thunder over the sea", "duration_seconds": 2},
     closer={"text": "a dog barks twice", "duration_seconds": 1.5, "prompt_influence": 0.6},
 )
@@ -96,7 +96,7 @@ OutputFormat = Annotated[
     ),
 ]
 
-router = APIRouter(tags=["familiar"], route_class=JsonRoute)
+router = APIRouter(tags=["compatible"], route_class=JsonRoute)
 
 
 @router.post(
@@ -110,7 +110,7 @@ async def create_speech(request: Request, body: SpeechBody, service: Served) -> 
     model = service.registry.find_model(TokenModelSettings, body.model)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
-        service, caller_of(request), pair, body.params(pair, service.limits), body.output(),
+        service, build_caller(request), pair, body.build_params(pair, service.limits), body.build_output(),
         repeatable=body.repeatable, streamed=read_idempotency_key(request) is None,
     )  # fmt: skip
     as_events = body.stream_format == "sse"
@@ -138,7 +138,7 @@ async def create_sound(
     model = service.registry.find_model(kind, body.model_id)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
-        service, caller_of(request), pair, body.params(pair, service.limits), output,
+        service, build_caller(request), pair, body.build_params(pair, service.limits), output,
         repeatable=False, streamed=read_idempotency_key(request) is None,
     )  # fmt: skip
     built = Built(task, rendering, body.model_dump_json() + output_format, {})

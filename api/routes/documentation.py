@@ -18,7 +18,7 @@ AUDIO_FILE, CODES_FILE = "music.wav", "codes.safetensors"
 Example = object
 
 
-def examples(**by_name: Example) -> dict[str, Any]:
+def build_examples(**by_name: Example) -> dict[str, Any]:
     """Return bodies to try, named by what they ask for."""
     named = {
         name: {"summary": name.replace("_", " ").capitalize(), "value": body}
@@ -27,7 +27,7 @@ def examples(**by_name: Example) -> dict[str, Any]:
     return {"examples": named}
 
 
-def files(**types: str) -> dict[str, Any]:
+def describe_files(**types: str) -> dict[str, Any]:
     """Return the media types of a form's files, by their fields."""
     return {"encoding": {field: {"contentType": kinds} for field, kinds in types.items()}}
 
@@ -42,9 +42,9 @@ IDEMPOTENCY: dict[str, Any] = {
 }
 
 
-def json_body(**by_name: Example) -> dict[str, Any]:
+def describe_json_body(**by_name: Example) -> dict[str, Any]:
     """Return what FastAPI does not know of a route that takes JSON: a header, and examples."""
-    body = {"content": {JSON: examples(**by_name)}}
+    body = {"content": {JSON: build_examples(**by_name)}}
     return {"parameters": [IDEMPOTENCY], "requestBody": body}
 
 
@@ -88,7 +88,7 @@ UPLOAD_ERRORS: Answers = ERRORS | {
 }
 
 
-def events(*data: type[BaseModel], named: Sequence[str] = ()) -> dict[str, Any]:
+def describe_events(*data: type[BaseModel], named: Sequence[str] = ()) -> dict[str, Any]:
     """Return a stream of server-sent events, as OpenAPI 3.1 is read: the schema of each of them.
 
     What `data` refers to must be among the document's components.

@@ -12,9 +12,9 @@ from api.respond.rendering import ProgressEvent, Rendering
 from api.respond.responses import EVENTS, Built, accepts_events, refuse_key, respond
 from api.routes.bodies import (
     JsonOrFormRoute,
-    caller_of,
-    json_or_form,
-    json_schema,
+    build_caller,
+    build_json_schema,
+    describe_json_or_form,
     read_body,
 )
 from api.routes.documentation import (
@@ -25,8 +25,8 @@ from api.routes.documentation import (
     TIMING,
     UPLOAD_ERRORS,
     WAV,
-    events,
-    json_body,
+    describe_events,
+    describe_json_body,
 )
 from api.schemas.generation import GenerateBody, GenerationsBody
 from api.service import Served, Service
@@ -39,7 +39,9 @@ NAMES = ("progress", "audio", "done", "error")
 STREAM = {"prompt": "calm piano", "duration": 2, "stream": True}
 BODY: dict[str, Any] = {
     "parameters": [IDEMPOTENCY],
-    "requestBody": json_or_form(GenerationsBody, json_schema(GenerationsBody), stream=STREAM),
+    "requestBody": describe_json_or_form(
+        GenerationsBody, build_json_schema(GenerationsBody), stream=STREAM
+    ),
 }
 STEMS_HEADER = {
     MELODY_STEMS: {
@@ -49,7 +51,7 @@ STEMS_HEADER = {
     }
 }
 EVENT_STREAM = {
-    EVENTS: events(ProgressEvent, AudioEvent, GenerationsAnswer, ErrorBody, named=NAMES)
+    EVENTS: describe_events(ProgressEvent, AudioEvent, GenerationsAnswer, ErrorBody, named=NAMES)
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -80,7 +82,7 @@ simple = APIRouter(
 async def create_generations(request: Request, service: Served) -> Response:
     """Generate music or sounds from texts, a melody, or the beginning of a clip."""
     body, files = await read_body(request, GenerationsBody, TASK_TYPES["generation"].uploads)
-    built = await build_task(service, caller_of(request), "generation", body, files)
+    built = await build_task(service, build_caller(request), "generation", body, files)
     if body.stream:
         refuse_key(request)
         _check_stream(built.rendering, as_events=accepts_events(request))
@@ -104,36 +106,36 @@ def _check_stream(rendering: Rendering, *, as_events: bool) -> None:
 
 @simple.post(
     "/generate/music",
-    openapi_extra=json_body(
+    openapi_extra=describe_json_body(
         short={"text": "calm piano over soft strings", "duration": 2},
         repeatable={"text": "slow jazz, brushed drums", "duration": 2, "seed": 7, "cfg_coef": 4},
     ),
 )
 async def generate_music(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate music from a text."""
-    return await _generate(MusicGenSettings, request, body, service)
+    return await _generate_clip(MusicGenSettings, request, body, service)
 
 
 @simple.post(
     "/generate/audio",
-    openapi_extra=json_body(
+    openapi_extra=describe_json_body(
         short={"text": "thunder over the sea", "duration": 2},
         repeatable={"text": "rain on a tin roof", "duration": 2, "seed": 7, "top_p": 0.9},
     ),
 )
 async def generate_audio(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate a sound effect or an ambience from a text."""
-    return await _generate(AudioGenSettings, request, body, service)
+    return await _generate_clip(AudioGenSettings, request, body, service)
 
 
-async def _generate(
+async def _generate_clip(
     kind: type[TokenModelSettings], request: Request, body: GenerateBody, service: Service
 ) -> Response:
     model = service.registry.find_model(kind, body.model)
     pair = await service.registry.get_model_with_codec(model)
-    params = body.params(pair, service.limits)
+    params = body.build_params(pair, service.limits)
     task, rendering = build_clip(
-        service, caller_of(request), pair, params, Output(),
+        service, build_caller(request), pair, params, Output(),
         repeatable=body.repeatable, streamed=False,
     )  # fmt: skip
     return await respond(request, service, Built(task, rendering, body.model_dump_json(), {}))

@@ -73,10 +73,10 @@ async def get_stats(service: Served) -> StatsAnswer:
     handles, names = service.registry.handles, list(service.registry.models)
     states = await service.states()
 
-    async def load(name: str) -> dict[str, Any]:
+    async def read_load(name: str) -> dict[str, Any]:
         return asdict(await call(handles[name].load)) if states[name].running else {}
 
-    loads = await gather_all(map(load, names))
+    loads = await gather_all(map(read_load, names))
     all_of_them = await service.ledger.snapshot()
     return StatsAnswer(
         uptime_s=int(time.time()) - service.started_at,

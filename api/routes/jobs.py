@@ -16,10 +16,10 @@ from api.respond.responses import read_idempotency_key
 from api.respond.workflows import WorkflowAnswer
 from api.routes.bodies import (
     JsonOrFormRoute,
-    caller_of,
+    build_caller,
+    build_json_schema,
+    describe_json_or_form,
     is_form,
-    json_or_form,
-    json_schema,
     read_form,
     validate_form,
 )
@@ -44,7 +44,7 @@ JobId = Annotated[str, Path(description="As `POST /v1/jobs` answered it.")]
 
 def _describe_body(name: str) -> dict[str, Any]:
     if name == DEFAULT_TYPE:
-        return json_schema(JOB_BODIES[name])
+        return build_json_schema(JOB_BODIES[name])
     # The parts of bodies are among the document's components, from the routes of workflows.
     schema = JOB_BODIES[name].model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
@@ -94,7 +94,7 @@ ONE_OR_MORE = {
 LISTED = [{"prompt": "calm piano", "duration": 1}, {"prompt": "slow jazz", "duration": 1}]
 BODY: dict[str, Any] = {
     "parameters": [IDEMPOTENCY],
-    "requestBody": json_or_form(GenerationJob, ONE_OR_MORE, several_jobs=LISTED),
+    "requestBody": describe_json_or_form(GenerationJob, ONE_OR_MORE, several_jobs=LISTED),
 }
 LINKS = {
     "get_job": "How far it is.",
@@ -218,7 +218,7 @@ async def _build_job(
     now = time.time()
     if body.webhook:
         service.webhooks.check_address(body.webhook)
-    built = await build_task(service, caller_of(request), body.type, body, files)
+    built = await build_task(service, build_caller(request), body.type, body, files)
     task, resolved = built.task, built.resolved
     assert resolved
     request.state.model = task.model

@@ -49,7 +49,7 @@ Name = Annotated[str, Path(description="A name from /v1/models.", examples=["mus
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-async def _describe(model: AnyModelSettings, service: Service) -> Model:
+async def _describe_model(model: AnyModelSettings, service: Service) -> Model:
     owner, _, _ = model.checkpoint.replace(":", "/").partition("/")
     return Model(
         id=model.name,
@@ -58,11 +58,11 @@ async def _describe(model: AnyModelSettings, service: Service) -> Model:
         kind=model.kind,
         license=model.license,
         codec=model.codec if isinstance(model, DECODED_BY_A_CODEC) else None,
-        melody=await _melody(model, service),
+        melody=await _follows_melody(model, service),
     )
 
 
-async def _melody(model: AnyModelSettings, service: Service) -> bool | None:
+async def _follows_melody(model: AnyModelSettings, service: Service) -> bool | None:
     if not isinstance(model, MusicGenSettings):
         return False
     if not service.registry.is_known(model):
@@ -79,7 +79,7 @@ async def _melody(model: AnyModelSettings, service: Service) -> bool | None:
 async def list_models(service: Served) -> ModelList:
     """List the models."""
     models = service.registry.models.values()
-    return ModelList(data=await gather_all(_describe(model, service) for model in models))
+    return ModelList(data=await gather_all(_describe_model(model, service) for model in models))
 
 
 @router.get("/{name}", responses={404: {"model": ErrorBody}})
@@ -89,7 +89,7 @@ async def get_model(name: Name, service: Served) -> Model:
     if model is None:
         valid = ", ".join(service.registry.models)
         raise ApiError(404, "model_not_found", f"no model {name!r}; valid: {valid}", "model")
-    return await _describe(model, service)
+    return await _describe_model(model, service)
 
 
 class KeyLimits(BaseModel):

@@ -27,16 +27,16 @@ files = StaticFiles(directory=FOLDER)
 @router.api_route("/", methods=["GET", "HEAD"])
 async def get_page(request: Request) -> Response:
     """Answer with the page."""
-    return await _file("index.html", request)
+    return await _send_file("index.html", request)
 
 
 @router.api_route("/playground/{path:path}", methods=["GET", "HEAD"])
 async def get_file(path: str, request: Request) -> Response:
     """Answer with one of its files, or 304. Raises HTTPException 404."""
-    return await _file(path, request)
+    return await _send_file(path, request)
 
 
-async def _file(path: str, request: Request) -> Response:
+async def _send_file(path: str, request: Request) -> Response:
     answer = await files.get_response(path, request.scope)
     answer.headers.update(HEADERS)
     return answer

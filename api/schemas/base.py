@@ -12,11 +12,11 @@ from deployments.settings import StrictModel
 from engine.params import GenerationParams
 
 
-def _whole(value: Any) -> Any:
+def _convert_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-WHOLE = BeforeValidator(_whole)
+WHOLE = BeforeValidator(_convert_whole)
 """Makes 3.0 an integer, as JSON Schema has it and some languages write it."""
 
 
@@ -27,13 +27,13 @@ class RequestModel(StrictModel):
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _say_the_range(
+    def _explain_range(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> Any:
         try:
             return handler(value)
         except ValidationError as error:
-            allowed = _range(cls.model_fields[info.field_name or ""].metadata)
+            allowed = _describe_range(cls.model_fields[info.field_name or ""].metadata)
             if not allowed:
                 raise
             reason = error.errors()[0]["msg"]
@@ -44,7 +44,7 @@ class RequestModel(StrictModel):
             ) from error
 
 
-def _range(constraints: list[Any]) -> str:
+def _describe_range(constraints: list[Any]) -> str:
     words = []
     for constraint in constraints:
         match constraint:
@@ -57,7 +57,7 @@ def _range(constraints: list[Any]) -> str:
     return " ".join(words)
 
 
-class DrawingBody(RequestModel):
+class SamplingBody(RequestModel):
     """How codes are drawn, with AudioCraft's names and defaults."""
 
     temperature: Annotated[
@@ -86,12 +86,12 @@ class DrawingBody(RequestModel):
 
     @field_validator("temperature")
     @classmethod
-    def _divides(cls, temperature: float) -> float:
+    def _check_temperature(cls, temperature: float) -> float:
         if 0 < temperature < 0.01:
             raise ValueError("must be 0 (greedy) or at least 0.01")
         return temperature
 
-    def drawn(self, text: str, frames: int) -> GenerationParams:
+    def build_sampling_params(self, text: str, frames: int) -> GenerationParams:
         """Return the engine's parameters; a seed is drawn where none is given."""
         return GenerationParams(
             text=text,
@@ -103,7 +103,7 @@ class DrawingBody(RequestModel):
         )
 
 
-class RepeatableBody(DrawingBody):
+class RepeatableBody(SamplingBody):
     """The same of what is answered whole: with a seed it has but one answer."""
 
     cache: Annotated[

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from api.audio.output import FORMATS, FormatName, Output
 from api.schemas import rules
 from api.schemas.base import RequestModel
-from api.schemas.generation import SHORTEST_S, SamplingBody, Text, spoken
+from api.schemas.generation import SHORTEST_S, ClipBody, Text, check_words
 from engine.errors import InvalidRequest
 from engine.params import GenerationParams
 from graph.registry import ModelWithCodec
@@ -22,7 +22,7 @@ GUIDANCE_OF_INFLUENCE = 10.0
 DEFAULT_INFLUENCE = 0.3
 
 
-class SpeechBody(SamplingBody):
+class SpeechBody(ClipBody):
     """OpenAI's body, with AudioCraft's sampling parameters beside it."""
 
     input: Text
@@ -36,14 +36,14 @@ class SpeechBody(SamplingBody):
     instructions: Annotated[str | None, Field(description="Taken and ignored, likewise.")] = None
     speed: Annotated[float, Field(ge=1, le=1, description="Tempo is up to the text.")] = 1.0
 
-    _spoken = field_validator("input")(spoken)
+    _check_words = field_validator("input")(check_words)
 
-    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
+    def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
         check_text(self.input, limits, "input")
-        return self.sampled(self.input, pair, limits)
+        return self.build_clip_params(self.input, pair, limits)
 
-    def output(self) -> Output:
+    def build_output(self) -> Output:
         """Return what is wanted of the file."""
         rate = SPEECH_PCM_RATE if self.response_format == "pcm" else None
         return Output(self.response_format, sample_rate=rate)
@@ -59,7 +59,7 @@ class SoundBody(RequestModel):
             ge=SHORTEST_S,
             le=3600,
             description="By default 10, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s"),
+            json_schema_extra=rules.limit_by(maximum="max_duration_s"),
         ),
     ] = None
     prompt_influence: Annotated[
@@ -71,23 +71,23 @@ class SoundBody(RequestModel):
     ] = None
     model_id: Annotated[str | None, Field(description="A name from /v1/models.")] = None
 
-    _spoken = field_validator("text")(spoken)
+    _check_words = field_validator("text")(check_words)
 
     @field_validator("loop")
     @classmethod
-    def _no_loop(cls, loop: bool | None) -> bool | None:
+    def _check_loop(cls, loop: bool | None) -> bool | None:
         if loop:
             raise ValueError("loops are not served; leave it out")
         return loop
 
-    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
+    def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
         check_text(self.text, limits, "text")
         influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
         seconds = self.duration_seconds
-        clip = SamplingBody() if seconds is None else SamplingBody(duration=seconds)
-        clip.frames(pair, limits, "duration_seconds")
-        sampled = clip.sampled(self.text, pair, limits)
+        clip = ClipBody() if seconds is None else ClipBody(duration=seconds)
+        clip.count_frames(pair, limits, "duration_seconds")
+        sampled = clip.build_clip_params(self.text, pair, limits)
         return replace(sampled, guidance_scale=GUIDANCE_OF_INFLUENCE * influence)
 
 
@@ -105,7 +105,7 @@ def read_output_format(name: str) -> Output:
     _, rate, bitrate = found.groups()
     output = Output(kind, sample_rate=int(rate), bitrate=int(bitrate) if bitrate else None)
     try:
-        output.check()
+        output.check_format()
     except InvalidRequest as error:
         raise InvalidRequest(error.message, "output_format") from error
     return output

@@ -32,7 +32,7 @@ SHORTEST_S = 0.02
 """A frame of the codecs that language models have."""
 
 
-class SamplingBody(RepeatableBody):
+class ClipBody(RepeatableBody):
     """The same of one clip, which lasts so long."""
 
     duration: Annotated[
@@ -41,11 +41,11 @@ class SamplingBody(RepeatableBody):
             ge=SHORTEST_S,
             le=3600,
             description="Seconds; by default 10, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+            json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
 
-    def frames(self, pair: ModelWithCodec, limits: Limits, field: str = "duration") -> int:
+    def count_frames(self, pair: ModelWithCodec, limits: Limits, field: str = "duration") -> int:
         """Return the clip's frames. Raises ApiError where it is too short or too long."""
         shortest, longest = 1 / pair.codec.frame_rate, limits.max_duration_s
         by_default = "duration" not in self.model_fields_set
@@ -55,12 +55,14 @@ class SamplingBody(RepeatableBody):
             raise ApiError(422, "invalid_value", message, field)
         return int(seconds * pair.codec.frame_rate)
 
-    def sampled(self, text: str, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
+    def build_clip_params(
+        self, text: str, pair: ModelWithCodec, limits: Limits
+    ) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""
-        return self.drawn(text, self.frames(pair, limits))
+        return self.build_sampling_params(text, self.count_frames(pair, limits))
 
 
-def spoken(text: str) -> str:
+def check_words(text: str) -> str:
     """Return a text that has words. Raises ValueError."""
     if not text.strip():
         raise ValueError("must not be empty")
@@ -71,7 +73,7 @@ def spoken(text: str) -> str:
     return text
 
 
-class GenerateBody(SamplingBody):
+class GenerateBody(ClipBody):
     """Text to audio."""
 
     text: Text
@@ -79,15 +81,17 @@ class GenerateBody(SamplingBody):
         float, Field(ge=0, le=20, description="Classifier-free guidance: how closely to follow.")
     ] = 3.0
 
-    _spoken = field_validator("text")(spoken)
+    _check_words = field_validator("text")(check_words)
 
-    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
+    def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the engine's parameters. Raises ApiError where model or limits allow less."""
         check_text(self.text, limits, "text")
-        return replace(self.sampled(self.text, pair, limits), guidance_scale=self.cfg_coef)
+        return replace(
+            self.build_clip_params(self.text, pair, limits), guidance_scale=self.cfg_coef
+        )
 
 
-class GenerationsBody(SamplingBody, OutputBody):
+class GenerationsBody(ClipBody, OutputBody):
     """Texts to audio, several clips of each."""
 
     model_config = ConfigDict(
@@ -107,7 +111,7 @@ class GenerationsBody(SamplingBody, OutputBody):
         Field(
             min_length=1,
             description="Several, instead of `prompt`.",
-            json_schema_extra=rules.limited(maxItems="max_clips"),
+            json_schema_extra=rules.limit_by(maxItems="max_clips"),
         ),
     ] = None
     n: Annotated[
@@ -116,7 +120,7 @@ class GenerationsBody(SamplingBody, OutputBody):
             ge=1,
             le=64,
             description="Variations of each prompt.",
-            json_schema_extra=rules.limited(maximum="max_clips"),
+            json_schema_extra=rules.limit_by(maximum="max_clips"),
         ),
         WHOLE,
     ] = 1
@@ -155,15 +159,17 @@ class GenerationsBody(SamplingBody, OutputBody):
         Field(description="Send the clip while it is made, from its first fraction of a second."),
     ] = False
 
-    _spoken = field_validator("prompt")(lambda text: text if text is None else spoken(text))
+    _check_words = field_validator("prompt")(
+        lambda text: text if text is None else check_words(text)
+    )
 
     @field_validator("prompts")
     @classmethod
-    def _all_spoken(cls, texts: list[str] | None) -> list[str] | None:
-        return texts if texts is None else [spoken(text) for text in texts]
+    def _check_prompts(cls, texts: list[str] | None) -> list[str] | None:
+        return texts if texts is None else [check_words(text) for text in texts]
 
     @model_validator(mode="after")
-    def _one_kind_of_prompt(self) -> Self:
+    def _check_one_prompt(self) -> Self:
         if (self.prompt is None) == (self.prompts is None):
             raise ValueError("give either prompt or prompts")
         return self
@@ -173,9 +179,9 @@ class GenerationsBody(SamplingBody, OutputBody):
         """The prompts."""
         return self.prompts or [self.prompt or ""]
 
-    def check(self, pair: ModelWithCodec, limits: Limits) -> None:
+    def check_limits(self, pair: ModelWithCodec, limits: Limits) -> None:
         """Raise ApiError where model or limits allow less; to be asked before files are read."""
-        self.frames(pair, limits)
+        self.count_frames(pair, limits)
         if self.normalize == "loudness" and self.duration < LOUDNESS_BLOCK_S:
             reason = f"a clip below {LOUDNESS_BLOCK_S:g} s has no loudness; use peak or rms"
             raise ApiError(422, "invalid_value", f"normalize: {reason}", "normalize")
@@ -185,14 +191,14 @@ class GenerationsBody(SamplingBody, OutputBody):
             message = f"n: {clips} clips in one request; allowed: up to {limits.max_clips}"
             raise ApiError(422, "invalid_value", message, "n")
 
-    def params(
+    def build_params(
         self, pair: ModelWithCodec, limits: Limits, prompt: Codes | None
     ) -> list[GenerationParams]:
         """Return each clip's parameters: every prompt, and every variation of it.
 
         Raises ApiError where there is nothing to generate after `prompt`.
         """
-        sampled = self.sampled("", pair, limits)
+        sampled = self.build_clip_params("", pair, limits)
         if prompt:
             check_room(prompt.frames, sampled.frames, pair.codec.frame_rate)
         of_each = replace(

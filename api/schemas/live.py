@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from api.schemas.base import DrawingBody, RequestModel
-from api.schemas.generation import GuidanceScale, spoken
+from api.schemas.base import RequestModel, SamplingBody
+from api.schemas.generation import GuidanceScale, check_words
 from engine.params import GenerationParams
 from graph.errors import ApiError, ErrorDetail
 from graph.registry import ModelWithCodec
@@ -20,7 +20,7 @@ MOODS = (
 CALM = "peaceful ambient music"
 
 
-def prompt_of(tension: float, location: str | None) -> str:
+def describe_state(tension: float, location: str | None) -> str:
     """Return the prompt of a state; `tension` is from 0 to 1."""
     mood = next((mood for above, mood in MOODS if tension > above), CALM)
     return f"{mood}, {location}" if location else mood
@@ -29,29 +29,31 @@ def prompt_of(tension: float, location: str | None) -> str:
 LONGEST_S = 10.0
 
 
-class Wanted(RequestModel):
+class LivePrompt(RequestModel):
     """What to hear: a prompt, or a game's state."""
 
     prompt: str | None = None
     tension: Annotated[float | None, Field(ge=0, le=1)] = None
     location: str | None = None
 
-    _spoken = field_validator("prompt", "location")(lambda t: t if t is None else spoken(t))
+    _check_words = field_validator("prompt", "location")(
+        lambda t: t if t is None else check_words(t)
+    )
 
     @model_validator(mode="after")
-    def _a_location_has_a_tension(self) -> Self:
+    def _check_location(self) -> Self:
         if self.location is not None and self.tension is None:
             raise ValueError("location belongs to tension; give both")
         return self
 
-    def text(self, limits: Limits) -> str | None:
+    def choose_text(self, limits: Limits) -> str | None:
         """Return the prompt, where one is wanted. Raises ApiError 422 where it is too long."""
         for field in ("prompt", "location"):
             check_text(getattr(self, field) or "", limits, field)
-        return self.prompt if self.tension is None else prompt_of(self.tension, self.location)
+        return self.prompt if self.tension is None else describe_state(self.tension, self.location)
 
 
-class Start(Wanted, DrawingBody):
+class Start(LivePrompt, SamplingBody):
     """The first message."""
 
     guidance_scale: GuidanceScale = 3.0
@@ -59,31 +61,31 @@ class Start(Wanted, DrawingBody):
     """Seconds that are made at a time."""
 
     @model_validator(mode="after")
-    def _one_kind_of_prompt(self) -> Self:
+    def _check_one_prompt(self) -> Self:
         if (self.prompt is None) == (self.tension is None):
             raise ValueError("give either prompt or tension")
         return self
 
-    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
+    def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Return the parameters of the first passage. Raises ApiError 422."""
         longest = min(LONGEST_S, pair.language_model.max_seconds / 2)
         if self.passage > longest:
             message = f"passage: {self.passage:g} s; allowed for this model: 1 to {longest:g} s"
             raise ApiError(422, "invalid_value", message, "passage")
-        text = self.text(limits)
+        text = self.choose_text(limits)
         assert text
-        drawn = self.drawn(text, int(self.passage * pair.codec.frame_rate))
+        drawn = self.build_sampling_params(text, int(self.passage * pair.codec.frame_rate))
         return replace(drawn, guidance_scale=self.guidance_scale)
 
 
-class Said(Wanted):
+class LiveMessage(LivePrompt):
     """Any later message."""
 
     played: Annotated[float | None, Field(ge=0)] = None
     stop: Literal[True] | None = None
 
     @model_validator(mode="after")
-    def _one_thing(self) -> Self:
+    def _check_one_field(self) -> Self:
         given = [self.prompt, self.tension, self.played, self.stop]
         if len(given) - given.count(None) != 1:
             raise ValueError("give one of prompt, tension, played, stop")
@@ -114,7 +116,7 @@ class Passage(BaseModel):
     prompt: str
 
 
-class Told(BaseModel):
+class LiveError(BaseModel):
     """What went wrong."""
 
     type: Literal["error"] = "error"

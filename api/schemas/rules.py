@@ -13,7 +13,7 @@ Rule = dict[str, Any]
 LIMITS = "x-limits"
 
 
-def limited(**bounds: str) -> Rule:
+def limit_by(**bounds: str) -> Rule:
     """Bound a field by limits of the server, such as `maximum="max_clips"`.
 
     They change while it runs, so `api.openapi` fills them in.
@@ -21,11 +21,11 @@ def limited(**bounds: str) -> Rule:
     return {LIMITS: bounds}
 
 
-WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f\x85]"} | limited(maxLength="max_text_chars")
+WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f\x85]"} | limit_by(maxLength="max_text_chars")
 """A text that is not only white space."""
 
 
-def if_given(field: str, value: object, then: Rule) -> Rule:
+def build_condition(field: str, value: object, then: Rule) -> Rule:
     """Rule the other fields where one has a value that is not its default."""
     return {
         "if": {"properties": {field: {"const": value}}, "required": [field]},
@@ -33,7 +33,7 @@ def if_given(field: str, value: object, then: Rule) -> Rule:
     }
 
 
-def _of_format(kind: Format) -> Rule:
+def _describe_format(kind: Format) -> Rule:
     """Return what the fields may be beside the format."""
     least, most = kind.bitrates or (0, 0)
     return {
@@ -43,11 +43,11 @@ def _of_format(kind: Format) -> Rule:
     }
 
 
-def _alike() -> list[Rule]:
+def _build_format_rules() -> list[Rule]:
     """Return one rule for all formats that allow the same."""
     found = list[Rule]()
     for name, kind in FORMATS.items():
-        others = _of_format(kind)
+        others = _describe_format(kind)
         for rule in found:
             if {**rule["properties"], "format": None} == {**others, "format": None}:
                 rule["properties"]["format"]["enum"].append(name)
@@ -59,9 +59,9 @@ def _alike() -> list[Rule]:
 
 
 RATE: Rule = {"minimum": RATES[0], "maximum": RATES[1]}
-OUTPUT: Rule = {"anyOf": _alike()}
-LOUDNESS = if_given("normalize", "loudness", {"duration": {"minimum": LOUDNESS_BLOCK_S}})
-STREAM = if_given(
+OUTPUT: Rule = {"anyOf": _build_format_rules()}
+LOUDNESS = build_condition("normalize", "loudness", {"duration": {"minimum": LOUDNESS_BLOCK_S}})
+STREAM = build_condition(
     "stream",
     True,
     {
@@ -73,7 +73,7 @@ STREAM = if_given(
 NO_STREAM: Rule = {"properties": {"stream": {"const": False}}}
 
 
-def one_of(first: str, second: str) -> Rule:
+def require_one(first: str, second: str) -> Rule:
     """Rule that one of two fields is given; null is as good as left out."""
     null: Rule = {"type": "null"}
     ways = (first, second), (second, first)
@@ -85,8 +85,8 @@ def one_of(first: str, second: str) -> Rule:
     }
 
 
-BARS_OR_SECONDS = one_of("bars", "seconds")
-ENVIRONMENT_OR_PROMPT = one_of("environment", "prompt")
+BARS_OR_SECONDS = require_one("bars", "seconds")
+ENVIRONMENT_OR_PROMPT = require_one("environment", "prompt")
 ONE_KIND_OF_PROMPT: Rule = {
     "anyOf": [
         {
@@ -129,11 +129,11 @@ class FileBody(RequestModel):
     ] = None
     tag_prompt: Annotated[bool, Field(description="Whether the file tells its prompt.")] = True
 
-    def output(self) -> Output:
+    def build_output(self) -> Output:
         """Return what is wanted. Raises InvalidRequest where the format has no such thing."""
         names = [field.name for field in fields(Output) if field.name in type(self).model_fields]
         wanted = Output(**{name: getattr(self, name) for name in names})
-        wanted.check()
+        wanted.check_format()
         return wanted
 
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas import rules
 from api.schemas.base import WHOLE, RepeatableBody, RequestModel
-from api.schemas.generation import Text, spoken
+from api.schemas.generation import Text, check_words
 from api.schemas.rules import FileBody
 from graph.workflows import ambience, podcast, song, style_transfer
 from graph.workflows.levels import LOUDNESS_BLOCK_S
@@ -62,10 +62,10 @@ class Section(RequestModel):
         ),
     ] = None
 
-    _spoken = field_validator("name", "prompt")(spoken)
+    _check_words = field_validator("name", "prompt")(check_words)
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _check_length(self) -> Self:
         if (self.bars is None) == (self.seconds is None):
             raise ValueError("give either bars or seconds")
         return self
@@ -82,14 +82,14 @@ class Effect(RequestModel):
             ge=LOUDNESS_BLOCK_S,
             le=3600,
             description="Seconds; it ends before the song does.",
-            json_schema_extra=rules.limited(maximum="max_duration_s"),
+            json_schema_extra=rules.limit_by(maximum="max_duration_s"),
         ),
     ] = 2.0
     gain_db: Annotated[
         float, Field(ge=-60, le=12, description="0 is as loud as the music of the song.")
     ] = -6.0
 
-    _spoken = field_validator("prompt")(spoken)
+    _check_words = field_validator("prompt")(check_words)
 
 
 class Distribution(RequestModel):
@@ -108,7 +108,7 @@ class SongBody(WorkflowBody):
         Field(
             min_length=1,
             description="One after the other.",
-            json_schema_extra=rules.limited(maxItems="max_clips"),
+            json_schema_extra=rules.limit_by(maxItems="max_clips"),
         ),
     ]
     key: Annotated[
@@ -138,7 +138,7 @@ class SongBody(WorkflowBody):
         Field(
             default_factory=list,
             description="Sounds laid over it.",
-            json_schema_extra=rules.limited(maxItems="max_clips"),
+            json_schema_extra=rules.limit_by(maxItems="max_clips"),
         ),
     ]
     effects_model: EffectsModel = None
@@ -158,7 +158,7 @@ class SongBody(WorkflowBody):
 
     @field_validator("key")
     @classmethod
-    def _known(cls, key: str | None) -> str | None:
+    def _check_key(cls, key: str | None) -> str | None:
         if key is not None and not re.fullmatch(KEY_NAMES, key):
             valid = "a note from A to G, # or b after it where it has one, and major or minor"
             raise ValueError(f"no {key!r}; write {valid}, such as C major, F# minor or Bb major")
@@ -175,7 +175,7 @@ class PodcastBody(WorkflowBody):
             ge=1,
             le=3600,
             description="Seconds; by default 15, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+            json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 15.0
     outro: Annotated[
@@ -184,7 +184,7 @@ class PodcastBody(WorkflowBody):
             ge=1,
             le=3600,
             description="Seconds; by default 10, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+            json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
     transitions: Annotated[
@@ -209,7 +209,7 @@ class PodcastBody(WorkflowBody):
     effects_model: EffectsModel = None
     loudness: Loudness = -16.0
 
-    _spoken = field_validator("theme")(spoken)
+    _check_words = field_validator("theme")(check_words)
 
     def build_spec(self) -> podcast.Podcast:
         """Return the podcast that is asked for; a length that was not given is None."""
@@ -237,12 +237,14 @@ class AmbienceBody(WorkflowBody):
             ge=1,
             le=3600,
             description="Seconds; by default 10, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+            json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
     loudness: Loudness = -23.0
 
-    _spoken = field_validator("prompt")(lambda text: text if text is None else spoken(text))
+    _check_words = field_validator("prompt")(
+        lambda text: text if text is None else check_words(text)
+    )
 
     def build_spec(self) -> ambience.Ambience:
         """Return the ambience that is asked for; a length that was not given is None."""
@@ -250,7 +252,7 @@ class AmbienceBody(WorkflowBody):
         return copy_fields(ambience.Ambience, self, duration=duration)
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Self:
+    def _check_source(self) -> Self:
         if (self.environment is None) == (self.prompt is None):
             raise ValueError("give either environment or prompt")
         return self
@@ -266,12 +268,12 @@ class StyleTransferBody(WorkflowBody):
             ge=LOUDNESS_BLOCK_S,
             le=3600,
             description="Seconds; by default the file's, whose beginning is followed.",
-            json_schema_extra=rules.limited(maximum="max_duration_s"),
+            json_schema_extra=rules.limit_by(maximum="max_duration_s"),
         ),
     ] = None
     loudness: Loudness = -14.0
 
-    _spoken = field_validator("style")(spoken)
+    _check_words = field_validator("style")(check_words)
 
     def build_spec(self) -> style_transfer.StyleTransfer:
         """Return the style transfer that is asked for."""

@@ -25,13 +25,13 @@ async def build_generation(
 ) -> Parts:
     """Build clips of one model. Raises ApiError, InvalidRequest or InvalidAudio."""
     assert body.quality != "auto", "the tier is chosen before"
-    registry, output = service.registry, body.output()
+    registry, output = service.registry, body.build_output()
     model = registry.find_model(TokenModelSettings, body.model)
     pair = await registry.get_model_with_codec(model)
-    body.check(pair, service.limits)
+    body.check_limits(pair, service.limits)
     melody = await _probe_melody(service, pair, files.get("melody"))
     codes, audio = await _read_prompt(service, pair, body, files.get("continue_from"))
-    params = body.params(pair, service.limits, codes)
+    params = body.build_params(pair, service.limits, codes)
     diffusion = registry.find_diffusion(model) if body.decoder == "mbd" else None
     headers: dict[str, str] = {"x-quality": body.quality} if body.quality else {}
     if melody:
@@ -107,7 +107,7 @@ async def _read_prompt(
             raise ApiError(422, "missing_field", message, "continue_from")
         return None, None
     if data[8:9] == b"{":  # safetensors begins with the length of a JSON head
-        codes, _ = codes_file.read(data)
+        codes, _ = codes_file.read_codes(data)
         rate = pair.codec.frame_rate
         start, end = _choose_part(body, codes.frames / rate)
         return Codes.pack(codes.array()[:, int(start * rate) : round(end * rate)]), None

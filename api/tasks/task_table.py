@@ -43,7 +43,7 @@ class TaskType:
     uploads: Mapping[str, bool] = field(default_factory=dict)
     """The fields of files, and whether each is needed."""
 
-    async def resolve(self, service: Service, body: Any, files: Files) -> Any:
+    async def resolve_body(self, service: Service, body: Any, files: Files) -> Any:
         """Return the body with what the configuration of this moment gives it."""
         if isinstance(body, GenerationsBody):
             return await apply_quality(service, body, files)
@@ -78,7 +78,7 @@ async def build_task(
     for upload, needed in kind.uploads.items():
         if needed and upload not in files:
             raise ApiError(422, "missing_field", f"{upload}: a file is needed", upload)
-    resolved = await kind.resolve(service, body, files)
+    resolved = await kind.resolve_body(service, body, files)
     task, rendering = await kind.build(service, caller, resolved, files)
     return Built(task, rendering, body.model_dump_json(), files, resolved)
 

@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.audio import codes_file
 from api.audio.credentials import PURPOSES, CredentialsError, Signer
-from api.audio.encoder import encode
+from api.audio.encoder import encode_samples
 from api.audio.output import FORMATS, Output
 from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from engine.params import Codes
@@ -234,7 +234,7 @@ async def test_decoded_uploads_are_not_signed(signing: Served):
     """Whose they are is not known here; that no prompt made them is."""
     codes = Codes.pack(np.zeros((4, 20), int))
     info = await signing.service.registry.handles["codec"].info.remote()
-    files = {"codes_file": codes_file.write(codes, info, 6000, "codec")}
+    files = {"codes_file": codes_file.write_codes(codes, info, 6000, "codec")}
     for path in ("/v1/codec/decode", "/v1/mbd/decode"):
         response = await signing.http.post(path, files=files)
         assert response.status_code == 200, response.text
@@ -246,7 +246,7 @@ async def test_decoded_uploads_are_not_signed(signing: Served):
     "algorithm", ["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"]
 )
 def test_every_algorithm_signs(written: Write, algorithm: str):
-    file = Signer(written(algorithm)).sign(silence(), Output(), TAGS)
+    file = Signer(written(algorithm)).sign_file(silence(), Output(), TAGS)
     manifest = manifest_of(file)
     assert manifest["signature_info"]["alg"].lower() == algorithm
     assert action_of(manifest)["parameters"]["seed"] == TAGS.seed
@@ -255,11 +255,11 @@ def test_every_algorithm_signs(written: Write, algorithm: str):
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_certificates_for_each_purpose_sign(written: Write, purpose: str):
     signer = Signer(written(purpose=x509.ObjectIdentifier(purpose)))
-    manifest_of(signer.sign(silence(), Output(), TAGS), trusting=purpose)
+    manifest_of(signer.sign_file(silence(), Output(), TAGS), trusting=purpose)
 
 
 def silence() -> bytes:
-    return encode(np.zeros((1, 8000), np.float32), 16000, Output(), None)
+    return encode_samples(np.zeros((1, 8000), np.float32), 16000, Output(), None)
 
 
 def test_many_threads_sign_at_once(written: Write):
@@ -268,7 +268,7 @@ def test_many_threads_sign_at_once(written: Write):
     def sign(number: int) -> list[bytes]:
         together.wait()
         tags = replace(TAGS, seed=number)
-        return [signer.sign(silence(), Output(), tags) for _ in range(5)]
+        return [signer.sign_file(silence(), Output(), tags) for _ in range(5)]
 
     with ThreadPoolExecutor(8) as pool:
         for number, files in enumerate(pool.map(sign, range(8))):
