@@ -110,8 +110,9 @@ async def create_speech(request: Request, body: SpeechBody, service: Served) -> 
     model = service.registry.find_model(TokenModelSettings, body.model)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
-        service, build_caller(request), pair, body.build_params(pair, service.limits), body.build_output(),
-        repeatable=body.repeatable, streamed=read_idempotency_key(request) is None,
+        service, build_caller(request), pair, body.build_params(pair, service.limits),
+        body.build_output(), repeatable=body.repeatable,
+        streamed=read_idempotency_key(request) is None,
     )  # fmt: skip
     as_events = body.stream_format == "sse"
     if as_events:

@@ -55,9 +55,9 @@ EVENT_STREAM = {
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One clip is a file; several, or one with its codes, are JSON. Where "
-        "events are accepted: `progress` (with `stream`: `audio`, in base64) while clips are made, "
-        "then `done`, or `error`.",
+        "description": "One clip is a file; several, or one with its codes, are JSON. Where events "
+        "are accepted: `progress` (with `stream`: `audio`, in base64) while clips are made, then "
+        "`done`, or `error`.",
         "content": {**FILES, **EVENT_STREAM},
         "model": GenerationsAnswer,
         "headers": HEADERS | TIMING | STEMS_HEADER,

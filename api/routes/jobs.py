@@ -190,7 +190,9 @@ async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes
         fields, files = await read_form(request)
         name = fields.get("type", DEFAULT_TYPE)
         if name not in JOB_BODIES:
-            raise ApiError(422, "invalid_value", f"type: valid are {', '.join(JOB_BODIES)}", "type")
+            raise ApiError(
+                422, "invalid_value", f"type: valid values are {', '.join(JOB_BODIES)}", "type"
+            )
         uploads = TASK_TYPES[cast(TypeName, name)].uploads
         return [validate_form(JOB_BODIES[name], fields, files, uploads)], files, False
     data = await request.body()

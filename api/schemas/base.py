@@ -1,4 +1,4 @@
-"""Request bodies: strict, with errors that say the range, and the fields of sampling."""
+"""The base classes of request bodies: strict validation, and the fields of sampling."""
 
 import secrets
 from typing import Annotated, Any
@@ -17,11 +17,11 @@ def _convert_whole(value: Any) -> Any:
 
 
 WHOLE = BeforeValidator(_convert_whole)
-"""Makes 3.0 an integer, as JSON Schema has it and some languages write it."""
+"""Accepts a float such as 3.0 as an integer, as JSON Schema does."""
 
 
 class RequestModel(StrictModel):
-    """A request body: no coercion, no unknown fields, and errors that say the range."""
+    """A request body without coercion and unknown fields; its errors name the valid range."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -58,31 +58,44 @@ def _describe_range(constraints: list[Any]) -> str:
 
 
 class SamplingBody(RequestModel):
-    """How codes are drawn, with AudioCraft's names and defaults."""
+    """The parameters of sampling, with AudioCraft's names and defaults."""
 
     temperature: Annotated[
         float,
         Field(
             ge=0,
             le=10,
-            description="0 decodes greedily; else at least 0.01.",
+            description="The sampling temperature: 0 for greedy decoding, or at least 0.01.",
             json_schema_extra={"not": {"exclusiveMinimum": 0, "exclusiveMaximum": 0.01}},
         ),
     ] = 1.0
     top_k: Annotated[
         int,
-        Field(ge=0, le=65536, description="Sample among the k likeliest; 0: among all."),
+        Field(
+            ge=0,
+            le=65536,
+            description="Sample from the k most likely codes; 0 samples from all codes.",
+        ),
         WHOLE,
     ] = 250
     top_p: Annotated[
-        float, Field(ge=0, le=1, description="Above 0, replaces top_k: nucleus sampling.")
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="The probability of nucleus sampling. A value above 0 replaces `top_k`.",
+        ),
     ] = 0.0
     seed: Annotated[
         int | None,
-        Field(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out."),
+        Field(
+            ge=0,
+            le=2**63 - 1,
+            description="The same seed gives the same audio. The default is a random seed.",
+        ),
         WHOLE,
     ] = None
-    model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
+    model: Annotated[str | None, Field(description="The name of a model in /v1/models.")] = None
 
     @field_validator("temperature")
     @classmethod
@@ -92,7 +105,7 @@ class SamplingBody(RequestModel):
         return temperature
 
     def build_sampling_params(self, text: str, frames: int) -> GenerationParams:
-        """Return the engine's parameters; a seed is drawn where none is given."""
+        """Build the engine's parameters; without a seed, choose a random one."""
         return GenerationParams(
             text=text,
             frames=frames,
@@ -104,13 +117,14 @@ class SamplingBody(RequestModel):
 
 
 class RepeatableBody(SamplingBody):
-    """The same of what is answered whole: with a seed it has but one answer."""
+    """The sampling parameters of a request whose whole answer can be cached."""
 
     cache: Annotated[
-        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
+        bool,
+        Field(description="Whether the server may send a cached answer to a request with a seed."),
     ] = True
 
     @property
     def repeatable(self) -> bool:
-        """Whether the same body has but one answer, and one that was kept will do."""
+        """Whether equal bodies have equal answers, and a cached answer is allowed."""
         return self.cache and self.seed is not None

@@ -1,4 +1,4 @@
-"""What a live session's client says, and what it is told."""
+"""The messages of a live session, from the client and from the server."""
 
 from dataclasses import replace
 from typing import Annotated, Literal, Self
@@ -16,12 +16,12 @@ MOODS = (
     (0.8, "intense battle music"),
     (0.5, "suspense music"),
 )
-"""Above so much tension; the first that holds."""
+"""Pairs of tension and prompt: the first pair whose tension is exceeded is used."""
 CALM = "peaceful ambient music"
 
 
 def describe_state(tension: float, location: str | None) -> str:
-    """Return the prompt of a state; `tension` is from 0 to 1."""
+    """Return the prompt for a state of a game; `tension` is from 0 to 1."""
     mood = next((mood for above, mood in MOODS if tension > above), CALM)
     return f"{mood}, {location}" if location else mood
 
@@ -30,7 +30,7 @@ LONGEST_S = 10.0
 
 
 class LivePrompt(RequestModel):
-    """What to hear: a prompt, or a game's state."""
+    """The fields that choose the audio: a prompt, or the state of a game."""
 
     prompt: str | None = None
     tension: Annotated[float | None, Field(ge=0, le=1)] = None
@@ -47,18 +47,18 @@ class LivePrompt(RequestModel):
         return self
 
     def choose_text(self, limits: Limits) -> str | None:
-        """Return the prompt, where one is wanted. Raises ApiError 422 where it is too long."""
+        """Return the prompt, or None without one. Raises ApiError 422 if it is too long."""
         for field in ("prompt", "location"):
             check_text(getattr(self, field) or "", limits, field)
         return self.prompt if self.tension is None else describe_state(self.tension, self.location)
 
 
 class Start(LivePrompt, SamplingBody):
-    """The first message."""
+    """The client's first message, which starts the session."""
 
     guidance_scale: GuidanceScale = 3.0
     passage: Annotated[float, Field(ge=1, le=LONGEST_S)] = 4.0
-    """Seconds that are made at a time."""
+    """The length of one passage, in seconds."""
 
     @model_validator(mode="after")
     def _check_one_prompt(self) -> Self:
@@ -67,7 +67,7 @@ class Start(LivePrompt, SamplingBody):
         return self
 
     def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
-        """Return the parameters of the first passage. Raises ApiError 422."""
+        """Build the parameters of the first passage. Raises ApiError 422."""
         longest = min(LONGEST_S, pair.language_model.max_seconds / 2)
         if self.passage > longest:
             message = f"passage: {self.passage:g} s; allowed for this model: 1 to {longest:g} s"
@@ -79,7 +79,7 @@ class Start(LivePrompt, SamplingBody):
 
 
 class LiveMessage(LivePrompt):
-    """Any later message."""
+    """Any later message of the client."""
 
     played: Annotated[float | None, Field(ge=0)] = None
     stop: Literal[True] | None = None
@@ -93,7 +93,7 @@ class LiveMessage(LivePrompt):
 
 
 class Started(BaseModel):
-    """The session is there; its audio follows."""
+    """The server's first message: the session has started."""
 
     type: Literal["started"] = "started"
     model: str
@@ -107,7 +107,7 @@ class Started(BaseModel):
 
 
 class Passage(BaseModel):
-    """From `start`, in seconds of the session's audio, it follows this prompt."""
+    """A new passage follows this prompt from `start`, in seconds of the session's audio."""
 
     type: Literal["passage"] = "passage"
     number: int
@@ -117,7 +117,7 @@ class Passage(BaseModel):
 
 
 class LiveError(BaseModel):
-    """What went wrong."""
+    """An error of the session."""
 
     type: Literal["error"] = "error"
     error: ErrorDetail

@@ -1,4 +1,4 @@
-"""Bodies of workflows; `graph.workflows` plans what they ask for."""
+"""The bodies of workflows, which `graph.workflows` plans."""
 
 import re
 from dataclasses import fields
@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas import rules
 from api.schemas.base import WHOLE, RepeatableBody, RequestModel
-from api.schemas.generation import Text, check_words
+from api.schemas.generation import GuidanceScale, Text, check_words
 from api.schemas.rules import FileBody
 from graph.workflows import ambience, podcast, song, style_transfer
 from graph.workflows.levels import LOUDNESS_BLOCK_S
@@ -20,22 +20,22 @@ Loudness = Annotated[
     Field(
         ge=-40,
         le=-5,
-        description="Of the mix, in LUFS; less where its true peak would be above -1 dB.",
+        description="The loudness of the mix in LUFS; it is lower if the true peak would exceed -1 "
+        "dB.",
     ),
 ]
 EffectsModel = Annotated[
-    str | None, Field(description="A name from /v1/models; by default the first sound model.")
+    str | None,
+    Field(description="The name of a model in /v1/models; the default is the first sound model."),
 ]
 
 
 class WorkflowBody(RepeatableBody, FileBody):
-    """What all workflows take."""
+    """The fields that all workflows share."""
 
     model_config = ConfigDict(json_schema_extra={"allOf": [rules.OUTPUT]})
 
-    guidance_scale: Annotated[
-        float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
-    ] = 3.0
+    guidance_scale: GuidanceScale = 3.0
 
 
 Spec = TypeVar("Spec")
@@ -48,17 +48,21 @@ def copy_fields(kind: type[Spec], body: RequestModel, **others: Any) -> Spec:
 
 
 class Section(RequestModel):
-    """A part of a song."""
+    """A section of a song."""
 
     model_config = ConfigDict(json_schema_extra=rules.BARS_OR_SECONDS)
 
-    name: Annotated[str, Field(min_length=1, max_length=100, description="Such as `verse`.")]
+    name: Annotated[
+        str, Field(min_length=1, max_length=100, description="A name, such as `verse`.")
+    ]
     prompt: Text
-    bars: Annotated[int | None, Field(ge=1, le=1000, description="How long it is."), WHOLE] = None
+    bars: Annotated[int | None, Field(ge=1, le=1000, description="The length in bars."), WHOLE] = (
+        None
+    )
     seconds: Annotated[
         float | None,
         Field(
-            gt=0, le=3600, description="The same, made the nearest number of bars, at least one."
+            gt=0, le=3600, description="The length in seconds, rounded to at least one whole bar."
         ),
     ] = None
 
@@ -72,83 +76,93 @@ class Section(RequestModel):
 
 
 class Effect(RequestModel):
-    """A sound that is laid over a song."""
+    """A sound effect that is mixed into a song."""
 
     prompt: Text
-    at: Annotated[float, Field(ge=0, le=3600, description="Seconds from the song's beginning.")]
+    at: Annotated[
+        float,
+        Field(ge=0, le=3600, description="The start in seconds from the beginning of the song."),
+    ]
     duration: Annotated[
         float,
         Field(
             ge=LOUDNESS_BLOCK_S,
             le=3600,
-            description="Seconds; it ends before the song does.",
+            description="The length in seconds; the effect must end before the song ends.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s"),
         ),
     ] = 2.0
     gain_db: Annotated[
-        float, Field(ge=-60, le=12, description="0 is as loud as the music of the song.")
+        float,
+        Field(ge=-60, le=12, description="The gain in dB; 0 is as loud as the music of the song."),
     ] = -6.0
 
     _check_words = field_validator("prompt")(check_words)
 
 
 class Distribution(RequestModel):
-    """A second mix, as small as EnCodec makes it."""
+    """A second mix that EnCodec has compressed."""
 
     bandwidth: Annotated[
-        float, Field(gt=0, le=1000, description="One that the codec has, in kbit/s.")
+        float, Field(gt=0, le=1000, description="A bandwidth in kbit/s that the codec supports.")
     ]
 
 
 class SongBody(WorkflowBody):
-    """Sections that go on from each other, and effects over them."""
+    """The body of a song: sections that continue each other, and sound effects."""
 
     sections: Annotated[
         list[Section],
         Field(
             min_length=1,
-            description="One after the other.",
+            description="The sections, in order.",
             json_schema_extra=rules.limit_by(maxItems="max_clips"),
         ),
     ]
     key: Annotated[
         str | None,
         Field(
-            description="A note and a mode, such as `F# minor`; added to each prompt.",
+            description="A note and a mode, such as `F# minor`; the server adds it to each prompt.",
             json_schema_extra={"pattern": KEY_NAMES},
         ),
     ] = None
     tempo: Annotated[
-        float, Field(ge=30, le=300, description="Beats a minute; added to each prompt.")
+        float,
+        Field(
+            ge=30,
+            le=300,
+            description="The tempo in beats per minute; the server adds it to each prompt.",
+        ),
     ] = 120.0
     beats_per_bar: Annotated[
-        int, Field(ge=1, le=16, description="Sections begin and end with bars."), WHOLE
+        int, Field(ge=1, le=16, description="The number of beats in a bar."), WHOLE
     ] = 4
     crossfade_beats: Annotated[
         float,
         Field(
             ge=0,
             le=16,
-            description="Of one section into the next, before the bar with which that begins; at "
-            "most half of the shortest section.",
+            description="The length in beats of the crossfade between sections, which ends where "
+            "the next section begins; at most half of the shortest section.",
         ),
     ] = 1.0
     effects: Annotated[
         list[Effect],
         Field(
             default_factory=list,
-            description="Sounds laid over it.",
+            description="Sound effects that are mixed into the song.",
             json_schema_extra=rules.limit_by(maxItems="max_clips"),
         ),
     ]
     effects_model: EffectsModel = None
     loudness: Loudness = -14.0
     distribution: Annotated[
-        Distribution | None, Field(description="A second mix, through the music model's EnCodec.")
+        Distribution | None,
+        Field(description="A second mix, compressed by the EnCodec of the music model."),
     ] = None
 
     def build_spec(self) -> song.Song:
-        """Return the song that is asked for."""
+        """Build the specification of the song."""
         return copy_fields(
             song.Song,
             self,
@@ -161,20 +175,25 @@ class SongBody(WorkflowBody):
     def _check_key(cls, key: str | None) -> str | None:
         if key is not None and not re.fullmatch(KEY_NAMES, key):
             valid = "a note from A to G, # or b after it where it has one, and major or minor"
-            raise ValueError(f"no {key!r}; write {valid}, such as C major, F# minor or Bb major")
+            raise ValueError(
+                f"{key!r} is not a key; write {valid}, such as C major, F# minor or Bb major"
+            )
         return key
 
 
 class PodcastBody(WorkflowBody):
-    """The music of a podcast."""
+    """The body of the music of a podcast."""
 
-    theme: Annotated[Text, Field(description="What it is about, or how it is to sound.")]
+    theme: Annotated[
+        Text, Field(description="The topic of the podcast, or a description of its sound.")
+    ]
     intro: Annotated[
         float,
         Field(
             ge=1,
             le=3600,
-            description="Seconds; by default 15, or all that the server allows.",
+            description="The length of the intro in seconds; the default is 15, or the server's "
+            "limit if that is lower.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 15.0
@@ -183,7 +202,8 @@ class PodcastBody(WorkflowBody):
         Field(
             ge=1,
             le=3600,
-            description="Seconds; by default 10, or all that the server allows.",
+            description="The length of the outro in seconds; the default is 10, or the server's "
+            "limit if that is lower.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
@@ -192,8 +212,8 @@ class PodcastBody(WorkflowBody):
         Field(
             ge=0,
             le=5,
-            description="How many: smooth transition, chime, whoosh, minimal tone, section "
-            "divider, in this order.",
+            description="The number of transitions, in this order: smooth transition, chime, "
+            "whoosh, minimal tone, section divider.",
         ),
         WHOLE,
     ] = 3
@@ -202,8 +222,8 @@ class PodcastBody(WorkflowBody):
         Field(
             ge=-60,
             le=0,
-            description="Of the music under the voice while nobody speaks, beside the intro; 12 "
-            "dB less while somebody does.",
+            description="The gain in dB of the music under the voice, relative to the intro, "
+            "during pauses; it is 12 dB lower during speech.",
         ),
     ] = -6.0
     effects_model: EffectsModel = None
@@ -212,7 +232,7 @@ class PodcastBody(WorkflowBody):
     _check_words = field_validator("theme")(check_words)
 
     def build_spec(self) -> podcast.Podcast:
-        """Return the podcast that is asked for; a length that was not given is None."""
+        """Build the specification of the podcast; a length that was not given is None."""
         given = {
             name: getattr(self, name) if name in self.model_fields_set else None
             for name in ("intro", "outro")
@@ -221,22 +241,25 @@ class PodcastBody(WorkflowBody):
 
 
 class AmbienceBody(WorkflowBody):
-    """A loop of an environment."""
+    """The body of an ambience, which is a loop."""
 
     model_config = ConfigDict(
         json_schema_extra={"allOf": [rules.OUTPUT, rules.ENVIRONMENT_OR_PROMPT]}
     )
 
     environment: Annotated[
-        Environment | None, Field(description="One that has a prompt of its own.")
+        Environment | None, Field(description="An environment with a predefined prompt.")
     ] = None
-    prompt: Annotated[Text | None, Field(description="What to hear instead.")] = None
+    prompt: Annotated[
+        Text | None, Field(description="A description of the ambience, instead of `environment`.")
+    ] = None
     duration: Annotated[
         float,
         Field(
             ge=1,
             le=3600,
-            description="Seconds; by default 10, or all that the server allows.",
+            description="The length of the loop in seconds; the default is 10, or the server's "
+            "limit if that is lower.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
@@ -247,7 +270,7 @@ class AmbienceBody(WorkflowBody):
     )
 
     def build_spec(self) -> ambience.Ambience:
-        """Return the ambience that is asked for; a length that was not given is None."""
+        """Build the specification of the ambience; a length that was not given is None."""
         duration = self.duration if "duration" in self.model_fields_set else None
         return copy_fields(ambience.Ambience, self, duration=duration)
 
@@ -259,15 +282,16 @@ class AmbienceBody(WorkflowBody):
 
 
 class StyleTransferBody(WorkflowBody):
-    """A melody, to be heard in another style."""
+    """The body of a style transfer, which plays a melody in another style."""
 
-    style: Annotated[Text, Field(description="What to hear.")]
+    style: Annotated[Text, Field(description="A description of the new style.")]
     duration: Annotated[
         float | None,
         Field(
             ge=LOUDNESS_BLOCK_S,
             le=3600,
-            description="Seconds; by default the file's, whose beginning is followed.",
+            description="The length in seconds, from the beginning of the file; the default is the "
+            "length of the file.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s"),
         ),
     ] = None
@@ -276,5 +300,5 @@ class StyleTransferBody(WorkflowBody):
     _check_words = field_validator("style")(check_words)
 
     def build_spec(self) -> style_transfer.StyleTransfer:
-        """Return the style transfer that is asked for."""
+        """Build the specification of the style transfer."""
         return copy_fields(style_transfer.StyleTransfer, self)
