@@ -1,4 +1,4 @@
-"""Content credentials (C2PA): a signed manifest in a file that says how the file was made."""
+"""Adds content credentials (C2PA), a signed manifest that says how a file was made."""
 
 import io
 import logging
@@ -17,20 +17,20 @@ from graph.settings import ContentCredentials
 logger = logging.getLogger("ray.serve")
 
 PURPOSES = ("1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36", "1.3.6.1.4.1.62558.2.1")
-"""What C2PA wants a certificate to be for: e-mail protection, document signing, C2PA's claims.
-The library takes the others where its settings name them."""
+"""The purposes of a certificate that C2PA allows: e-mail protection, document signing and C2PA
+claims. The library accepts the last two only if its settings name them."""
 TRIAL = Tags("trial", 0, {}, None)
 
 
 class CredentialsError(Exception):
-    """The certificates or the key cannot be used; the message names the setting."""
+    """The certificates or the key cannot be used. The message names the setting."""
 
 
 class Signer:
-    """Signs files in one certificate's name, on any thread; the library alone keeps the key."""
+    """Signs files with one certificate, on any thread. Only the library keeps the key."""
 
     def __init__(self, settings: ContentCredentials) -> None:
-        """Read the key and sign a trial, without a time stamp. Raises CredentialsError."""
+        """Read the key and sign a test file, without a time stamp. Raises CredentialsError."""
         chain, key = (_read_pem(settings, name) for name in ("certificates", "private_key"))
         url = str(settings.time_stamp_url) if settings.time_stamp_url else None
         try:
@@ -40,19 +40,20 @@ class Signer:
             self._context = _build_context(settings.algorithm, chain, key, url)
         except c2pa.C2paError as error:
             raise CredentialsError(
-                f"content_credentials: {error}; certificates ({settings.certificates}) begins with "
-                "the signer's, which is valid now, issued by another, and for e-mail protection, "
-                f"document signing or C2PA; private_key ({settings.private_key}) is the signer's, "
-                f"for algorithm {settings.algorithm}, as PKCS#8 without a passphrase"
+                f"content_credentials: {error}; certificates ({settings.certificates}) must "
+                "begin with the certificate of the signer, which must be valid now, issued by "
+                "another certificate, and for e-mail protection, document signing or C2PA; "
+                f"private_key ({settings.private_key}) must be the key of the signer for algorithm "
+                f"{settings.algorithm}, as PKCS#8 without a passphrase"
             ) from error
         self._media_types = frozenset(c2pa.Builder.get_supported_mime_types())
 
     def supports(self, output: Output) -> bool:
-        """Return whether files of this format can hold a manifest."""
+        """Return whether the format of a file can hold a manifest."""
         return output.kind.media_type in self._media_types
 
     def sign_file(self, file: bytes, output: Output, tags: Tags) -> bytes:
-        """Return a whole file with its manifest. Raises ApiError 503."""
+        """Return a whole file with its signed manifest. Raises ApiError 503."""
         try:
             return _embed_manifest(file, output, tags, self._context)
         except c2pa.C2paError as error:
@@ -62,7 +63,7 @@ class Signer:
 
 
 def build_manifest(tags: Tags) -> Mapping[str, object]:
-    """Return what a file's maker states of it, in the C2PA specification's terms."""
+    """Build the manifest, with the terms of the C2PA specification."""
     created = {
         "action": "c2pa.created",
         "digitalSourceType": tags.source,
@@ -82,7 +83,7 @@ def _read_pem(settings: ContentCredentials, name: str) -> bytes:
         return path.expanduser().read_bytes()
     except OSError as error:
         message = f"content_credentials.{name}: {path}: {error.strerror}"
-        raise CredentialsError(f"{message}; name a PEM file that this server may read") from error
+        raise CredentialsError(f"{message}; name a PEM file that this server can read") from error
 
 
 def _build_context(algorithm: str, chain: bytes, key: bytes, url: str | None) -> c2pa.Context:

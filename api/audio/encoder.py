@@ -1,4 +1,4 @@
-"""Samples to the bytes of a file, as they come or all at once."""
+"""Encodes samples as an audio file, in parts or all at once."""
 
 import io
 from fractions import Fraction
@@ -24,7 +24,7 @@ CODECS = {
     "opus": ("ogg", "libopus"),
     "aac": ("adts", "aac"),
 }
-"""FFmpeg's names of container and codec, and below of how a codec takes its samples."""
+"""FFmpeg's names of the container and the codec of each format."""
 FORMS: dict[tuple[str, SampleFormat], str] = {
     ("flac", "s16"): "s16",
     ("flac", "s24"): "s32",
@@ -32,22 +32,24 @@ FORMS: dict[tuple[str, SampleFormat], str] = {
     ("opus", "f32"): "flt",
     ("aac", "f32"): "fltp",
 }
+"""FFmpeg's names of the sample formats that each codec accepts."""
 
 
 class Sink(Protocol):
-    """Takes samples of one rate, [channels, samples], and gives bytes."""
+    """Encodes samples [channels, samples] of one rate as bytes."""
 
     def write_samples(self, samples: Samples) -> bytes:
-        """Take samples; return the bytes that are ready."""
+        """Encode samples; return the bytes that are ready."""
 
     def close_file(self) -> bytes:
-        """Return the rest."""
+        """Finish the file; return the remaining bytes."""
 
 
 class Encoder:
-    """One file. A whole one states its length wherever its format can, a stream in WAV alone.
+    """Encodes one file. A streamed file states its length only in WAV.
 
-    `samples` a channel come in, at `rate`; fewer are filled up with silence, more are left out.
+    The encoder expects `samples` samples per channel at `rate` Hz. It adds silence if fewer arrive
+    and ignores any further samples.
     """
 
     def __init__(
@@ -75,7 +77,7 @@ class Encoder:
             self._sink = AvSink(output, self.rate, channels, tags, seekable=not streamed)
 
     def add_samples(self, samples: Samples) -> bytes:
-        """Take samples; return the bytes that are ready."""
+        """Encode samples; return the bytes that are ready."""
         if not samples.shape[1]:
             return b""
         return self._write_samples(
@@ -83,7 +85,7 @@ class Encoder:
         )
 
     def finish(self) -> bytes:
-        """Return the rest of the file."""
+        """Finish the file; return the remaining bytes."""
         last = self._write_samples(self._resampler.finish()) if self._resampler else b""
         if self._left:
             last += self._write_samples(np.zeros((self._channels, self._left), np.float32))
@@ -96,25 +98,25 @@ class Encoder:
 
 
 def encode_samples(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
-    """Return a whole file of float samples [channels, samples]; whole numbers are clipped at ±1."""
+    """Encode float samples [channels, samples] as a whole file; integers are clipped at ±1."""
     channels, total = samples.shape
     encoder = Encoder(output, rate, channels, total, tags, streamed=False)
     return encoder.add_samples(samples) + encoder.finish()
 
 
 class Resampler:
-    """Changes the rate of samples that come in pieces."""
+    """Changes the sample rate of audio that arrives in parts; rates are in Hz."""
 
     def __init__(self, before: int, after: int, channels: int) -> None:
         self._before, self._channels = before, channels
         self._av = AudioResampler("fltp", LAYOUTS[channels], after)
 
     def add_samples(self, samples: Samples) -> Samples:
-        """Take samples; return those that are ready."""
+        """Resample samples; return the samples that are ready."""
         return self._join_frames(self._av.resample(build_frame(samples, "fltp", self._before)))
 
     def finish(self) -> Samples:
-        """Return the rest."""
+        """Return the remaining samples."""
         return self._join_frames(self._av.resample(None))
 
     def _join_frames(self, frames: list[AudioFrame]) -> Samples:
@@ -123,17 +125,17 @@ class Resampler:
 
 
 def quantize_samples(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
-    """Return whole numbers of 16 or 24 bits (in int32), or the floats; full scale is clipped."""
+    """Convert floats to integers of 16 or 24 bits (in int32), clipped at full scale; keep f32."""
     if form == "f32":
         return samples.astype("<f4")
-    # As FFmpeg and libsndfile have it, and so AudioCraft: 1.0 is one step above the highest.
+    # As in FFmpeg, libsndfile and AudioCraft, 1.0 is one step above the highest integer.
     scale, kind = (2**15, "<i2") if form == "s16" else (2**23, "<i4")
     scaled = np.round(samples.astype(np.float64) * scale)
     return scaled.clip(-scale, scale - 1).astype(kind)
 
 
 def build_frame(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:
-    """Return samples [channels, samples] as a frame of FFmpeg's."""
+    """Build a frame of FFmpeg from samples [channels, samples]."""
     planar = form.endswith("p")
     array = samples if planar else samples.T.reshape(1, -1)
     frame = AudioFrame.from_ndarray(np.ascontiguousarray(array), form, LAYOUTS[samples.shape[0]])
@@ -142,14 +144,14 @@ def build_frame(samples: NDArray[np.generic], form: str, rate: int) -> AudioFram
 
 
 class PcmSink:
-    """Samples as they are, little-endian and interleaved, after a header."""
+    """Writes uncompressed samples, little-endian and interleaved, after an optional header."""
 
     def __init__(self, form: SampleFormat, head: bytes | None) -> None:
         self._form, self._head = form, head or b""
         self._pads, self._odd = head is not None, False
 
     def write_samples(self, samples: Samples) -> bytes:
-        """Take samples; return their bytes."""
+        """Return the bytes of samples, after the header in the first call."""
         data = np.ascontiguousarray(quantize_samples(samples, self._form).T)
         raw = data.tobytes()
         if self._form == "s24":
@@ -159,22 +161,22 @@ class PcmSink:
         return head + raw
 
     def close_file(self) -> bytes:
-        """Return the header if nothing else came, and what fills a WAV's last word."""
+        """Return the header if it was not sent, and the padding byte of a WAV file."""
         return self._head + b"\0" * (self._pads and self._odd)
 
 
 class AvSink:
-    """A compressed file by FFmpeg's libraries."""
+    """Writes a compressed file with the libraries of FFmpeg."""
 
     def __init__(
         self, output: Output, rate: int, channels: int, tags: Tags | None, *, seekable: bool
     ) -> None:
         container, codec = CODECS[output.format]
         self._file: io.BytesIO | Pipe = io.BytesIO() if seekable else Pipe()
-        # A stream's first audio must not wait for a page of a second to fill.
+        # Short pages (in µs) let a stream begin early: by default a page holds a second of audio.
         options = {"page_duration": "100000"} if container == "ogg" else {}
         options |= {"write_id3v2": "1"} if container == "adts" else {}
-        # Without it every Ogg stream gets a random number.
+        # Without this flag every Ogg stream gets a random serial number.
         options |= {"fflags": "+bitexact"}
         self._container = av.open(self._file, "w", format=container, options=options)
         self._container.metadata.update(tags.build_fields() if tags else {})
@@ -189,10 +191,12 @@ class AvSink:
             self._stream.bit_rate = 1000 * (output.bitrate or output.kind.bitrate)
 
     def write_samples(self, samples: Samples) -> bytes:
-        """Take samples; return the bytes that are ready."""
+        """Encode samples; return the bytes that are ready."""
         values = quantize_samples(samples.clip(-1, 1), self._form)
         if self._form == "s24":
-            values = np.left_shift(values, 8)  # FFmpeg has them at the upper end of 32 bits
+            values = np.left_shift(
+                values, 8
+            )  # FFmpeg keeps the 24 bits in the upper part of 32 bits
         frame = build_frame(values, self._stream.format.name, self._rate)
         frame.pts = self._at
         self._at += samples.shape[1]
@@ -200,7 +204,7 @@ class AvSink:
         return self._take_bytes()
 
     def close_file(self) -> bytes:
-        """Return the rest, or the whole file where it may be written at any place."""
+        """Finish the file; return the remaining bytes, or the whole file if it is seekable."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
         return self._file.getvalue() if isinstance(self._file, io.BytesIO) else self._take_bytes()
@@ -210,7 +214,7 @@ class AvSink:
 
 
 class VorbisSink:
-    """Ogg Vorbis by libsndfile, since FFmpeg's own encoder of it is an experiment."""
+    """Writes Ogg Vorbis with libsndfile, because FFmpeg's own encoder is experimental."""
 
     def __init__(self, rate: int, channels: int, tags: Tags | None) -> None:
         self._pipe = Pipe()
@@ -223,45 +227,45 @@ class VorbisSink:
                 self._file.title = tags.title
 
     def write_samples(self, samples: Samples) -> bytes:
-        """Take samples; return the bytes that are ready."""
-        # libvorbis takes all that it is given onto its stack.
+        """Encode samples; return the bytes that are ready."""
+        # libvorbis copies each block onto its stack, so blocks must be small.
         for start in range(0, samples.shape[1], BLOCK):
             self._file.write(samples[:, start : start + BLOCK].T)
         return self._pipe.take_bytes()
 
     def close_file(self) -> bytes:
-        """Return the rest."""
+        """Finish the file; return the remaining bytes."""
         self._file.close()
         return self._pipe.take_bytes()
 
 
 class Pipe:
-    """A file that is only written on; who reads takes what is there."""
+    """A file object in memory that can only be appended to; `take_bytes` empties it."""
 
     def __init__(self) -> None:
         self._waiting = bytearray()
         self._written = 0
 
     def write(self, data: bytes) -> int:
-        """Append."""
+        """Append bytes; return their number."""
         self._waiting += data
         self._written += len(data)
         return len(data)
 
     def seekable(self) -> bool:
-        """Return False: what was taken is gone."""
+        """Return False, because bytes that were taken are gone."""
         return False
 
     def seek(self, position: int, whence: int = 0) -> int:
-        """Go nowhere: libsndfile asks where the end is, and it is there."""
+        """Return the end of the file without moving; libsndfile asks only for the end."""
         return self._written
 
     def tell(self) -> int:
-        """Return how much was written."""
+        """Return the number of bytes that were written."""
         return self._written
 
     def take_bytes(self) -> bytes:
-        """Return what was written since."""
+        """Return the bytes that were written since the last call."""
         taken = bytes(self._waiting)
         self._waiting.clear()
         return taken

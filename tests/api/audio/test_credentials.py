@@ -279,12 +279,15 @@ def test_many_threads_sign_at_once(written: Write):
 OTHER = key_for("es256", 2).private_bytes(PEM, PKCS8, PLAIN)
 LOCKED = key_for("es256").private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"word"))
 WRONG = {
-    "a key of another": ({"key": OTHER}, "private_key .* is the signer's"),
+    "a key of another": ({"key": OTHER}, "private_key .* must be the key of the signer"),
     "another algorithm": ({"key": OTHER, "algorithm": "ps256"}, "for algorithm ps256"),
     "a key with a passphrase": ({"key": LOCKED}, "without a passphrase"),
     "no key": ({"key": b"none"}, "private key"),
     "no certificate": ({"chain": lambda leaf, ca: b"none"}, "certificate"),
-    "the authority first": ({"chain": lambda leaf, ca: ca + leaf}, "begins with the signer's"),
+    "the authority first": (
+        {"chain": lambda leaf, ca: ca + leaf},
+        "begin with the certificate of the signer",
+    ),
     "an end in the past": ({"days": 0.5}, "valid now"),
     "another purpose": ({"purpose": ExtendedKeyUsageOID.SERVER_AUTH}, "for e-mail protection"),
 }

@@ -232,12 +232,12 @@ def test_the_same_samples_give_the_same_bytes(name: str):
 @pytest.mark.parametrize(
     ("output", "param", "reason"),
     [
-        (Output("mp3", "s24"), "sample_format", "mp3 has s16, not s24"),
-        (Output("flac", "f32"), "sample_format", "flac has s16, s24, not f32"),
-        (Output("opus", sample_rate=44100), "sample_rate", "opus has 48000, not 44100"),
+        (Output("mp3", "s24"), "sample_format", "mp3 supports s16, not s24"),
+        (Output("flac", "f32"), "sample_format", "flac supports s16, s24, not f32"),
+        (Output("opus", sample_rate=44100), "sample_rate", "opus supports 48000, not 44100"),
         (Output("wav", sample_rate=7999), "sample_rate", "from 8000 to 96000"),
         (Output("mp3", bitrate=500), "bitrate", "from 32 to 320 kbit/s, not 500"),
-        (Output("wav", bitrate=128), "bitrate", "none to choose"),
+        (Output("wav", bitrate=128), "bitrate", "no choice of bit rate"),
     ],
 )
 def test_what_a_format_has_not_is_refused(output: Output, param: str, reason: str):
