@@ -1,4 +1,4 @@
-"""Counts, logs and traces every answer, by the route that gave it."""
+"""Counts, logs and traces every answer by its route."""
 
 import logging
 import time
@@ -26,13 +26,13 @@ logger = logging.getLogger("ray.serve")
 
 
 class RequestLog:
-    """ASGI middleware around all others."""
+    """The outermost ASGI middleware, which records every answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and note how its answer ended."""
+        """Pass the request to the application, and record how its answer ended."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -61,12 +61,12 @@ class RequestLog:
         try:
             with use_span(span):
                 await self._app(scope, receive_and_note, send_and_note)
-        except Exception:  # whatever it is: it is counted here, and goes on to whom it concerns
-            if not status:  # whoever catches it answers with 500
+        except Exception:  # every error is counted here and raised again
+            if not status:  # the error handler answers with 500
                 status, whole = "500", True
             raise
         finally:
-            # A route that does not exist has no name: else every path would be a series of its own.
+            # All unknown paths share the name none, so that they do not each become a time series.
             path = getattr(scope.get("route"), "path", "none")
             model = scope["state"].get("model", "none")
             outcome = status if whole else CUT
@@ -77,14 +77,14 @@ class RequestLog:
 
 
 def _get_method(scope: Scope) -> str:
-    """Return a request's method; a WebSocket begins as a GET."""
+    """Return the method of a request; a WebSocket begins with a GET."""
     method: str = scope.get("method", "GET")
     return method
 
 
 def _log_answer(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
-    """Log an answer; Serve adds the request's id, deployment and replica."""
-    method, path = _get_method(scope), quote(scope["path"])  # a path may hold a line's end
+    """Log an answer. Serve adds the request id, the deployment and the replica."""
+    method, path = _get_method(scope), quote(scope["path"])  # a path can contain a line break
     share = scope["state"].get("share")
     facts = {
         "method": method,
@@ -100,7 +100,7 @@ def _log_answer(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
 
 
 def _begin_span(scope: Scope) -> Span:
-    """Begin what the conventions for HTTP servers want, in the trace that the client may bring."""
+    """Begin a span with OpenTelemetry's HTTP attributes, in the client's trace if it has one."""
     if not tracing.provider():
         return INVALID_SPAN
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -126,7 +126,7 @@ def _end_span(span: Span, scope: Scope, status: str, outcome: str) -> None:
         span.set_attribute(HTTP_RESPONSE_STATUS_CODE, int(status))
     if model := scope["state"].get("model"):
         span.set_attribute("gen_ai.request.model", model)
-    if outcome == CUT or outcome[-3:] >= "500":  # a WebSocket's code is 4000 and a status
+    if outcome == CUT or outcome[-3:] >= "500":  # the code of a WebSocket is 4000 plus a status
         span.set_attribute(ERROR_TYPE, outcome)
         span.set_status(StatusCode.ERROR)
     span.end()

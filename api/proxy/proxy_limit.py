@@ -1,8 +1,8 @@
 """A limit on the requests that are open at once, in Ray Serve's proxy.
 
 The ingress refuses a request only after it has read and checked the body and asked the ledger,
-which is half the work of a clip. Where far more requests come than can be served, refusing them
-there takes the cores from admitted requests. A request refused here costs almost nothing.
+which is half the work of a clip. Under heavy overload, refusing requests there would take the cores
+from admitted requests. A request refused here costs almost nothing.
 """
 
 import os
@@ -28,14 +28,14 @@ def read_max_open() -> int:
 
 
 class ProxyLimit:
-    """ASGI middleware: answers 429 to a POST above the limit; other methods are not counted."""
+    """ASGI middleware that answers 429 to a POST above the limit; it counts only POST requests."""
 
     def __init__(self, app: ASGIApp, max_open: int) -> None:
         self._app, self._max_open, self._open = app, max_open, 0
         self._refused = Counter("audiocraft_crowded_out", "Requests refused at the proxy.")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, if the limit allows."""
+        """Pass the request to the application if the limit allows."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return

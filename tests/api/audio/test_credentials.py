@@ -335,13 +335,13 @@ async def test_who_cannot_sign_now_says_so(
 
 async def test_other_requests_go_on_while_one_is_signed(signing: Served):
     """Signing runs on a thread of its own: the loop turns meanwhile."""
-    sign, loop = signing.service.signer.sign, asyncio.get_running_loop()
+    sign, loop = signing.service.signer.sign_file, asyncio.get_running_loop()
 
     def asks_the_loop(*args: object) -> bytes:
         asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(10)
         return sign(*args)
 
-    signing.service.signer.sign = asks_the_loop
+    signing.service.signer.sign_file = asks_the_loop
     assert (await generated(signing)).headers[HEADER] == "signed"
     response, _ = await events_of(signing)
     assert response.text.count("event: done") == 1

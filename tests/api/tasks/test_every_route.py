@@ -159,7 +159,7 @@ async def test_jobs_of_several_types_are_accepted_together(everything: Everythin
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
-        ({"type": "opera"}, None, "type: valid are generation, song"),
+        ({"type": "opera"}, None, "type: valid values are generation, song"),
         ({"type": "song"}, "sections", "Field required"),
         ({"type": "analyze"}, "audio_file", "a file is needed"),
         ({"type": "song", "sections": SECTIONS, "loops": 1}, "loops", "unknown key 'loops'"),
