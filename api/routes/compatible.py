@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech and /v1/sound-generation, as OpenAI's and ElevenLabs' clients call them."""
+"""The routes for OpenAI's and ElevenLabs' clients: /v1/audio/speech and /v1/sound-generation."""
 
 import base64
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from graph.tasks.task import Event, Result
 
 
 class Delta(BaseModel):
-    """The next part of the file, in base64."""
+    """The event with the next part of the file, in base64."""
 
     type: Literal["speech.audio.delta"] = "speech.audio.delta"
     audio: str
 
 
 class Usage(BaseModel):
-    """Characters of the text, and frames of codes; this service counts no tokens of text."""
+    """The characters of the text as input tokens, and the frames of codes as output tokens."""
 
     input_tokens: int
     output_tokens: int
@@ -38,7 +38,7 @@ class Usage(BaseModel):
 
 
 class Done(BaseModel):
-    """All of the file was sent."""
+    """The event after the whole file was sent."""
 
     type: Literal["speech.audio.done"] = "speech.audio.done"
     usage: Usage
@@ -46,7 +46,7 @@ class Done(BaseModel):
 
 @dataclass(kw_only=True)
 class SpeechRendering(ClipsRendering):
-    """A clip as OpenAI's events bring it: without names, and with its usage at the end."""
+    """Builds OpenAI's events of a clip, which have no names and end with the usage."""
 
     def build_messages(self, event: Event) -> list[tuple[str, BaseModel]]:
         """Return the messages that an event becomes."""
@@ -65,7 +65,7 @@ class SpeechRendering(ClipsRendering):
 
 SPEECH_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file while it is made, or with `sse` events that bring it.",
+        "description": "The file while it is generated; with `sse`, events that contain it.",
         "content": FILES | {EVENTS: describe_events(Delta, Done, ErrorBody)},
         "headers": HEADERS,
     },
@@ -73,7 +73,7 @@ SPEECH_ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 SOUND_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file while it is made.",
+        "description": "The file while it is generated.",
         "content": FILES,
         "headers": HEADERS,
     },
@@ -90,7 +90,7 @@ SOUND_EXAMPLES = describe_json_body(
 OutputFormat = Annotated[
     str,
     Query(
-        description="Format, rate and, of mp3, aac and opus, kbit/s.",
+        description="The format and the sample rate in Hz; for mp3, aac and opus also kbit/s.",
         examples=["mp3_44100_128", "pcm_16000"],
         json_schema_extra={"pattern": f"^({'|'.join(FORMATS)})_[0-9]{{1,6}}(_[0-9]{{1,6}})?$"},
     ),
@@ -106,7 +106,7 @@ router = APIRouter(tags=["compatible"], route_class=JsonRoute)
     openapi_extra=SPEECH_EXAMPLES,
 )
 async def create_speech(request: Request, body: SpeechBody, service: Served) -> Response:
-    """Generate music or sounds where OpenAI's clients ask for speech."""
+    """Generate music or sounds for OpenAI's clients, with the route for speech."""
     model = service.registry.find_model(TokenModelSettings, body.model)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
@@ -133,7 +133,7 @@ async def create_sound(
     service: Served,
     output_format: OutputFormat = "mp3_44100_128",
 ) -> Response:
-    """Generate a sound effect; with `model_id`, by any language model."""
+    """Generate a sound effect; `model_id` can name any language model."""
     output = read_output_format(output_format)
     kind = TokenModelSettings if body.model_id else AudioGenSettings
     model = service.registry.find_model(kind, body.model_id)

@@ -1,4 +1,4 @@
-"""POST /v1/generations, /generate/music and /generate/audio: texts to clips."""
+"""The routes /v1/generations, /generate/music and /generate/audio, which generate clips."""
 
 from typing import Any
 
@@ -45,8 +45,8 @@ BODY: dict[str, Any] = {
 }
 STEMS_HEADER = {
     MELODY_STEMS: {
-        "description": "With a melody: `separated` where drums and bass were taken out of "
-        "it, `whole` where this server follows all of it.",
+        "description": "For requests with a melody: `separated` if drums and bass were removed "
+        "from the melody, `whole` if not.",
         "schema": {"enum": ["separated", "whole"]},
     }
 }
@@ -55,9 +55,9 @@ EVENT_STREAM = {
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One clip is a file; several, or one with its codes, are JSON. Where events "
-        "are accepted: `progress` (with `stream`: `audio`, in base64) while clips are made, then "
-        "`done`, or `error`.",
+        "description": "One clip is a file; several clips, or a clip with codes, are JSON. A "
+        "request that accepts events gets `progress` (with `stream`: `audio` in base64) while "
+        "clips are generated, and then `done` or `error`.",
         "content": {**FILES, **EVENT_STREAM},
         "model": GenerationsAnswer,
         "headers": HEADERS | TIMING | STEMS_HEADER,
@@ -80,7 +80,7 @@ simple = APIRouter(
 
 @router.post("/v1/generations", response_class=Response, responses=ANSWERS, openapi_extra=BODY)
 async def create_generations(request: Request, service: Served) -> Response:
-    """Generate music or sounds from texts, a melody, or the beginning of a clip."""
+    """Generate music or sounds from texts; clips can follow a melody or continue audio."""
     body, files = await read_body(request, GenerationsBody, TASK_TYPES["generation"].uploads)
     built = await build_task(service, build_caller(request), "generation", body, files)
     if body.stream:
@@ -90,17 +90,15 @@ async def create_generations(request: Request, service: Served) -> Response:
 
 
 def _check_stream(rendering: Rendering, *, as_events: bool) -> None:
-    """Check that what is asked for can be sent while it is made. Raises ApiError 422."""
+    """Check that the answer can be sent while it is generated. Raises ApiError 422."""
     assert isinstance(rendering, ClipsRendering)
     diffusion = rendering.task.clips[0].diffusion
     whole_for = "decoder" if diffusion else rendering.files.output.whole_clip_for
     if whole_for:
-        message = (
-            f"{whole_for}: what is asked for needs the whole clip; leave out {whole_for} or stream"
-        )
+        message = f"{whole_for}: this value needs the whole clip; leave out {whole_for} or stream"
         raise ApiError(422, "cannot_stream", message, whole_for)
     if not as_events and not rendering.is_file:
-        message = f"stream: a file is of one clip, without codes; for more, accept {EVENTS}"
+        message = f"stream: a file has one clip, without codes; for more, accept {EVENTS}"
         raise ApiError(422, "cannot_stream", message, "stream")
 
 

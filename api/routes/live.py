@@ -1,4 +1,4 @@
-"""WS /v1/live: audio that plays on while its prompt changes; docs/live.md has the protocol."""
+"""The WebSocket /v1/live: continuous audio whose prompt can change (see docs/live.md)."""
 
 import asyncio
 from dataclasses import asdict
@@ -22,7 +22,7 @@ from graph.errors import ApiError
 from graph.live.session import PassageStart, Session
 
 MOST_BAD = 10
-"""Messages in a row that cannot be used, after which a client is taken to be broken."""
+"""The number of invalid messages in a row that ends a session."""
 EXPECTED = (ApiError, EngineError, RequestValidationError)
 Message = TypeVar("Message", bound=BaseModel)
 router = APIRouter()
@@ -30,7 +30,7 @@ router = APIRouter()
 
 @router.websocket("/v1/live")
 async def play_live(websocket: WebSocket) -> None:
-    """Play until the client stops it, leaves, or has had what it may."""
+    """Play until the client stops or leaves, or the session reaches its limit."""
     service: Service = websocket.app.state.service
     socket = Socket(websocket)
     await socket.accept_client()
@@ -42,13 +42,13 @@ async def play_live(websocket: WebSocket) -> None:
         return
     except EXPECTED as error:
         await socket.close_with_error(error)
-    except Exception as error:  # whatever it is: the client is told, and it goes on to the log
+    except Exception as error:  # the client gets every error, and the log does too
         await socket.close_with_error(error)
         raise
 
 
 async def _play_within_limit(service: Service, socket: Socket) -> None:
-    """Play for as long as a session may last. Raises ApiError, EngineError, WebSocketDisconnect."""
+    """Play within the time limit. Raises ApiError, EngineError or WebSocketDisconnect."""
     longest = service.limits.max_live_s
     try:
         async with asyncio.timeout(longest) as bound:
@@ -75,7 +75,7 @@ async def _play_session(service: Service, socket: Socket) -> None:
 
 
 async def _send_part(socket: Socket, message: PassageStart | Waveform) -> None:
-    """Send the beginning of a passage as JSON, or audio as 16-bit PCM."""
+    """Send the start of a passage as JSON, or audio as 16-bit PCM."""
     if isinstance(message, Waveform):
         await socket.send_message(
             await asyncio.to_thread(PcmSink("s16", None).write_samples, message.array())
@@ -85,13 +85,13 @@ async def _send_part(socket: Socket, message: PassageStart | Waveform) -> None:
 
 
 async def _start_session(service: Service, socket: Socket) -> Session:
-    """Return the session that the first message asks for. Raises ApiError where it cannot be."""
+    """Build the session from the first message. Raises ApiError if it cannot be started."""
     limits, state = service.limits, socket.websocket.state
     try:
         async with asyncio.timeout(limits.live_idle_s):
             start = _parse_message(Start, await _receive_message(socket), limits.max_body_bytes)
     except TimeoutError as error:
-        message = f"no first message in {limits.live_idle_s:g} s; send what to hear"
+        message = f"no first message in {limits.live_idle_s:g} s; send a prompt or a tension"
         raise ApiError(408, "idle", message) from error
     model = service.registry.find_model(TokenModelSettings, start.model)
     state.model = model.name
@@ -112,7 +112,7 @@ async def _start_session(service: Service, socket: Socket) -> Session:
 
 
 async def _read_messages(service: Service, socket: Socket, session: Session) -> None:
-    """Do what the client says. Raises ApiError where too much of it cannot be used."""
+    """Read and apply the client's messages. Raises ApiError after too many invalid messages."""
     bad = 0
     while bad < MOST_BAD:
         message = await _receive_message(socket)
@@ -132,7 +132,7 @@ async def _read_messages(service: Service, socket: Socket, session: Session) -> 
 
 
 async def _receive_message(socket: Socket) -> str | bytes:
-    """Return the next message. Raises WebSocketDisconnect where the client has left."""
+    """Return the next message. Raises WebSocketDisconnect if the client has left."""
     message = await socket.websocket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message["code"], message.get("reason"))
@@ -141,7 +141,7 @@ async def _receive_message(socket: Socket) -> str | bytes:
 
 
 def _parse_message(kind: type[Message], message: str | bytes, most: int) -> Message:
-    """Return what a message says. Raises ApiError or RequestValidationError."""
+    """Parse a message. Raises ApiError or RequestValidationError."""
     if len(message) > most:
         raise ApiError(413, "message_too_large", f"a message is above {most} bytes")
     try:

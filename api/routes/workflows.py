@@ -1,4 +1,4 @@
-"""/v1/workflows: songs, podcasts, ambiences and style transfers, composed of several clips."""
+"""The routes /v1/workflows, which build songs, podcasts, ambiences and style transfers."""
 
 from typing import Any
 
@@ -32,8 +32,8 @@ from graph.workflows.style_transfer import CONTENT
 NAMES = ("progress", "done", "error")
 ANSWERED: dict[str, Any] = {
     "model": WorkflowAnswer,
-    "description": "A mix and its stems, files in base64. Where events are accepted: `progress` "
-    "while they are made, then `done`, or `error`.",
+    "description": "The mix and its stems as files in base64. A request that accepts events gets "
+    "`progress` while they are generated, and then `done` or `error`.",
     "content": {EVENTS: describe_events(WorkflowProgress, WorkflowAnswer, ErrorBody, named=NAMES)},
     "headers": {k: v for k, v in HEADERS.items() if k != "content-disposition"},
 }
@@ -72,27 +72,27 @@ of_forms = APIRouter(route_class=UploadRoute, responses=_with_files, **_shared)
 
 @of_json.post("/song", response_class=Response, openapi_extra=SONG)
 async def create_song(request: Request, body: SongBody, service: Served) -> Response:
-    """Make a song of sections that continue each other, with sound effects laid over."""
+    """Generate a song of sections that continue each other, with sound effects."""
     built = await build_task(service, build_caller(request), "song", body, {})
     return await respond(request, service, built)
 
 
 @of_json.post("/ambience", response_class=Response, openapi_extra=AMBIENCE)
 async def create_ambience(request: Request, body: AmbienceBody, service: Served) -> Response:
-    """Make an ambience that can be repeated without a seam."""
+    """Generate an ambience that can be repeated as a loop."""
     built = await build_task(service, build_caller(request), "ambience", body, {})
     return await respond(request, service, built)
 
 
 @of_both.post("/podcast", response_class=Response, openapi_extra=PODCAST)
 async def create_podcast(request: Request, service: Served) -> Response:
-    """Make a podcast's intro, transitions and outro, and music that gives way to its voice."""
+    """Generate the intro, transitions and outro of a podcast, and music under its voice."""
     built = await build_from_request(request, service, "podcast")
     return await respond(request, service, built)
 
 
 @of_forms.post("/style-transfer", response_class=Response, openapi_extra=STYLE_TRANSFER)
 async def transfer_style(request: Request, service: Served) -> Response:
-    """Play a file's melody in another style, by a model that follows melodies."""
+    """Play the melody of a file in another style; it needs a model that follows melodies."""
     built = await build_from_request(request, service, "style_transfer")
     return await respond(request, service, built)
