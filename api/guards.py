@@ -73,8 +73,7 @@ class UploadRoute(TypedRoute):
 
 
 LEFT = "the client closed the connection before the end of the body"
-# With these headers a client could keep its request running in Ray Serve's proxy after it has left,
-# or end its own answer early.
+# With these headers a client could change when Ray Serve's proxy ends its request.
 STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
 SLOWEST_BODY = 10_000
 """Each time this many bytes arrive, the body gets one more second, up to `limits.max_body_s`."""

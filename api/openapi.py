@@ -26,31 +26,21 @@ TAGS = [
     {"name": "generate", "description": "Generate music and sounds from text."},
     {"name": "workflows", "description": "Generate several clips and mix them."},
     {"name": "jobs", "description": "Run tasks in the background, without an open connection."},
-    {
-        "name": "compatible",
-        "description": "Generate audio with the clients of OpenAI and ElevenLabs.",
-    },
+    {"name": "compatible", "description": "Serve the clients of OpenAI and ElevenLabs."},
     {"name": "codec", "description": "Encode audio to EnCodec's codes, and decode codes to audio."},
-    {
-        "name": "diffusion",
-        "description": "Decode codes, or regenerate audio, by multi-band diffusion.",
-    },
+    {"name": "diffusion", "description": "Decode and regenerate by multi-band diffusion."},
     {"name": "analyze", "description": "Measure how real audio sounds to the discriminators."},
     {"name": "models", "description": "List the models and the limits of this server."},
     {"name": "health", "description": "Check whether the server works, and what it is doing."},
 ]
 SERVERS = [{"url": "/", "description": "The server that sent this document."}]
 SECURITY_SCHEMES = {
-    "bearer": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "The API key, as OpenAI's clients send it.",
-    },
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key of OpenAI's clients."},
     "xi-api-key": {
         "type": "apiKey",
         "in": "header",
         "name": "xi-api-key",
-        "description": "The API key, as ElevenLabs' clients send it.",
+        "description": "The key of ElevenLabs' clients.",
     },
 }
 ERRORS_OF_ALL = (400, 401, 500)
@@ -81,10 +71,7 @@ def _build_document(app: FastAPI, limits: UserConfig) -> Document:
         servers=app.servers,
     )
     schemas = document["components"]["schemas"]
-    for unused in (
-        "HTTPValidationError",
-        "ValidationError",
-    ):  # FastAPI's errors; ours are ErrorBody
+    for unused in ("HTTPValidationError", "ValidationError"):  # ours are ErrorBody
         schemas.pop(unused, None)
     document["components"]["securitySchemes"] = SECURITY_SCHEMES
     document["security"] = [{name: []} for name in SECURITY_SCHEMES]

@@ -32,9 +32,8 @@ class Tier(StrictModel):
     @model_validator(mode="after")
     def _check_format(self) -> Self:
         try:
-            Output(
-                self.format or "wav", sample_rate=self.sample_rate, bitrate=self.bitrate
-            ).check_format()
+            rate, bitrate = self.sample_rate, self.bitrate
+            Output(self.format or "wav", sample_rate=rate, bitrate=bitrate).check_format()
         except InvalidRequest as error:
             raise ValueError(error.message) from error
         return self

@@ -80,9 +80,8 @@ class Encoder:
         """Encode samples; return the bytes that are ready."""
         if not samples.shape[1]:
             return b""
-        return self._write_samples(
-            self._resampler.add_samples(samples) if self._resampler else samples
-        )
+        resampled = self._resampler.add_samples(samples) if self._resampler else samples
+        return self._write_samples(resampled)
 
     def finish(self) -> bytes:
         """Finish the file; return the remaining bytes."""
@@ -194,9 +193,7 @@ class AvSink:
         """Encode samples; return the bytes that are ready."""
         values = quantize_samples(samples.clip(-1, 1), self._form)
         if self._form == "s24":
-            values = np.left_shift(
-                values, 8
-            )  # FFmpeg keeps the 24 bits in the upper part of 32 bits
+            values = np.left_shift(values, 8)  # FFmpeg uses the upper 24 of 32 bits
         frame = build_frame(values, self._stream.format.name, self._rate)
         frame.pts = self._at
         self._at += samples.shape[1]

@@ -47,8 +47,8 @@ def fade_edges(samples: Samples, at: int, total: int, rate: int, output: Output)
         gain = np.minimum(gain, place / (output.fade_in * rate))
     if output.fade_out:
         gain = np.minimum(gain, (total - 1 - place) / (output.fade_out * rate))
-    made: Samples = (samples * gain).astype(np.float32)
-    return made
+    faded: Samples = (samples * gain).astype(np.float32)
+    return faded
 
 
 def normalize_level(samples: Samples, rate: int, how: Normalize) -> Samples:
@@ -120,11 +120,10 @@ class GrowingFile:
     def add_samples(self, audio: Waveform) -> bytes:
         """Encode the next samples; return the bytes that are ready."""
         with span(f"encode {self._output.format}"):
-            made = fade_edges(audio.array(), self._at, self._samples, self._rate, self._output)
+            faded = fade_edges(audio.array(), self._at, self._samples, self._rate, self._output)
             self._at += audio.samples
-            return self._encoder.add_samples(
-                normalize_level(made, self._rate, self._output.normalize)
-            )
+            level = normalize_level(faded, self._rate, self._output.normalize)
+            return self._encoder.add_samples(level)
 
     def finish(self) -> bytes:
         """Finish the file; return the remaining bytes."""

@@ -85,9 +85,7 @@ class Output:
         if self.bitrate is not None:
             least, most = kind.bitrates or (0, -1)
             if not least <= self.bitrate <= most:
-                valid = (
-                    f"from {least} to {most} kbit/s" if kind.bitrates else "no choice of bit rate"
-                )
+                valid = f"from {least} to {most} kbit/s" if kind.bitrates else "no bit rate"
                 problem = f"{self.format} supports {valid}, not {self.bitrate}"
                 raise InvalidRequest(f"bitrate: {problem}", "bitrate")
 

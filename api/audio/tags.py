@@ -85,9 +85,8 @@ def build_wav_header(
     if kind == FLOAT:
         chunks += _build_chunk(b"fact", struct.pack("<I", samples))
     if tags:
-        info = _build_chunk(b"ISFT", _encode_text(SOFTWARE)) + _build_chunk(
-            b"ICMT", _encode_text(tags.comment)
-        )
+        info = _build_chunk(b"ISFT", _encode_text(SOFTWARE))
+        info += _build_chunk(b"ICMT", _encode_text(tags.comment))
         if tags.title is not None:
             info += _build_chunk(b"INAM", _encode_text(tags.title))
         chunks += _build_chunk(b"LIST", b"INFO" + info) + _build_chunk(b"_PMX", tags.build_xmp())

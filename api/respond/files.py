@@ -56,12 +56,8 @@ class Scales(BaseModel):
 class AnalyzeAnswer(BaseModel):
     """The scores that the discriminators give a file."""
 
-    mpd_score: Annotated[
-        float, Field(description="The mean sigmoid of the logits of the first period.")
-    ]
-    msd_score: Annotated[
-        float, Field(description="The mean sigmoid of the logits of the first scale.")
-    ]
+    mpd_score: Annotated[float, Field(description="The mean sigmoid of the first MPD logits.")]
+    msd_score: Annotated[float, Field(description="The mean sigmoid of the first MSD logits.")]
     msstftd_score: Annotated[
         float, Field(description="The mean sigmoid of the logits of the first resolution.")
     ]

@@ -20,9 +20,7 @@ class Track(BaseModel):
 
     name: str
     start: float | None = Field(
-        default=None,
-        description="The start in the mix in seconds; it is left out if the track is not in the "
-        "mix.",
+        default=None, description="The start in seconds, for tracks that are in the mix."
     )
     duration: float
     """Seconds."""

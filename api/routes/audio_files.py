@@ -41,8 +41,7 @@ TO_DECODE = {
 ENCODED: Answers = {
     200: {
         "model": CodesAnswer,
-        "description": "The codes as JSON, or as a safetensors file with the other fields as "
-        "metadata.",
+        "description": "The codes as JSON, or as a safetensors file with equal metadata.",
         "content": {SAFETENSORS: {"schema": BINARY}},
         "links": {"decode": TO_DECODE},
     },
@@ -133,11 +132,7 @@ async def analyze_audio(
     service: Served,
     threshold: Annotated[
         float | None,
-        Query(
-            ge=0,
-            le=1,
-            description="The threshold; it overrides the field of the form. The default is 0.5.",
-        ),
+        Query(ge=0, le=1, description="It overrides the field of the form; the default is 0.5."),
     ] = None,
 ) -> Response:
     """Score an audio file with the discriminators MPD, MSD and MS-STFT-D."""

@@ -87,12 +87,8 @@ def build_form_schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema()
     schema["properties"] |= {
         "continue_from": BINARY
-        | {
-            "description": "The audio to continue, or codes from /v1/codec/encode; counts in "
-            "`duration`."
-        },
-        "melody": BINARY
-        | {"description": "The audio whose melody the clips follow; not for every model."},
+        | {"description": "Audio or codes to continue; they count in `duration`."},
+        "melody": BINARY | {"description": "The audio whose melody is followed."},
     }
     for name in OF_CONTINUE_FROM:  # a client that sends the default would need the file
         schema["properties"][name].pop("default", None)

@@ -83,8 +83,7 @@ ERRORS: Answers = {
 UPLOAD_ERRORS: Answers = ERRORS | {
     422: {
         "model": ErrorBody,
-        "description": "A field is missing or out of range, or the file is not audio within the "
-        "limits.",
+        "description": "A field is missing or out of range, or the file is not valid audio.",
     }
 }
 
@@ -106,18 +105,10 @@ def describe_events(*data: type[BaseModel], named: Sequence[str] = ()) -> dict[s
 BINARY = {"type": "string", "format": "binary"}
 FILES: dict[str, Any] = {kind.media_type: {"schema": BINARY} for kind in FORMATS.values()}
 SEED: dict[str, Any] = {
-    "x-seed": {
-        "description": "The seed of the answer.",
-        "schema": {"type": "integer"},
-        "required": True,
-    }
+    "x-seed": {"description": "The seed.", "schema": {"type": "integer"}, "required": True}
 }
 FILE_HEADERS: dict[str, Any] = {
-    "x-model": {
-        "description": "The model of the answer.",
-        "schema": {"type": "string"},
-        "required": True,
-    },
+    "x-model": {"description": "The model.", "schema": {"type": "string"}, "required": True},
     "content-disposition": {
         "description": "The name of the file.",
         "schema": {"type": "string"},

@@ -59,9 +59,7 @@ class JobAnswer(BaseModel):
     status: Status
     model: str
     seed: int | None = Field(description="The seed; null for tasks without random sampling.")
-    position: int = Field(
-        description="The position in the queue, from 1; 0 if the job does not wait."
-    )
+    position: int = Field(description="The place in the queue, from 1; 0 if it does not wait.")
     eta_seconds: float | None = Field(
         description="The estimated seconds until the job ends; null if unknown."
     )
@@ -106,9 +104,7 @@ LINKS = {
 ACCEPTED: Answers = {
     202: {
         "description": "The job is accepted. A list is accepted only if all of its jobs are valid.",
-        "headers": {
-            "location": {"description": "The path of the job.", "schema": {"type": "string"}}
-        },
+        "headers": {"location": {"description": "The job's path.", "schema": {"type": "string"}}},
         "links": {
             name: {
                 "description": what,
@@ -132,10 +128,7 @@ AUDIO: Answers = {
         "model": GenerationsAnswer | WorkflowAnswer | CodesAnswer | AnalyzeAnswer,
         "headers": HEADERS,
     },
-    409: {
-        "model": ErrorBody,
-        "description": "The job has not finished, has failed or was cancelled.",
-    },
+    409: {"model": ErrorBody, "description": "The job has no answer yet, or will never have one."},
     **UNKNOWN,
 }
 
@@ -197,9 +190,8 @@ async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes
         fields, files = await read_form(request)
         name = fields.get("type", DEFAULT_TYPE)
         if name not in JOB_BODIES:
-            raise ApiError(
-                422, "invalid_value", f"type: valid values are {', '.join(JOB_BODIES)}", "type"
-            )
+            message = f"type: valid values are {', '.join(JOB_BODIES)}"
+            raise ApiError(422, "invalid_value", message, "type")
         uploads = TASK_TYPES[cast(TypeName, name)].uploads
         return [validate_form(JOB_BODIES[name], fields, files, uploads)], files, False
     data = await request.body()

@@ -77,9 +77,8 @@ async def _play_session(service: Service, socket: Socket) -> None:
 async def _send_part(socket: Socket, message: PassageStart | Waveform) -> None:
     """Send the start of a passage as JSON, or audio as 16-bit PCM."""
     if isinstance(message, Waveform):
-        await socket.send_message(
-            await asyncio.to_thread(PcmSink("s16", None).write_samples, message.array())
-        )
+        write = PcmSink("s16", None).write_samples
+        await socket.send_message(await asyncio.to_thread(write, message.array()))
     else:
         await socket.send_message(Passage(**asdict(message)))
 

@@ -18,6 +18,12 @@ def _convert_whole(value: Any) -> Any:
 
 WHOLE = BeforeValidator(_convert_whole)
 """Accepts a float such as 3.0 as an integer, as JSON Schema does."""
+ModelName = Annotated[str | None, Field(description="The name of a model in /v1/models.")]
+Seed = Annotated[
+    int | None,
+    Field(ge=0, le=2**63 - 1, description="The same seed gives the same audio; default: random."),
+    WHOLE,
+]
 
 
 class RequestModel(StrictModel):
@@ -71,31 +77,14 @@ class SamplingBody(RequestModel):
     ] = 1.0
     top_k: Annotated[
         int,
-        Field(
-            ge=0,
-            le=65536,
-            description="Sample from the k most likely codes; 0 samples from all codes.",
-        ),
+        Field(ge=0, le=65536, description="Sample from the k most likely codes; 0: from all."),
         WHOLE,
     ] = 250
     top_p: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=1,
-            description="The probability of nucleus sampling. A value above 0 replaces `top_k`.",
-        ),
+        float, Field(ge=0, le=1, description="Nucleus sampling: a value above 0 replaces `top_k`.")
     ] = 0.0
-    seed: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=2**63 - 1,
-            description="The same seed gives the same audio. The default is a random seed.",
-        ),
-        WHOLE,
-    ] = None
-    model: Annotated[str | None, Field(description="The name of a model in /v1/models.")] = None
+    seed: Seed = None
+    model: ModelName = None
 
     @field_validator("temperature")
     @classmethod
@@ -120,8 +109,7 @@ class RepeatableBody(SamplingBody):
     """The sampling parameters of a request whose whole answer can be cached."""
 
     cache: Annotated[
-        bool,
-        Field(description="Whether the server may send a cached answer to a request with a seed."),
+        bool, Field(description="Whether a cached answer is allowed, for requests with a seed.")
     ] = True
 
     @property

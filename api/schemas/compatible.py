@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from api.audio.output import FORMATS, FormatName, Output
 from api.schemas import rules
-from api.schemas.base import RequestModel
+from api.schemas.base import ModelName, RequestModel
 from api.schemas.generation import SHORTEST_S, ClipBody, Text, check_words
 from engine.errors import InvalidRequest
 from engine.params import GenerationParams
@@ -27,20 +27,14 @@ class SpeechBody(ClipBody):
 
     input: Text
     voice: Annotated[
-        str | dict[str, Any] | None,
-        Field(description="The server accepts this field and ignores it."),
+        str | dict[str, Any] | None, Field(description="The server ignores this field.")
     ] = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Annotated[
-        Literal["audio", "sse"],
-        Field(description="`audio` sends the file; `sse` sends events with audio in base64."),
+        Literal["audio", "sse"], Field(description="`sse` sends events with audio in base64.")
     ] = "audio"
-    instructions: Annotated[
-        str | None, Field(description="The server accepts this field and ignores it.")
-    ] = None
-    speed: Annotated[
-        float, Field(ge=1, le=1, description="Only 1 is valid; describe the tempo in the text.")
-    ] = 1.0
+    instructions: Annotated[str | None, Field(description="The server ignores this field.")] = None
+    speed: Annotated[float, Field(ge=1, le=1, description="Only 1 is supported.")] = 1.0
 
     _check_words = field_validator("input")(check_words)
 
@@ -64,23 +58,19 @@ class SoundBody(RequestModel):
         Field(
             ge=SHORTEST_S,
             le=3600,
-            description="The length in seconds; the default is 10, or the server's limit if that "
-            "is lower.",
+            description="The length in seconds; the default is 10, at most the server's limit.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s"),
         ),
     ] = None
     prompt_influence: Annotated[
         float | None,
-        Field(ge=0, le=1, description="One tenth of the guidance scale; the default is 0.3."),
+        Field(ge=0, le=1, description="A tenth of the guidance scale; the default is 0.3."),
     ] = None
     loop: Annotated[
         bool | None,
-        Field(
-            description="The server cannot generate loops.",
-            json_schema_extra={"enum": [False, None]},
-        ),
+        Field(description="Loops are not supported.", json_schema_extra={"enum": [False, None]}),
     ] = None
-    model_id: Annotated[str | None, Field(description="A name from /v1/models.")] = None
+    model_id: ModelName = None
 
     _check_words = field_validator("text")(check_words)
 

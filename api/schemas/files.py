@@ -5,9 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from api.audio.codes_file import MAX_CODE
-from api.schemas.base import WHOLE, RequestModel
+from api.schemas.base import WHOLE, ModelName, RequestModel, Seed
 
-ModelName = Annotated[str | None, Field(description="The name of a model in /v1/models.")]
 Code = Annotated[int, Field(ge=0, lt=MAX_CODE), WHOLE]
 
 
@@ -15,17 +14,11 @@ class EncodeBody(RequestModel):
     """The options of encoding a file."""
 
     codebooks: Annotated[
-        int | None,
-        Field(ge=1, description="The number of codebooks to keep; the default is all."),
-        WHOLE,
+        int | None, Field(ge=1, description="The number of codebooks; the default is all."), WHOLE
     ] = None
     bandwidth: Annotated[
         float | None,
-        Field(
-            gt=0,
-            le=1000,
-            description="The bandwidth in kbit/s, as another way to set the number of codebooks.",
-        ),
+        Field(gt=0, le=1000, description="A bandwidth in kbit/s, instead of `codebooks`."),
     ] = None
     format: Annotated[
         Literal["json", "safetensors"], Field(description="The format of the answer.")
@@ -37,8 +30,7 @@ class DecodeBody(RequestModel):
     """The codes to decode to audio."""
 
     codes: Annotated[
-        list[list[Code]] | None,
-        Field(description="The codes as [codebooks][frames].", min_length=1),
+        list[list[Code]] | None, Field(description="Codes [codebooks][frames].", min_length=1)
     ] = None
     samples: Annotated[
         int | None,
@@ -51,15 +43,7 @@ class DecodeBody(RequestModel):
 class DiffuseBody(RequestModel):
     """The options of decoding by multi-band diffusion."""
 
-    seed: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=2**63 - 1,
-            description="The same seed gives the same audio. The default is a random seed.",
-        ),
-        WHOLE,
-    ] = None
+    seed: Seed = None
     model: ModelName = None
 
 
@@ -68,10 +52,6 @@ class AnalyzeBody(RequestModel):
 
     threshold: Annotated[
         float | None,
-        Field(
-            ge=0,
-            le=1,
-            description="A file counts as real above this mean score; the default is 0.5.",
-        ),
+        Field(ge=0, le=1, description="Higher mean scores count as real; the default is 0.5."),
     ] = None
     model: ModelName = None

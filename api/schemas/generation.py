@@ -24,12 +24,7 @@ Text = Annotated[
     ),
 ]
 GuidanceScale = Annotated[
-    float,
-    Field(
-        ge=0,
-        le=20,
-        description="The scale of classifier-free guidance: a higher value follows the text more.",
-    ),
+    float, Field(ge=0, le=20, description="The scale of classifier-free guidance.")
 ]
 TARGET_S = 10.0
 """The default time limit of quality `auto`, in seconds."""
@@ -45,8 +40,7 @@ class ClipBody(RepeatableBody):
         Field(
             ge=SHORTEST_S,
             le=3600,
-            description="The length in seconds; the default is 10, or the server's limit if that "
-            "is lower.",
+            description="The length in seconds; the default is 10, at most the server's limit.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
@@ -68,8 +62,10 @@ class ClipBody(RepeatableBody):
         return self.build_sampling_params(text, self.count_frames(pair, limits))
 
 
-def check_words(text: str) -> str:
+def check_words(text: str | None) -> str | None:
     """Return the text. Raises ValueError if it is only white space or is not valid Unicode."""
+    if text is None:
+        return None
     if not text.strip():
         raise ValueError("must not be empty")
     try:
@@ -90,9 +86,8 @@ class GenerateBody(ClipBody):
     def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Build the engine's parameters. Raises ApiError if the model or the limits forbid them."""
         check_text(self.text, limits, "text")
-        return replace(
-            self.build_clip_params(self.text, pair, limits), guidance_scale=self.cfg_coef
-        )
+        params = self.build_clip_params(self.text, pair, limits)
+        return replace(params, guidance_scale=self.cfg_coef)
 
 
 class GenerationsBody(ClipBody, OutputBody):
@@ -109,9 +104,7 @@ class GenerationsBody(ClipBody, OutputBody):
         }
     )
 
-    prompt: Annotated[Text | None, Field(description="A description of the audio to generate.")] = (
-        None
-    )
+    prompt: Annotated[Text | None, Field(description="The audio to generate.")] = None
     prompts: Annotated[
         list[Text] | None,
         Field(
@@ -136,11 +129,7 @@ class GenerationsBody(ClipBody, OutputBody):
     ] = False
     extend_stride: Annotated[
         float | None,
-        Field(
-            gt=0,
-            le=3600,
-            description="The step between windows in seconds, for clips longer than one window.",
-        ),
+        Field(gt=0, le=3600, description="The step between windows of a long clip, in seconds."),
     ] = None
     quality: Annotated[
         TierName | Literal["auto"] | None,
@@ -152,22 +141,14 @@ class GenerationsBody(ClipBody, OutputBody):
         ),
     ] = None
     target_s: Annotated[
-        float | None,
-        Field(gt=0, le=3600, description="The time limit of `auto` in seconds; the default is 10."),
+        float | None, Field(gt=0, le=3600, description="The time limit of `auto`; default: 10 s.")
     ] = None
     decoder: Annotated[
-        Decoder,
-        Field(description="`mbd` is multi-band diffusion, which sounds better and is slower."),
+        Decoder, Field(description="`mbd`: multi-band diffusion, better but slower.")
     ] = "encodec"
-    return_codes: Annotated[
-        bool, Field(description="Whether the answer is JSON that includes the codes.")
-    ] = False
-    start: Annotated[
-        float, Field(ge=0, description="The start within `continue_from`, in seconds.")
-    ] = 0.0
-    end: Annotated[
-        float | None, Field(gt=0, description="The end within `continue_from`, in seconds.")
-    ] = None
+    return_codes: Annotated[bool, Field(description="Answer with JSON and the codes.")] = False
+    start: Annotated[float, Field(ge=0, description="The start in the file, in seconds.")] = 0.0
+    end: Annotated[float | None, Field(gt=0, description="The end in the file, in seconds.")] = None
     include_prompt: Annotated[
         bool, Field(description="Whether the answer begins with the audio that is continued.")
     ] = True
@@ -176,14 +157,14 @@ class GenerationsBody(ClipBody, OutputBody):
         Field(description="Whether the server sends the clip while it is generated."),
     ] = False
 
-    _check_words = field_validator("prompt")(
-        lambda text: text if text is None else check_words(text)
-    )
+    _check_words = field_validator("prompt")(check_words)
 
     @field_validator("prompts")
     @classmethod
     def _check_prompts(cls, texts: list[str] | None) -> list[str] | None:
-        return texts if texts is None else [check_words(text) for text in texts]
+        for text in texts or ():
+            check_words(text)
+        return texts
 
     @model_validator(mode="after")
     def _check_one_prompt(self) -> Self:

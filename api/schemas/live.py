@@ -36,9 +36,7 @@ class LivePrompt(RequestModel):
     tension: Annotated[float | None, Field(ge=0, le=1)] = None
     location: str | None = None
 
-    _check_words = field_validator("prompt", "location")(
-        lambda t: t if t is None else check_words(t)
-    )
+    _check_words = field_validator("prompt", "location")(check_words)
 
     @model_validator(mode="after")
     def _check_location(self) -> Self:

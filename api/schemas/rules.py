@@ -109,35 +109,25 @@ class FileBody(RequestModel):
 
     format: Annotated[
         FormatName,
-        Field(
-            description="The file format. `opus` and `ogg` (Vorbis) are Ogg files; `aac` has ADTS "
-            "frames."
-        ),
+        Field(description="`opus` and `ogg` (Vorbis) are Ogg files; `aac` has ADTS frames."),
     ] = "wav"
     sample_format: Annotated[
-        SampleFormat,
-        Field(description="The sample format of wav and pcm (any), and of flac (s16 or s24)."),
+        SampleFormat, Field(description="Any for wav and pcm; `s16` or `s24` for flac.")
     ] = "s16"
     sample_rate: Annotated[
         int | None,
         Field(
-            description="The sample rate in Hz; the default is the model's rate, or the next rate "
-            "that the format supports.",
+            description="The rate in Hz; the default is the model's, or the next one of the format.",
             json_schema_extra=RATE,
         ),
         WHOLE,
     ] = None
     bitrate: Annotated[
         int | None,
-        Field(
-            description="The bit rate in kbit/s, for mp3 and aac (default 128) and opus (default "
-            "96)."
-        ),
+        Field(description="The kbit/s of mp3 and aac (default 128) or opus (default 96)."),
         WHOLE,
     ] = None
-    tag_prompt: Annotated[
-        bool, Field(description="Whether the tags of the file include the prompt.")
-    ] = True
+    tag_prompt: Annotated[bool, Field(description="Add the prompt to the tags.")] = True
 
     def build_output(self) -> Output:
         """Build the file's settings. Raises InvalidRequest if the format does not support them."""
@@ -157,12 +147,8 @@ class OutputBody(FileBody):
             "dB, `rms` to -18 dB, `loudness` to -14 LUFS; `clip` limits peaks to -1 dB."
         ),
     ] = "none"
-    fade_in: Annotated[
-        float, Field(ge=0, le=60, description="The length of the fade-in in seconds.")
-    ] = 0.0
-    fade_out: Annotated[
-        float, Field(ge=0, le=60, description="The length of the fade-out in seconds.")
-    ] = 0.0
+    fade_in: Annotated[float, Field(ge=0, le=60, description="The fade-in in seconds.")] = 0.0
+    fade_out: Annotated[float, Field(ge=0, le=60, description="The fade-out in seconds.")] = 0.0
     trim_silence: Annotated[
         bool, Field(description="Whether to remove samples below -50 dBFS at both ends.")
     ] = False

@@ -20,13 +20,11 @@ Loudness = Annotated[
     Field(
         ge=-40,
         le=-5,
-        description="The loudness of the mix in LUFS; it is lower if the true peak would exceed -1 "
-        "dB.",
+        description="The loudness of the mix in LUFS, lower if the peak would exceed -1 dB.",
     ),
 ]
 EffectsModel = Annotated[
-    str | None,
-    Field(description="The name of a model in /v1/models; the default is the first sound model."),
+    str | None, Field(description="A model in /v1/models; the default is the first sound model.")
 ]
 
 
@@ -52,9 +50,7 @@ class Section(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=rules.BARS_OR_SECONDS)
 
-    name: Annotated[
-        str, Field(min_length=1, max_length=100, description="A name, such as `verse`.")
-    ]
+    name: Annotated[str, Field(min_length=1, max_length=100, description="The name.")]
     prompt: Text
     bars: Annotated[int | None, Field(ge=1, le=1000, description="The length in bars."), WHOLE] = (
         None
@@ -79,10 +75,7 @@ class Effect(RequestModel):
     """A sound effect that is mixed into a song."""
 
     prompt: Text
-    at: Annotated[
-        float,
-        Field(ge=0, le=3600, description="The start in seconds from the beginning of the song."),
-    ]
+    at: Annotated[float, Field(ge=0, le=3600, description="The start in the song, in seconds.")]
     duration: Annotated[
         float,
         Field(
@@ -93,8 +86,7 @@ class Effect(RequestModel):
         ),
     ] = 2.0
     gain_db: Annotated[
-        float,
-        Field(ge=-60, le=12, description="The gain in dB; 0 is as loud as the music of the song."),
+        float, Field(ge=-60, le=12, description="The gain in dB; 0 is as loud as the music.")
     ] = -6.0
 
     _check_words = field_validator("prompt")(check_words)
@@ -127,12 +119,7 @@ class SongBody(WorkflowBody):
         ),
     ] = None
     tempo: Annotated[
-        float,
-        Field(
-            ge=30,
-            le=300,
-            description="The tempo in beats per minute; the server adds it to each prompt.",
-        ),
+        float, Field(ge=30, le=300, description="Beats per minute, added to each prompt.")
     ] = 120.0
     beats_per_bar: Annotated[
         int, Field(ge=1, le=16, description="The number of beats in a bar."), WHOLE
@@ -157,8 +144,7 @@ class SongBody(WorkflowBody):
     effects_model: EffectsModel = None
     loudness: Loudness = -14.0
     distribution: Annotated[
-        Distribution | None,
-        Field(description="A second mix, compressed by the EnCodec of the music model."),
+        Distribution | None, Field(description="A second mix, compressed by EnCodec.")
     ] = None
 
     def build_spec(self) -> song.Song:
@@ -174,26 +160,21 @@ class SongBody(WorkflowBody):
     @classmethod
     def _check_key(cls, key: str | None) -> str | None:
         if key is not None and not re.fullmatch(KEY_NAMES, key):
-            valid = "a note from A to G, # or b after it where it has one, and major or minor"
-            raise ValueError(
-                f"{key!r} is not a key; write {valid}, such as C major, F# minor or Bb major"
-            )
+            valid = "a note from A to G, optionally # or b, and major or minor"
+            raise ValueError(f"not a key: {key!r}; write {valid}, such as C major or F# minor")
         return key
 
 
 class PodcastBody(WorkflowBody):
     """The body of the music of a podcast."""
 
-    theme: Annotated[
-        Text, Field(description="The topic of the podcast, or a description of its sound.")
-    ]
+    theme: Annotated[Text, Field(description="The topic or the sound of the podcast.")]
     intro: Annotated[
         float,
         Field(
             ge=1,
             le=3600,
-            description="The length of the intro in seconds; the default is 15, or the server's "
-            "limit if that is lower.",
+            description="The length in seconds; the default is 15, at most the server's limit.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 15.0
@@ -202,8 +183,7 @@ class PodcastBody(WorkflowBody):
         Field(
             ge=1,
             le=3600,
-            description="The length of the outro in seconds; the default is 10, or the server's "
-            "limit if that is lower.",
+            description="The length in seconds; the default is 10, at most the server's limit.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
@@ -247,27 +227,22 @@ class AmbienceBody(WorkflowBody):
         json_schema_extra={"allOf": [rules.OUTPUT, rules.ENVIRONMENT_OR_PROMPT]}
     )
 
-    environment: Annotated[
-        Environment | None, Field(description="An environment with a predefined prompt.")
-    ] = None
-    prompt: Annotated[
-        Text | None, Field(description="A description of the ambience, instead of `environment`.")
-    ] = None
+    environment: Annotated[Environment | None, Field(description="A predefined environment.")] = (
+        None
+    )
+    prompt: Annotated[Text | None, Field(description="A text instead of `environment`.")] = None
     duration: Annotated[
         float,
         Field(
             ge=1,
             le=3600,
-            description="The length of the loop in seconds; the default is 10, or the server's "
-            "limit if that is lower.",
+            description="The length in seconds; the default is 10, at most the server's limit.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
     loudness: Loudness = -23.0
 
-    _check_words = field_validator("prompt")(
-        lambda text: text if text is None else check_words(text)
-    )
+    _check_words = field_validator("prompt")(check_words)
 
     def build_spec(self) -> ambience.Ambience:
         """Build the specification of the ambience; a length that was not given is None."""
@@ -290,8 +265,7 @@ class StyleTransferBody(WorkflowBody):
         Field(
             ge=LOUDNESS_BLOCK_S,
             le=3600,
-            description="The length in seconds, from the beginning of the file; the default is the "
-            "length of the file.",
+            description="The length in seconds; the default is the length of the file.",
             json_schema_extra=rules.limit_by(maximum="max_duration_s"),
         ),
     ] = None

@@ -158,7 +158,7 @@ async def test_the_limits_tell_what_tiers_stand_for(server: Server):
 @pytest.mark.parametrize(
     ("tier", "what"),
     [
-        ({"bitrate": 64}, "wav supports no choice of bit rate"),
+        ({"bitrate": 64}, "wav supports no bit rate"),
         ({"format": "opus", "sample_rate": 32000}, "opus supports 48000"),
         ({"format": "mp3", "bitrate": 1000}, "from 32 to 320"),
         ({"steps": 3}, "valid keys: model, decoder"),

@@ -237,7 +237,7 @@ def test_the_same_samples_give_the_same_bytes(name: str):
         (Output("opus", sample_rate=44100), "sample_rate", "opus supports 48000, not 44100"),
         (Output("wav", sample_rate=7999), "sample_rate", "from 8000 to 96000"),
         (Output("mp3", bitrate=500), "bitrate", "from 32 to 320 kbit/s, not 500"),
-        (Output("wav", bitrate=128), "bitrate", "no choice of bit rate"),
+        (Output("wav", bitrate=128), "bitrate", "no bit rate"),
     ],
 )
 def test_what_a_format_has_not_is_refused(output: Output, param: str, reason: str):
