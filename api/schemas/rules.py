@@ -117,7 +117,7 @@ class FileBody(RequestModel):
     sample_rate: Annotated[
         int | None,
         Field(
-            description="The rate in Hz; the default is the model's, or the next one of the format.",
+            description="The rate in Hz; the default is the model's, or the next in the format.",
             json_schema_extra=RATE,
         ),
         WHOLE,
