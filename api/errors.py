@@ -1,4 +1,4 @@
-"""The one place where errors become HTTP: OpenAI's error shape, plus the request's id.
+"""Converts errors to HTTP responses, with OpenAI's error format and the request's id.
 
 {"error": {"message", "type", "param", "code"}, "request_id"}
 """
@@ -44,15 +44,15 @@ VALIDATION_CODES = {
 }
 
 
-def request_id(request: HTTPConnection) -> str:
-    """Return the id that the proxy gave this request, or a new one where there is no proxy."""
+def get_request_id(request: HTTPConnection) -> str:
+    """Return the request id from the proxy, or a new id if there is no proxy."""
     if not hasattr(request.state, "request_id"):
         request.state.request_id = request.headers.get("x-request-id") or str(uuid4())
     named: str = request.state.request_id
     return named
 
 
-def from_validation(error: RequestValidationError) -> ApiError:
+def describe_validation_error(error: RequestValidationError) -> ApiError:
     """Describe the first problem that pydantic found in a request's body."""
     first = error.errors()[0]
     status, code = VALIDATION_CODES.get(first["type"], (422, "invalid_value"))
@@ -65,7 +65,7 @@ def from_validation(error: RequestValidationError) -> ApiError:
     return ApiError(status, code, prefix + message, param)
 
 
-def from_http(error: HTTPException) -> ApiError:
+def describe_http_error(error: HTTPException) -> ApiError:
     """Describe an error that Starlette or FastAPI raised."""
     code = HTTP_CODES.get(error.status_code, "http_error")
     phrase = HTTPStatus(error.status_code).phrase
@@ -73,12 +73,12 @@ def from_http(error: HTTPException) -> ApiError:
 
 
 def describe_error(error: Exception) -> ApiError:
-    """Return what the user sees of any error, those of FastAPI and Starlette included."""
+    """Convert any error, also of FastAPI and Starlette, to the ApiError that the user sees."""
     match error:
         case RequestValidationError():
-            return from_validation(error)
+            return describe_validation_error(error)
         case HTTPException():
-            return from_http(error)
+            return describe_http_error(error)
         case FormParserError():
             return ApiError(400, "invalid_body", f"the form cannot be read: {error}")
         case _:
@@ -86,18 +86,18 @@ def describe_error(error: Exception) -> ApiError:
 
 
 def build_error_body(request: HTTPConnection, error: Exception) -> ErrorBody:
-    """Build the error's body, and log an error that is this server's fault.
+    """Build the body of an error, and log the request if the server caused the error.
 
-    Of an unexpected error only the request is logged here: whoever raises it again logs the rest.
+    The traceback of an unexpected error is logged where the error is raised again.
     """
     described = describe_error(error)
     if described.status >= 500:
-        logger.error("request %s: %s", request_id(request), error)
-    return ErrorBody(error=build_error_detail(described), request_id=request_id(request))
+        logger.error("request %s: %s", get_request_id(request), error)
+    return ErrorBody(error=build_error_detail(described), request_id=get_request_id(request))
 
 
-def _allow_header(request: Request) -> dict[str, str]:
-    """Return the header of 405: the methods of every route of the path, not of the first alone."""
+def _build_allow_header(request: Request) -> dict[str, str]:
+    """Build the header of status 405, with the methods of all routes that have the path."""
     path = request.scope["route"].path
     routes = [one for one in iter_route_contexts(request.app.routes) if one.path == path]
     return {"allow": ", ".join(sorted({name for one in routes for name in one.methods or ()}))}
@@ -107,19 +107,19 @@ def build_error_response(request: Request, error: Exception) -> JSONResponse:
     """Build the response to a request that failed."""
     headers = error.headers if isinstance(error, ApiError | HTTPException) else None
     if isinstance(error, HTTPException) and error.status_code == 405 and "route" in request.scope:
-        headers = _allow_header(request)
+        headers = _build_allow_header(request)
     body = build_error_body(request, error)
     status = describe_error(error).status
     return JSONResponse(body.model_dump(), status, headers=headers)
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error of `app` in the one shape."""
+    """Make `app` answer every error in the format of ErrorBody."""
 
     async def respond(request: Request, error: Exception) -> JSONResponse:
         return build_error_response(request, error)
 
-    # Starlette raises an unexpected error again once it is answered, so that it reaches the log.
+    # Starlette raises an unexpected error again after the answer, so the error reaches the log.
     expected = (ApiError, EngineError, RequestValidationError, HTTPException, FormParserError)
     for kind in (*expected, Exception):
         app.add_exception_handler(kind, respond)

@@ -1,4 +1,4 @@
-"""Guards before the routes: known keys, bodies of the wanted type and size, no steering headers."""
+"""Checks keys, headers, and the type and size of bodies before the routes."""
 
 import asyncio
 import time
@@ -24,13 +24,13 @@ MULTIPART = "multipart/form-data"
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def content_type(request: Request) -> str:
-    """Return a body's media type, without parameters, in lower case."""
+def get_content_type(request: Request) -> str:
+    """Return the media type of a body in lower case, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def no_unknown_fields(form: FormData, valid: Collection[str]) -> None:
-    """Raise ApiError 422 where a form has a field that nobody would read."""
+def refuse_unknown_fields(form: FormData, valid: Collection[str]) -> None:
+    """Check that a form has only valid fields. Raises ApiError 422."""
     unknown = next((field for field in form if field not in valid), None)
     if unknown is not None:
         message = f"unknown field {unknown!r}; valid fields: {', '.join(valid)}"
@@ -38,54 +38,54 @@ def no_unknown_fields(form: FormData, valid: Collection[str]) -> None:
 
 
 class TypedRoute(APIRoute):
-    """A route that refuses a body of another content type, and a form with unknown fields."""
+    """A route that refuses other content types than `wanted`, and forms with unknown fields."""
 
     wanted: tuple[str, ...]
 
     def get_route_handler(self) -> Handler:
-        """Wrap FastAPI's handler."""
+        """Return FastAPI's handler with these checks."""
         handle = super().get_route_handler()
         fields = [field.alias for field in self.dependant.body_params]
 
-        async def checked(request: Request) -> Response:
-            kind = content_type(request)
+        async def handle_checked(request: Request) -> Response:
+            kind = get_content_type(request)
             if kind not in self.wanted:
                 wanted = " or ".join(self.wanted)
                 message = f"content-type is {kind or 'missing'!r}; send {wanted}"
                 raise ApiError(415, "unsupported_content_type", message)
-            if kind == MULTIPART and fields:  # FastAPI would leave out what it does not know
-                no_unknown_fields(await request.form(), fields)
+            if kind == MULTIPART and fields:  # FastAPI would ignore unknown fields
+                refuse_unknown_fields(await request.form(), fields)
             return await handle(request)
 
-        return checked
+        return handle_checked
 
 
 class JsonRoute(TypedRoute):
-    """Takes JSON."""
+    """A route that accepts JSON."""
 
     wanted = ("application/json",)
 
 
 class UploadRoute(TypedRoute):
-    """Takes a form with files."""
+    """A route that accepts a form with files."""
 
     wanted = (MULTIPART,)
 
 
-LEFT = "the client left before its body's end"
-# With these Ray Serve's proxy lets a client outlive its connection, or cut its own answer short.
+LEFT = "the client closed the connection before the end of the body"
+# With these headers a client could change when Ray Serve's proxy ends its request.
 STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
 SLOWEST_BODY = 10_000
-"""Bytes that give a body one second more to come in, up to `limits.max_body_s`."""
-LATE = "the body comes too slowly, or stopped before its end; send it again"
+"""Each time this many bytes arrive, the body gets one more second, up to `limits.max_body_s`."""
+LATE = "the body arrives too slowly, or stopped before its end; send it again"
 
 
 class Guard:
-    """ASGI middleware: refuses Serve's steering headers, unknown keys, and bodies above the limits.
+    """ASGI middleware that refuses unknown keys, STEERING_HEADERS and bodies above the limits.
 
-    A body above `limits.max_body_bytes`, or with files above `limits.max_upload_bytes` more, is
-    refused while it is read, and so is one that comes too slowly. WebSockets, which browsers open
-    for any page, are for pages of this server and of `origins`.
+    A body may have `limits.max_body_bytes`, and a form also `limits.max_upload_bytes`. A larger or
+    slower body is refused while it is read. Browsers open WebSockets for any page, so a WebSocket
+    is accepted only from pages of this server and of `origins`.
     """
 
     def __init__(self, app: ASGIApp, service: Service, origins: Sequence[str]) -> None:
@@ -94,57 +94,57 @@ class Guard:
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counting its bytes."""
+        """Check the request and pass it to the application."""
         match scope["type"]:
             case "http":
-                await self._request(Request(scope), receive, send)
+                await self._handle_request(Request(scope), receive, send)
             case "websocket":
-                await self._websocket(scope, receive, send)
+                await self._handle_websocket(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)
 
-    def _admit(self, connection: HTTPConnection) -> None:
-        """Note whose it is. Raises ApiError where it may not come in."""
+    def _admit_connection(self, connection: HTTPConnection) -> None:
+        """Store the share of the key in the state. Raises ApiError 400 or 401."""
         headers = connection.headers
         if steering := next((name for name in STEERING_HEADERS if name in headers), None):
-            message = f"the header {steering} is not served; leave it out"
+            message = f"the header {steering} is not allowed; leave it out"
             raise ApiError(400, "header_not_allowed", message, steering)
         connection.state.share = authenticate(connection, self._service.limits.keys)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         try:
             self._check_origin(websocket)
-            self._admit(websocket)
+            self._admit_connection(websocket)
         except ApiError as error:
             socket = Socket(websocket)
-            await socket.accept()  # a browser's page learns nothing of what is refused before
-            await socket.fail(error)
+            await socket.accept_client()  # a browser hides errors from before this
+            await socket.close_with_error(error)
             return
         await self._app(scope, receive, send)
 
     def _check_origin(self, websocket: WebSocket) -> None:
-        """Raise ApiError 403 where a browser asks for a page that may not."""
+        """Check the page that opens a WebSocket in a browser. Raises ApiError 403."""
         origin = websocket.headers.get("origin")
         own = origin and urlsplit(origin).netloc == websocket.headers.get("host")
         if origin is None or own or {"*", origin} & set(self._origins):
             return
-        message = f"pages of {origin} may not call; add it to the ingress's cors_origins"
+        message = f"pages of {origin} are not allowed; add it to cors_origins of the ingress"
         raise ApiError(403, "origin_not_allowed", message)
 
-    async def _request(self, request: Request, receive: Receive, send: Send) -> None:
+    async def _handle_request(self, request: Request, receive: Receive, send: Send) -> None:
         scope, limits = request.scope, self._service.limits
         try:
-            self._admit(request)
+            self._admit_connection(request)
         except ApiError as error:
             await build_error_response(request, error)(scope, receive, send)
             return
         limit = limits.max_body_bytes
-        if content_type(request) == MULTIPART:
+        if get_content_type(request) == MULTIPART:
             limit += limits.max_upload_bytes
         seen, left, whole = 0, limits.max_body_s, False
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             nonlocal seen, left, whole
             asked = time.monotonic()
             try:
@@ -152,10 +152,10 @@ class Guard:
                     message = await receive()
             except TimeoutError as error:
                 raise HTTPException(408, LATE, {"connection": "close"}) from error
-            except TaskCancelledError:  # Serve ends its own waiting so, where the client has left
+            except TaskCancelledError:  # Serve raises this if the client has left
                 message = {"type": "http.disconnect"}
             if message["type"] == "http.disconnect" and not whole:
-                # Else FastAPI's own error would keep the body, in a cycle of references.
+                # FastAPI's own error would keep the body in a cycle of references.
                 raise HTTPException(400, LEFT)
             size, waited = len(message.get("body", b"")), time.monotonic() - asked
             left = min(left - waited + size / SLOWEST_BODY, limits.max_body_s)
@@ -165,4 +165,4 @@ class Guard:
                 raise HTTPException(413, f"the body is above {limit} bytes")
             return message
 
-        await self._app(scope, counted, send)
+        await self._app(scope, receive_counted, send)

@@ -1,4 +1,4 @@
-"""The HTTP application, as a deployment."""
+"""Builds the HTTP application and its deployment."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -81,7 +81,7 @@ def create_app(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"],
             expose_headers=["*"],
         )  # fmt: skip
-    app.add_middleware(RequestLog, metrics=service.metrics)  # around all others
+    app.add_middleware(RequestLog, metrics=service.metrics)  # the outermost middleware
     errors.install_error_handlers(app)
     for router in (
         generations.simple,
@@ -117,7 +117,7 @@ def _read_states(application: str) -> Mapping[str, DeploymentState]:
 @serve.deployment(name=INGRESS, max_ongoing_requests=1000)
 @serve.ingress()
 class Ingress:
-    """Takes requests, checks them and composes the models."""
+    """The deployment that accepts and checks requests, and calls the models."""
 
     def __init__(
         self,
@@ -132,18 +132,18 @@ class Ingress:
         self._measured_load = ProcessLoad()
 
     async def reconfigure(self, user_config: dict[str, object] | None, rank: object) -> None:
-        """Take new limits. Raises ValueError on an unknown key or model.
+        """Apply new limits. Raises ValueError if a key or a model is unknown.
 
-        Serve calls this after the lifespan has begun; without a `user_config` it does so only
-        because of the parameter `rank`.
+        Serve calls this after the lifespan has begun. Without a `user_config`, Serve calls it
+        only because it has the parameter `rank`.
         """
-        limits = UserConfig.model_validate(user_config or {}).with_environment()
-        limits.quality.check(list(self._service.registry.models.values()))
+        limits = UserConfig.model_validate(user_config or {}).add_environment_keys()
+        limits.quality.check_models(list(self._service.registry.models.values()))
         self._service.limits = limits
         self._service.configured.set()
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Return what `deployments.scaling.policy` decides by."""
+        """Return the measurements that `deployments.scaling.policy` uses."""
         return asdict(self._measured_load.build_report())
 
     def __serve_build_asgi_app__(self) -> FastAPI:

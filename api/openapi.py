@@ -1,4 +1,4 @@
-"""The API's OpenAPI document: what FastAPI knows of the routes, and what holds for all of them."""
+"""Builds the OpenAPI document from FastAPI's description of the routes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,31 +15,32 @@ from api.settings import UserConfig
 
 Document = dict[str, Any]
 ABOUT = """
-Files are answered as they are; `x-seed` names the seed that makes the same file again.
-Every error has one shape, `ErrorBody`, says what is allowed, and names the request as the log does.
-Where keys are configured, all but the health routes want one. Bounds given here are this server's,
-as `/v1/limits` tells them; those of a model are told by its errors. Not described here, since
-OpenAPI cannot: `/v1/live`, a WebSocket.
+A route that makes one file sends the file itself as the body of the answer. The header `x-seed`
+has the seed that makes the same file again. Every error has the format of `ErrorBody`. It says what
+is allowed and has the request id that is also in the log. If the server has API keys, all routes
+except the health routes need a key. The limits in this document are the limits of this server, as
+in `/v1/limits`; the errors of a model name its own limits. OpenAPI cannot describe the WebSocket
+`/v1/live`, so it is not in this document.
 """
 TAGS = [
-    {"name": "generate", "description": "Text to music and sounds."},
-    {"name": "workflows", "description": "Several clips, generated at once and mixed."},
-    {"name": "jobs", "description": "The same, when there is time; nobody waits connected."},
-    {"name": "familiar", "description": "The same, as other services' clients call it."},
-    {"name": "codec", "description": "Audio to EnCodec's codes, and back."},
-    {"name": "diffusion", "description": "Codes or audio to audio, by multi-band diffusion."},
-    {"name": "analyze", "description": "How real audio sounds to the discriminators."},
-    {"name": "models", "description": "What this server has, and what one may ask of it."},
-    {"name": "health", "description": "Whether it works, and what it is doing."},
+    {"name": "generate", "description": "Generate music and sounds from text."},
+    {"name": "workflows", "description": "Generate several clips and mix them."},
+    {"name": "jobs", "description": "Run tasks in the background, without an open connection."},
+    {"name": "compatible", "description": "Serve the clients of OpenAI and ElevenLabs."},
+    {"name": "codec", "description": "Encode audio to EnCodec's codes, and decode codes to audio."},
+    {"name": "diffusion", "description": "Decode and regenerate by multi-band diffusion."},
+    {"name": "analyze", "description": "Measure how real audio sounds to the discriminators."},
+    {"name": "models", "description": "List the models and the limits of this server."},
+    {"name": "health", "description": "Check whether the server works, and what it is doing."},
 ]
-SERVERS = [{"url": "/", "description": "The server that gave this document."}]
+SERVERS = [{"url": "/", "description": "The server that sent this document."}]
 SECURITY_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "As OpenAI's clients send keys."},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key of OpenAI's clients."},
     "xi-api-key": {
         "type": "apiKey",
         "in": "header",
         "name": "xi-api-key",
-        "description": "As ElevenLabs' clients send keys.",
+        "description": "The key of ElevenLabs' clients.",
     },
 }
 ERRORS_OF_ALL = (400, 401, 500)
@@ -47,16 +48,16 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def install_document(app: FastAPI, service: Service) -> None:
-    """Have `app` describe itself with the limits that hold now."""
+    """Make `app` describe itself with the current limits."""
     described: tuple[UserConfig, Document] | None = None
 
-    def openapi() -> Document:
+    def get_document() -> Document:
         nonlocal described
         if described is None or described[0] is not service.limits:
             described = service.limits, _build_document(app, service.limits)
         return described[1]
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.openapi = get_document  # type: ignore[method-assign]  # FastAPI documents this way to extend it
 
 
 def _build_document(app: FastAPI, limits: UserConfig) -> Document:
@@ -70,12 +71,12 @@ def _build_document(app: FastAPI, limits: UserConfig) -> Document:
         servers=app.servers,
     )
     schemas = document["components"]["schemas"]
-    for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's own; ours is ErrorBody
+    for unused in ("HTTPValidationError", "ValidationError"):  # ours are ErrorBody
         schemas.pop(unused, None)
     document["components"]["securitySchemes"] = SECURITY_SCHEMES
     document["security"] = [{name: []} for name in SECURITY_SCHEMES]
     if not limits.keys:
-        document["security"].append({})  # none is needed
+        document["security"].append({})  # a request needs no key
     _fill_in_limits(document, limits)
     for path, methods in document["paths"].items():
         for operation in (methods[method] for method in METHODS if method in methods):
@@ -85,10 +86,10 @@ def _build_document(app: FastAPI, limits: UserConfig) -> Document:
 
 
 def _complete_operation(operation: Document, *, open_to_all: bool) -> None:
-    """Add what FastAPI does not know: who may ask, and errors that come before any route."""
+    """Add the security of an operation, and the errors that occur before its route."""
     answers = operation["responses"]
     if "HTTPValidationError" in str(answers.get("422")):
-        del answers["422"]  # a path or query of any text is valid
+        del answers["422"]  # every text is valid in the path and query
     for status in ERRORS_OF_ALL:
         answers.setdefault(str(status), _describe_error(status))
     if open_to_all:
@@ -104,7 +105,7 @@ def _describe_error(status: int) -> Document:
 
 
 def _name_bodies(operation: Document, schemas: Document) -> None:
-    """Move each body's schema to the components, so that generated clients have names for them."""
+    """Move the schemas of bodies to the components, so that generated clients name them."""
     for kind, media in operation.get("requestBody", {}).get("content", {}).items():
         schema = media["schema"]
         if "$ref" in schema:
@@ -119,7 +120,7 @@ def _name_bodies(operation: Document, schemas: Document) -> None:
 
 
 def _describe_form(schema: Document) -> Document:
-    """Return a form's schema: it has no null, and an empty field is one that is left out."""
+    """Return the schema of a form, which has no null; an empty field counts as left out."""
     fields = {}
     for name, field in schema["properties"].items():
         kind = {**field.pop("anyOf", [{}])[0], **field}
@@ -137,9 +138,9 @@ def _describe_form(schema: Document) -> Document:
 
 
 def _fill_in_limits(document: Document, limits: UserConfig) -> None:
-    """Put this server's limits where a schema names them."""
+    """Replace the names of limits in all schemas by the values of this server."""
     for schema in _iterate_dicts(document):
-        if schema.get("maximum") == 2**63:  # FastAPI has rounded it
+        if schema.get("maximum") == 2**63:  # FastAPI has rounded the value
             schema["maximum"] = 2**63 - 1
         for keyword, name in schema.pop(LIMITS, {}).items():
             bound = getattr(limits, name)

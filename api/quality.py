@@ -1,4 +1,4 @@
-"""Chooses the tier of a request's `quality`: the named one, or the best within a time."""
+"""Chooses the tier of a request's `quality`: the named tier, or the best within a time."""
 
 from collections.abc import Collection
 from typing import TypeVar
@@ -14,14 +14,14 @@ from graph.price import estimate_seconds
 
 Body = TypeVar("Body", bound=GenerationsBody)
 FILE_FIELDS = ("format", "sample_rate", "bitrate")
-"""Fields of a tier that belong together: if the request sets one of them, none is the tier's."""
+"""Fields that belong together: if the request sets one of them, the tier sets none of them."""
 NOTHING_KNOWN = Snapshot({}, {}, {})
 
 
 async def apply_quality(service: Service, body: Body, files: Collection[str]) -> Body:
     """Return the body with the fields of its tier, and the tier's name as its quality.
 
-    `files` names the uploads beside it. Raises ApiError 422 where the tier cannot be made.
+    `files` names the uploads of the request. Raises ApiError 422 if the tier is not possible.
     """
     if body.target_s is not None and body.quality != "auto":
         message = "target_s belongs to quality auto; leave it out, or ask for auto"
@@ -31,22 +31,22 @@ async def apply_quality(service: Service, body: Body, files: Collection[str]) ->
     if body.quality != "auto":
         chosen = _apply_tier(service, body, body.quality)
         if problem := await _find_problem(service, chosen, files):
-            message = f"quality: {body.quality} cannot be had: {problem}"
+            message = f"quality: {body.quality} is not possible: {problem}"
             raise ApiError(422, "quality_unavailable", message, "quality")
         return chosen
     candidates = [_apply_tier(service, body, name) for name in BEST_FIRST]
     problems = [await _find_problem(service, one, files) for one in candidates]
     possible = [one for one, problem in zip(candidates, problems, strict=True) if not problem]
     if not possible:
-        message = f"quality: no tier can be had: {problems[-1]}"
+        message = f"quality: no tier is possible: {problems[-1]}"
         raise ApiError(422, "quality_unavailable", message, "quality")
     snapshot, target_s = await _read_snapshot(service), body.target_s or TARGET_S
-    in_time = (one for one in possible if _estimate(service, one, snapshot) <= target_s)
+    in_time = (one for one in possible if _estimate_body(service, one, snapshot) <= target_s)
     return next(in_time, possible[-1])
 
 
 def _apply_tier(service: Service, body: Body, name: TierName) -> Body:
-    """Return the body with a tier's fields; fields that the request sets stay."""
+    """Return the body with the fields of a tier; fields that the request sets are kept."""
     given = {field for field in body.model_fields_set if getattr(body, field) is not None}
     if given & {*FILE_FIELDS, "sample_format"}:
         given |= set(FILE_FIELDS)
@@ -58,11 +58,11 @@ def _apply_tier(service: Service, body: Body, name: TierName) -> Body:
 async def _find_problem(
     service: Service, body: GenerationsBody, files: Collection[str]
 ) -> str | None:
-    """Return why a body cannot be made for a reason of its tier, or None."""
+    """Return the reason why the fields of a tier cannot be used, or None."""
     registry = service.registry
     try:
         model = registry.find_model(TokenModelSettings, body.model)
-        body.output()
+        body.build_output()
         if body.decoder == "mbd":
             registry.find_diffusion(model)
     except (ApiError, InvalidRequest) as error:
@@ -72,19 +72,19 @@ async def _find_problem(
     if "melody" in files:
         pair = await registry.get_model_with_codec(model)
         if not pair.language_model.melody:
-            return f"{model.name!r} follows no melody"
+            return f"{model.name!r} cannot follow melodies"
     return None
 
 
 async def _read_snapshot(service: Service) -> Snapshot:
     try:
         return await service.ledger.fetch_snapshot()
-    except ApiError:  # out of reach: models are assumed to be idle, and of the assumed speed
+    except ApiError:  # the ledger cannot be reached: assume idle models with ASSUMED_SPEED
         return NOTHING_KNOWN
 
 
-def _estimate(service: Service, body: GenerationsBody, snapshot: Snapshot) -> float:
-    """Return the seconds until a body is made, with what waits before it."""
+def _estimate_body(service: Service, body: GenerationsBody, snapshot: Snapshot) -> float:
+    """Estimate the seconds until a generation has finished, including the tasks before it."""
     registry, clips = service.registry, len(body.texts) * body.n
     model = registry.find_model(TokenModelSettings, body.model)
     audio = min(body.duration, service.limits.max_duration_s) * clips

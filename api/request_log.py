@@ -1,4 +1,4 @@
-"""Counts, logs and traces every answer, by the route that gave it."""
+"""Counts, logs and traces every answer by its route."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, use_sp
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import request_id
+from api.errors import get_request_id
 from deployments import tracing
 from graph.metrics import Metrics
 
@@ -26,20 +26,20 @@ logger = logging.getLogger("ray.serve")
 
 
 class RequestLog:
-    """ASGI middleware around all others."""
+    """The outermost ASGI middleware, which records every answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and note how its answer ended."""
+        """Pass the request to the application, and record how its answer ended."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         began, status, whole = time.perf_counter(), "", False
         scope.setdefault("state", {})["began"] = began
 
-        async def noted(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status, whole
             kind = message["type"]
             if kind == "http.response.start":
@@ -50,7 +50,7 @@ class RequestLog:
                 whole = True
             await send(message)
 
-        async def heard() -> Message:
+        async def receive_and_note() -> Message:
             nonlocal status, whole
             message = await receive()
             if message["type"] == "websocket.disconnect" and not whole:
@@ -60,31 +60,31 @@ class RequestLog:
         span = _begin_span(scope)
         try:
             with use_span(span):
-                await self._app(scope, heard, noted)
-        except Exception:  # whatever it is: it is counted here, and goes on to whom it concerns
-            if not status:  # whoever catches it answers with 500
+                await self._app(scope, receive_and_note, send_and_note)
+        except Exception:  # every error is counted here and raised again
+            if not status:  # the error handler answers with 500
                 status, whole = "500", True
             raise
         finally:
-            # A route that does not exist has no name: else every path would be a series of its own.
+            # All unknown paths share the name none, so that they do not each become a time series.
             path = getattr(scope.get("route"), "path", "none")
             model = scope["state"].get("model", "none")
             outcome = status if whole else CUT
             seconds = time.perf_counter() - began
             self._metrics.count_request(path, model, outcome, seconds)
-            _log(scope, outcome, seconds, span)
+            _log_answer(scope, outcome, seconds, span)
             _end_span(span, scope, status, outcome)
 
 
-def _method(scope: Scope) -> str:
-    """Return a request's method; a WebSocket begins as a GET."""
+def _get_method(scope: Scope) -> str:
+    """Return the method of a request; a WebSocket begins with a GET."""
     method: str = scope.get("method", "GET")
     return method
 
 
-def _log(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
-    """Log an answer; Serve adds the request's id, deployment and replica."""
-    method, path = _method(scope), quote(scope["path"])  # a path may hold a line's end
+def _log_answer(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
+    """Log an answer. Serve adds the request id, the deployment and the replica."""
+    method, path = _get_method(scope), quote(scope["path"])  # a path can contain a line break
     share = scope["state"].get("share")
     facts = {
         "method": method,
@@ -100,17 +100,17 @@ def _log(scope: Scope, outcome: str, seconds: float, span: Span) -> None:
 
 
 def _begin_span(scope: Scope) -> Span:
-    """Begin what the conventions for HTTP servers want, in the trace that the client may bring."""
+    """Begin a span with OpenTelemetry's HTTP attributes, in the client's trace if it has one."""
     if not tracing.get_provider():
         return INVALID_SPAN
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    method = _method(scope) if _method(scope) in METHODS else "_OTHER"
+    method = _get_method(scope) if _get_method(scope) in METHODS else "_OTHER"
     attributes = {
         HTTP_REQUEST_METHOD: method,
         URL_PATH: scope["path"],
         URL_SCHEME: scope["scheme"],
         USER_AGENT_ORIGINAL: headers.get("user-agent", ""),
-        "audiocraft.request_id": request_id(HTTPConnection(scope)),
+        "audiocraft.request_id": get_request_id(HTTPConnection(scope)),
     }
     return tracing.begin_span(method, SpanKind.SERVER, headers, attributes)
 
@@ -119,14 +119,14 @@ def _end_span(span: Span, scope: Scope, status: str, outcome: str) -> None:
     if not span.is_recording():
         return
     if route := getattr(scope.get("route"), "path", None):
-        method = _method(scope) if _method(scope) in METHODS else "HTTP"
+        method = _get_method(scope) if _get_method(scope) in METHODS else "HTTP"
         span.update_name(f"{method} {route}")
         span.set_attribute(HTTP_ROUTE, route)
     if status and scope["type"] == "http":
         span.set_attribute(HTTP_RESPONSE_STATUS_CODE, int(status))
     if model := scope["state"].get("model"):
         span.set_attribute("gen_ai.request.model", model)
-    if outcome == CUT or outcome[-3:] >= "500":  # a WebSocket's code is 4000 and a status
+    if outcome == CUT or outcome[-3:] >= "500":  # the code of a WebSocket is 4000 plus a status
         span.set_attribute(ERROR_TYPE, outcome)
         span.set_status(StatusCode.ERROR)
     span.end()

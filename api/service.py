@@ -1,4 +1,4 @@
-"""What the routes share: the models, the limits, and everything that runs tasks."""
+"""The state that all routes share: the models, the limits and the execution of tasks."""
 
 import asyncio
 import time
@@ -30,9 +30,9 @@ class DeploymentState:
     """The state of one deployment."""
 
     status: str
-    """As Serve names it, such as HEALTHY."""
+    """Serve's name of the status, such as HEALTHY."""
     running: int
-    """Replicas that serve. A deployment without any sleeps: a call would start one."""
+    """The number of running replicas. A deployment with 0 sleeps: a call would start one."""
 
 
 States = Callable[[], Awaitable[Mapping[str, DeploymentState]]]
@@ -44,7 +44,7 @@ class Service:
 
     registry: Registry
     states: States
-    """Asks for the state of every deployment of this application, by name."""
+    """Reads the state of every deployment of this application, by name."""
     limits: UserConfig
     ledger: LedgerClient
     metrics: Metrics
@@ -55,11 +55,11 @@ class Service:
     executor: Executor = field(init=False)
     diffusion_speed: DiffusionSpeed = field(default_factory=DiffusionSpeed)
     started_at: int = field(default_factory=lambda: int(time.time()))
-    """Unix seconds."""
+    """The time of the start, in Unix seconds."""
     configured: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when `limits` hold what the configuration says: Serve brings it after the start."""
+    """Set when `limits` has the configured values, which Serve sends after the start."""
     signer: Signer | None = None
-    """Signs files, where a key is configured."""
+    """Signs files if a key is configured."""
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(self.registry)

@@ -1,4 +1,4 @@
-"""The ingress's `user_config`: limits, API keys and qualities; it changes without a restart."""
+"""The ingress's `user_config`: limits, keys and tiers, which can change without a restart."""
 
 import os
 from collections.abc import Sequence
@@ -19,39 +19,40 @@ BEST_FIRST: tuple[TierName, ...] = ("high", "standard", "draft")
 
 
 class Tier(StrictModel):
-    """What a request gets of a tier where it does not say itself what it wants."""
+    """The values of a tier for fields that a request leaves out."""
 
     model: Annotated[str, Field(min_length=1)] | None = None
-    """A language model's name."""
+    """The name of a language model."""
     decoder: Decoder | None = None
     format: FormatName | None = None
     sample_rate: int | None = None
     bitrate: int | None = None
-    """Kbit/s, where the format has any to choose."""
+    """In kbit/s, for formats with a choice of bit rate."""
 
     @model_validator(mode="after")
     def _check_format(self) -> Self:
         try:
-            Output(self.format or "wav", sample_rate=self.sample_rate, bitrate=self.bitrate).check()
+            rate, bitrate = self.sample_rate, self.bitrate
+            Output(self.format or "wav", sample_rate=rate, bitrate=bitrate).check_format()
         except InvalidRequest as error:
             raise ValueError(error.message) from error
         return self
 
 
 class Tiers(StrictModel):
-    """By default right for one model of each kind, with multi-band diffusion or without."""
+    """The three tiers; the defaults fit a server with one model of each kind."""
 
     draft: Tier = Tier(format="mp3", bitrate=64)
     standard: Tier = Tier()
     high: Tier = Tier(decoder="mbd")
 
     def get_tier(self, name: TierName) -> Tier:
-        """Return the tier of a name."""
+        """Return the tier with a name."""
         tier: Tier = getattr(self, name)
         return tier
 
-    def check(self, models: Sequence[AnyModelSettings]) -> None:
-        """Raise ValueError where one names a model that there is not."""
+    def check_models(self, models: Sequence[AnyModelSettings]) -> None:
+        """Check the models that tiers name. Raises ValueError if one is unknown."""
         known = [model.name for model in models if isinstance(model, TokenModelSettings)]
         for name in BEST_FIRST:
             wanted = self.get_tier(name).model
@@ -61,23 +62,23 @@ class Tiers(StrictModel):
 
 
 class KeySettings(StrictModel):
-    """One user of the API."""
+    """The key of one user of the API, with its limits."""
 
     name: Annotated[str, Field(min_length=1)]
     sha256: Annotated[list[Hash], Field(min_length=1)]
-    """Of the key, in hexadecimal; several while keys are changed."""
+    """SHA-256 hashes of the key in hexadecimal; more than one while a key is replaced."""
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     requests_per_minute: Annotated[float | None, Field(ge=1, allow_inf_nan=False)] = None
     row_seconds: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
-    """Outstanding at once: seconds of audio, twice under guidance."""
+    """The limit on unfinished work, in seconds of audio; guidance counts twice."""
 
-    def share(self) -> Share:
-        """Return what its requests may have."""
+    def build_share(self) -> Share:
+        """Build the share of the key's requests."""
         return Share(self.name, self.weight, self.requests_per_minute, self.row_seconds)
 
 
 def read_environment_keys() -> list[KeySettings]:
-    """Return the keys in AUDIOCRAFT_KEYS, a JSON list such as a Kubernetes secret holds.
+    """Return the keys in AUDIOCRAFT_KEYS, a JSON list, for example from a Kubernetes secret.
 
     Raises ValidationError.
     """
@@ -85,14 +86,14 @@ def read_environment_keys() -> list[KeySettings]:
 
 
 class UserConfig(Limits):
-    """Everything about requests that may change while the server runs."""
+    """The settings of requests that can change while the server runs."""
 
     keys: tuple[KeySettings, ...] = ()
-    """The API's keys; without any, everyone may use it."""
+    """The keys of the API; without keys, everyone can use the API."""
     quality: Tiers = Tiers()
-    """What the values of `quality` stand for."""
+    """The tiers that the values of `quality` stand for."""
     config_hash: str | None = None
-    """The hash of the file that this is from; `/readyz` reports it to `python -m k8s wait`."""
+    """The hash of the configuration file; `/readyz` reports it to `python -m k8s wait`."""
 
     @field_validator("keys")
     @classmethod
@@ -104,8 +105,8 @@ class UserConfig(Limits):
                 raise ValueError(f"two keys have the same {what}")
         return keys
 
-    def with_environment(self) -> Self:
-        """Return this configuration with the environment's keys. Raises ValidationError."""
+    def add_environment_keys(self) -> Self:
+        """Return this configuration with the keys of the environment. Raises ValidationError."""
         keys = [*self.keys, *read_environment_keys()]
         own = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate(own | {"keys": keys})

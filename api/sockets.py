@@ -1,4 +1,4 @@
-"""WebSockets on which errors have the one shape, and end with a code that says their status."""
+"""Sends messages and errors over a WebSocket; the close code contains the HTTP status."""
 
 from contextlib import suppress
 
@@ -6,44 +6,44 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import BaseModel
 
 from api.errors import build_error_body, describe_error
-from api.schemas.live import Told
+from api.schemas.live import LiveError
 
 PROTOCOL = "audiocraft.live"
-"""The subprotocol that is chosen where a client names some, as browsers do beside a key."""
+"""The subprotocol that the server accepts if a client offers it, as browsers do with a key."""
 NORMAL, OF_STATUS = 1000, 4000
-"""Close codes (RFC 6455, 7.4): the usual end; and what a status of HTTP is added to."""
+"""Close codes (RFC 6455, 7.4): the normal end, and the base that an HTTP status is added to."""
 
 
 class Socket:
-    """One connection, by its server's end."""
+    """The server's side of one WebSocket connection."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self.websocket = websocket
 
-    async def accept(self) -> None:
-        """Let the client in."""
+    async def accept_client(self) -> None:
+        """Accept the connection."""
         offered = self.websocket.scope.get("subprotocols", ())
         await self.websocket.accept(PROTOCOL if PROTOCOL in offered else None)
 
-    async def send(self, message: BaseModel | bytes) -> None:
-        """Send bytes, or JSON."""
+    async def send_message(self, message: BaseModel | bytes) -> None:
+        """Send bytes, or a model as JSON."""
         if isinstance(message, bytes):
             await self.websocket.send_bytes(message)
         else:
             await self.websocket.send_text(message.model_dump_json())
 
-    async def tell(self, error: Exception) -> None:
-        """Say what went wrong."""
+    async def send_error(self, error: Exception) -> None:
+        """Send an error as a message."""
         body = build_error_body(self.websocket, error)
-        await self.send(Told(error=body.error, request_id=body.request_id))
+        await self.send_message(LiveError(error=body.error, request_id=body.request_id))
 
-    async def close(self) -> None:
-        """End it, as was wanted."""
+    async def close_normally(self) -> None:
+        """Close the connection with code 1000."""
         with suppress(WebSocketDisconnect):
             await self.websocket.close(NORMAL)
 
-    async def fail(self, error: Exception) -> None:
-        """Say what went wrong, and end it."""
-        with suppress(WebSocketDisconnect):  # who has left is told nothing
-            await self.tell(error)
+    async def close_with_error(self, error: Exception) -> None:
+        """Send an error, and close the connection with its status."""
+        with suppress(WebSocketDisconnect):  # the client has already left
+            await self.send_error(error)
             await self.websocket.close(OF_STATUS + describe_error(error).status)

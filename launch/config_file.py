@@ -112,6 +112,6 @@ def list_tunables(args: AppArgs) -> dict[str, type[StrictModel]]:
 def _find_invalid_tiers(values: object, args: AppArgs, at: Place) -> tp.Iterator[Problem]:
     """Yield a problem where a tier names a model that is not in `args`."""
     try:
-        UserConfig.model_validate(values).quality.check(args.models)
+        UserConfig.model_validate(values).quality.check_models(args.models)
     except ValueError as error:
         yield at, str(error)

@@ -1,4 +1,4 @@
-"""Samples to the bytes of a file, as they come or all at once."""
+"""Encodes samples as an audio file, in parts or all at once."""
 
 import io
 from fractions import Fraction
@@ -13,7 +13,7 @@ from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 from api.audio.output import Output, SampleFormat
-from api.audio.tags import SOFTWARE, Tags, header
+from api.audio.tags import SOFTWARE, Tags, build_wav_header
 
 Samples = NDArray[np.float32]
 LAYOUTS = {1: "mono", 2: "stereo"}
@@ -24,7 +24,7 @@ CODECS = {
     "opus": ("ogg", "libopus"),
     "aac": ("adts", "aac"),
 }
-"""FFmpeg's names of container and codec, and below of how a codec takes its samples."""
+"""FFmpeg's names of the container and the codec of each format."""
 FORMS: dict[tuple[str, SampleFormat], str] = {
     ("flac", "s16"): "s16",
     ("flac", "s24"): "s32",
@@ -32,22 +32,24 @@ FORMS: dict[tuple[str, SampleFormat], str] = {
     ("opus", "f32"): "flt",
     ("aac", "f32"): "fltp",
 }
+"""FFmpeg's names of the sample formats that each codec accepts."""
 
 
 class Sink(Protocol):
-    """Takes samples of one rate, [channels, samples], and gives bytes."""
+    """Encodes samples [channels, samples] of one rate as bytes."""
 
-    def write(self, samples: Samples) -> bytes:
-        """Take samples; return the bytes that are ready."""
+    def write_samples(self, samples: Samples) -> bytes:
+        """Encode samples; return the bytes that are ready."""
 
-    def close(self) -> bytes:
-        """Return the rest."""
+    def close_file(self) -> bytes:
+        """Finish the file; return the remaining bytes."""
 
 
 class Encoder:
-    """One file. A whole one states its length wherever its format can, a stream in WAV alone.
+    """Encodes one file. A streamed file states its length only in WAV.
 
-    `samples` a channel come in, at `rate`; fewer are filled up with silence, more are left out.
+    The encoder expects `samples` samples per channel at `rate` Hz. It adds silence if fewer arrive
+    and ignores any further samples.
     """
 
     def __init__(
@@ -67,71 +69,72 @@ class Encoder:
         if output.format in ("wav", "pcm"):
             head = None
             if output.format == "wav":
-                head = header(output.sample_format, self.rate, channels, self._left, tags)
+                head = build_wav_header(output.sample_format, self.rate, channels, self._left, tags)
             self._sink: Sink = PcmSink(output.sample_format, head)
         elif output.format == "ogg":
             self._sink = VorbisSink(self.rate, channels, tags)
         else:
             self._sink = AvSink(output, self.rate, channels, tags, seekable=not streamed)
 
-    def add(self, samples: Samples) -> bytes:
-        """Take samples; return the bytes that are ready."""
+    def add_samples(self, samples: Samples) -> bytes:
+        """Encode samples; return the bytes that are ready."""
         if not samples.shape[1]:
             return b""
-        return self._write(self._resampler.add(samples) if self._resampler else samples)
+        resampled = self._resampler.add_samples(samples) if self._resampler else samples
+        return self._write_samples(resampled)
 
-    def end(self) -> bytes:
-        """Return the rest of the file."""
-        last = self._write(self._resampler.end()) if self._resampler else b""
+    def finish(self) -> bytes:
+        """Finish the file; return the remaining bytes."""
+        last = self._write_samples(self._resampler.finish()) if self._resampler else b""
         if self._left:
-            last += self._write(np.zeros((self._channels, self._left), np.float32))
-        return last + self._sink.close()
+            last += self._write_samples(np.zeros((self._channels, self._left), np.float32))
+        return last + self._sink.close_file()
 
-    def _write(self, samples: Samples) -> bytes:
+    def _write_samples(self, samples: Samples) -> bytes:
         samples = samples[:, : self._left]
         self._left -= samples.shape[1]
-        return self._sink.write(samples) if samples.shape[1] else b""
+        return self._sink.write_samples(samples) if samples.shape[1] else b""
 
 
-def encode(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
-    """Return a whole file of float samples [channels, samples]; whole numbers are clipped at ±1."""
+def encode_samples(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
+    """Encode float samples [channels, samples] as a whole file; integers are clipped at ±1."""
     channels, total = samples.shape
     encoder = Encoder(output, rate, channels, total, tags, streamed=False)
-    return encoder.add(samples) + encoder.end()
+    return encoder.add_samples(samples) + encoder.finish()
 
 
 class Resampler:
-    """Changes the rate of samples that come in pieces."""
+    """Changes the sample rate of audio that arrives in parts; rates are in Hz."""
 
     def __init__(self, before: int, after: int, channels: int) -> None:
         self._before, self._channels = before, channels
         self._av = AudioResampler("fltp", LAYOUTS[channels], after)
 
-    def add(self, samples: Samples) -> Samples:
-        """Take samples; return those that are ready."""
-        return self._joined(self._av.resample(frame_of(samples, "fltp", self._before)))
+    def add_samples(self, samples: Samples) -> Samples:
+        """Resample samples; return the samples that are ready."""
+        return self._join_frames(self._av.resample(build_frame(samples, "fltp", self._before)))
 
-    def end(self) -> Samples:
-        """Return the rest."""
-        return self._joined(self._av.resample(None))
+    def finish(self) -> Samples:
+        """Return the remaining samples."""
+        return self._join_frames(self._av.resample(None))
 
-    def _joined(self, frames: list[AudioFrame]) -> Samples:
+    def _join_frames(self, frames: list[AudioFrame]) -> Samples:
         none = np.zeros((self._channels, 0), np.float32)
         return np.concatenate([none, *(frame.to_ndarray() for frame in frames)], axis=1)
 
 
-def quantized(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
-    """Return whole numbers of 16 or 24 bits (in int32), or the floats; full scale is clipped."""
+def quantize_samples(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
+    """Convert floats to integers of 16 or 24 bits (in int32), clipped at full scale; keep f32."""
     if form == "f32":
         return samples.astype("<f4")
-    # As FFmpeg and libsndfile have it, and so AudioCraft: 1.0 is one step above the highest.
+    # As in FFmpeg, libsndfile and AudioCraft, 1.0 is one step above the highest integer.
     scale, kind = (2**15, "<i2") if form == "s16" else (2**23, "<i4")
     scaled = np.round(samples.astype(np.float64) * scale)
     return scaled.clip(-scale, scale - 1).astype(kind)
 
 
-def frame_of(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:
-    """Return samples [channels, samples] as a frame of FFmpeg's."""
+def build_frame(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:
+    """Build a frame of FFmpeg from samples [channels, samples]."""
     planar = form.endswith("p")
     array = samples if planar else samples.T.reshape(1, -1)
     frame = AudioFrame.from_ndarray(np.ascontiguousarray(array), form, LAYOUTS[samples.shape[0]])
@@ -140,15 +143,15 @@ def frame_of(samples: NDArray[np.generic], form: str, rate: int) -> AudioFrame:
 
 
 class PcmSink:
-    """Samples as they are, little-endian and interleaved, after a header."""
+    """Writes uncompressed samples, little-endian and interleaved, after an optional header."""
 
     def __init__(self, form: SampleFormat, head: bytes | None) -> None:
         self._form, self._head = form, head or b""
         self._pads, self._odd = head is not None, False
 
-    def write(self, samples: Samples) -> bytes:
-        """Take samples; return their bytes."""
-        data = np.ascontiguousarray(quantized(samples, self._form).T)
+    def write_samples(self, samples: Samples) -> bytes:
+        """Return the bytes of samples, after the header in the first call."""
+        data = np.ascontiguousarray(quantize_samples(samples, self._form).T)
         raw = data.tobytes()
         if self._form == "s24":
             raw = data.view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
@@ -156,26 +159,26 @@ class PcmSink:
         head, self._head = self._head, b""
         return head + raw
 
-    def close(self) -> bytes:
-        """Return the header if nothing else came, and what fills a WAV's last word."""
+    def close_file(self) -> bytes:
+        """Return the header if it was not sent, and the padding byte of a WAV file."""
         return self._head + b"\0" * (self._pads and self._odd)
 
 
 class AvSink:
-    """A compressed file by FFmpeg's libraries."""
+    """Writes a compressed file with the libraries of FFmpeg."""
 
     def __init__(
         self, output: Output, rate: int, channels: int, tags: Tags | None, *, seekable: bool
     ) -> None:
         container, codec = CODECS[output.format]
         self._file: io.BytesIO | Pipe = io.BytesIO() if seekable else Pipe()
-        # A stream's first audio must not wait for a page of a second to fill.
+        # Short pages (in µs) let a stream begin early: by default a page holds a second of audio.
         options = {"page_duration": "100000"} if container == "ogg" else {}
         options |= {"write_id3v2": "1"} if container == "adts" else {}
-        # Without it every Ogg stream gets a random number.
+        # Without this flag every Ogg stream gets a random serial number.
         options |= {"fflags": "+bitexact"}
         self._container = av.open(self._file, "w", format=container, options=options)
-        self._container.metadata.update(tags.fields() if tags else {})
+        self._container.metadata.update(tags.build_fields() if tags else {})
         stream = self._container.add_stream(codec, rate=rate, layout=LAYOUTS[channels])
         assert isinstance(stream, AudioStream)
         self._stream = stream
@@ -186,29 +189,29 @@ class AvSink:
         if output.kind.bitrate:
             self._stream.bit_rate = 1000 * (output.bitrate or output.kind.bitrate)
 
-    def write(self, samples: Samples) -> bytes:
-        """Take samples; return the bytes that are ready."""
-        values = quantized(samples.clip(-1, 1), self._form)
+    def write_samples(self, samples: Samples) -> bytes:
+        """Encode samples; return the bytes that are ready."""
+        values = quantize_samples(samples.clip(-1, 1), self._form)
         if self._form == "s24":
-            values = np.left_shift(values, 8)  # FFmpeg has them at the upper end of 32 bits
-        frame = frame_of(values, self._stream.format.name, self._rate)
+            values = np.left_shift(values, 8)  # FFmpeg uses the upper 24 of 32 bits
+        frame = build_frame(values, self._stream.format.name, self._rate)
         frame.pts = self._at
         self._at += samples.shape[1]
         self._container.mux(self._stream.encode(frame))
-        return self._taken()
+        return self._take_bytes()
 
-    def close(self) -> bytes:
-        """Return the rest, or the whole file where it may be written at any place."""
+    def close_file(self) -> bytes:
+        """Finish the file; return the remaining bytes, or the whole file if it is seekable."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        return self._file.getvalue() if isinstance(self._file, io.BytesIO) else self._taken()
+        return self._file.getvalue() if isinstance(self._file, io.BytesIO) else self._take_bytes()
 
-    def _taken(self) -> bytes:
-        return self._file.take() if isinstance(self._file, Pipe) else b""
+    def _take_bytes(self) -> bytes:
+        return self._file.take_bytes() if isinstance(self._file, Pipe) else b""
 
 
 class VorbisSink:
-    """Ogg Vorbis by libsndfile, since FFmpeg's own encoder of it is an experiment."""
+    """Writes Ogg Vorbis with libsndfile, because FFmpeg's own encoder is experimental."""
 
     def __init__(self, rate: int, channels: int, tags: Tags | None) -> None:
         self._pipe = Pipe()
@@ -220,46 +223,46 @@ class VorbisSink:
             if tags.title is not None:
                 self._file.title = tags.title
 
-    def write(self, samples: Samples) -> bytes:
-        """Take samples; return the bytes that are ready."""
-        # libvorbis takes all that it is given onto its stack.
+    def write_samples(self, samples: Samples) -> bytes:
+        """Encode samples; return the bytes that are ready."""
+        # libvorbis copies each block onto its stack, so blocks must be small.
         for start in range(0, samples.shape[1], BLOCK):
             self._file.write(samples[:, start : start + BLOCK].T)
-        return self._pipe.take()
+        return self._pipe.take_bytes()
 
-    def close(self) -> bytes:
-        """Return the rest."""
+    def close_file(self) -> bytes:
+        """Finish the file; return the remaining bytes."""
         self._file.close()
-        return self._pipe.take()
+        return self._pipe.take_bytes()
 
 
 class Pipe:
-    """A file that is only written on; who reads takes what is there."""
+    """A file object in memory that can only be appended to; `take_bytes` empties it."""
 
     def __init__(self) -> None:
         self._waiting = bytearray()
         self._written = 0
 
     def write(self, data: bytes) -> int:
-        """Append."""
+        """Append bytes; return their number."""
         self._waiting += data
         self._written += len(data)
         return len(data)
 
     def seekable(self) -> bool:
-        """Return False: what was taken is gone."""
+        """Return False, because bytes that were taken are gone."""
         return False
 
     def seek(self, position: int, whence: int = 0) -> int:
-        """Go nowhere: libsndfile asks where the end is, and it is there."""
+        """Return the end of the file without moving; libsndfile asks only for the end."""
         return self._written
 
     def tell(self) -> int:
-        """Return how much was written."""
+        """Return the number of bytes that were written."""
         return self._written
 
-    def take(self) -> bytes:
-        """Return what was written since."""
+    def take_bytes(self) -> bytes:
+        """Return the bytes that were written since the last call."""
         taken = bytes(self._waiting)
         self._waiting.clear()
         return taken

@@ -1,11 +1,11 @@
-"""A clip's file, whole or while it is made: level, edges, encoding and signature."""
+"""Builds the file of a clip: level, edges, encoding and signature."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from api.audio.credentials import Signer
-from api.audio.encoder import Encoder, encode
+from api.audio.encoder import Encoder, encode_samples
 from api.audio.output import Normalize, Output
 from api.audio.tags import Tags
 from deployments.tracing import open_span
@@ -19,12 +19,12 @@ from graph.workflows.levels import (
 )
 
 RMS_DB, LOUDNESS_DB = -18.0, -14.0
-"""The root mean square and the loudness (LUFS) that AudioCraft's `audio_write` sets."""
+"""The levels that AudioCraft's `audio_write` sets: root mean square in dB, loudness in LUFS."""
 SILENCE = 10 ** (-50 / 20)
 
 
 def finish_clip(samples: Samples, rate: int, output: Output) -> Samples:
-    """Trim, fade and normalise a whole clip."""
+    """Trim, fade and normalise the samples [channels, samples] of a whole clip; `rate` in Hz."""
     if output.trim_silence:
         samples = trim_silence(samples)
     samples = fade_edges(samples, 0, samples.shape[1], rate, output)
@@ -32,13 +32,13 @@ def finish_clip(samples: Samples, rate: int, output: Output) -> Samples:
 
 
 def trim_silence(samples: Samples) -> Samples:
-    """Leave out what is below -50 dBFS at both ends; a clip that is silent throughout stays."""
+    """Remove samples below -50 dBFS at both ends; a clip that is completely silent is kept."""
     heard = np.flatnonzero(np.abs(samples).max(axis=0) > SILENCE)
     return samples[:, heard[0] : heard[-1] + 1] if heard.size else samples
 
 
 def fade_edges(samples: Samples, at: int, total: int, rate: int, output: Output) -> Samples:
-    """Fade what lies from sample `at` of a clip of `total` samples, in equal steps."""
+    """Apply linear fades to the part that begins at sample `at` of a clip of `total` samples."""
     if not (output.fade_in or output.fade_out):
         return samples
     place = np.arange(at, at + samples.shape[1])
@@ -47,15 +47,15 @@ def fade_edges(samples: Samples, at: int, total: int, rate: int, output: Output)
         gain = np.minimum(gain, place / (output.fade_in * rate))
     if output.fade_out:
         gain = np.minimum(gain, (total - 1 - place) / (output.fade_out * rate))
-    made: Samples = (samples * gain).astype(np.float32)
-    return made
+    faded: Samples = (samples * gain).astype(np.float32)
+    return faded
 
 
 def normalize_level(samples: Samples, rate: int, how: Normalize) -> Samples:
     """Set a clip's level as AudioCraft's `normalize_audio` does, with its default headrooms.
 
-    Where loudness would take the true peak above -1 dB, it is turned down instead of clipped.
-    Silence stays, and so does what is too short to have a loudness.
+    If the loudness would raise the true peak above -1 dB, the gain is lowered instead of clipping.
+    Silence, and clips that are too short to have a loudness, are not changed.
     """
     if how == "clip":
         return samples.clip(-db_to_factor(PEAK_DB), db_to_factor(PEAK_DB))
@@ -72,9 +72,9 @@ def normalize_level(samples: Samples, rate: int, how: Normalize) -> Samples:
 
 
 def compute_loudness_gain(samples: Samples, rate: int, target: float) -> float:
-    """Return the factor that gives a clip a loudness, or takes its true peak to -1 dB, if less.
+    """Return the gain factor to a target loudness in LUFS; the true peak stays below -1 dB.
 
-    1 for what has no loudness.
+    The factor is 1 if the clip has no loudness.
     """
     measured = measure_loudness(samples, rate)
     if measured is None:
@@ -84,7 +84,7 @@ def compute_loudness_gain(samples: Samples, rate: int, target: float) -> float:
 
 @dataclass(frozen=True)
 class ClipFile:
-    """A whole clip's file."""
+    """The file of a whole clip, and its length in seconds."""
 
     data: bytes
     seconds: float
@@ -93,21 +93,21 @@ class ClipFile:
 def build_file(
     audio: Waveform, output: Output, tags: Tags | None = None, signer: Signer | None = None
 ) -> ClipFile:
-    """Build the file of a clip; its tags are signed where the format can hold a signature.
+    """Build the file of a clip; sign its tags if the format can hold a signature.
 
-    Raises ApiError 503 where it cannot be signed now.
+    Raises ApiError 503 if the file cannot be signed now.
     """
     with open_span(f"encode {output.format}"):
         samples = finish_clip(audio.array(), audio.sample_rate, output)
-        data = encode(samples, audio.sample_rate, output, tags)
-    if signer and tags and signer.takes(output):
+        data = encode_samples(samples, audio.sample_rate, output, tags)
+    if signer and tags and signer.supports(output):
         with open_span(f"sign {output.format}"):
-            data = signer.sign(data, output, tags)
+            data = signer.sign_file(data, output, tags)
     return ClipFile(data, samples.shape[1] / audio.sample_rate)
 
 
 class GrowingFile:
-    """The file of a clip of `samples`, while they are made; needs no whole clip."""
+    """Builds the file of a clip of `samples` samples while the clip is generated."""
 
     def __init__(
         self, output: Output, rate: int, channels: int, samples: int, tags: Tags | None
@@ -117,14 +117,15 @@ class GrowingFile:
         self._encoder = Encoder(output, rate, channels, samples, tags, streamed=True)
         self._at = 0
 
-    def add(self, audio: Waveform) -> bytes:
-        """Take the next samples; return the bytes that are ready."""
+    def add_samples(self, audio: Waveform) -> bytes:
+        """Encode the next samples; return the bytes that are ready."""
         with open_span(f"encode {self._output.format}"):
-            made = fade_edges(audio.array(), self._at, self._samples, self._rate, self._output)
+            faded = fade_edges(audio.array(), self._at, self._samples, self._rate, self._output)
             self._at += audio.samples
-            return self._encoder.add(normalize_level(made, self._rate, self._output.normalize))
+            level = normalize_level(faded, self._rate, self._output.normalize)
+            return self._encoder.add_samples(level)
 
-    def end(self) -> bytes:
-        """Return the rest of the file."""
+    def finish(self) -> bytes:
+        """Finish the file; return the remaining bytes."""
         with open_span(f"encode {self._output.format}"):
-            return self._encoder.end()
+            return self._encoder.finish()

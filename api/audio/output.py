@@ -1,4 +1,4 @@
-"""How a clip becomes a file: its format, its level, its edges."""
+"""The settings of an output file: format, level and edges."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file."""
+    """A file format."""
 
     media_type: str
     sample_formats: Sequence[SampleFormat] = ("s16",)
-    """Whole numbers of 16 or 24 bits, or floats; of compressed formats there is no choice."""
+    """Integers of 16 or 24 bits, or floats; compressed formats have only the default."""
     rates: Sequence[int] | None = None
-    """Samples a second that it may have; None is any in `RATES`."""
+    """The valid sample rates in Hz; None allows every rate within `RATES`."""
     bitrates: tuple[int, int] | None = None
-    """Kilobits a second, least and most, where they may be chosen; a low rate may have less."""
+    """The lowest and the highest bit rate in kbit/s, or None if the format has no bit rate."""
     bitrate: int | None = None
-    """By default."""
+    """The default bit rate in kbit/s."""
 
 
 FORMATS: dict[str, Format] = {
@@ -41,55 +41,56 @@ FORMATS: dict[str, Format] = {
 
 @dataclass(frozen=True)
 class Output:
-    """What is wanted of a file."""
+    """The settings of one file."""
 
     format: FormatName = "wav"
     sample_format: SampleFormat = "s16"
     sample_rate: int | None = None
-    """By default the model's, or the nearest above that the format may have."""
+    """In Hz; the default is the model's rate, or the next higher rate of the format."""
     bitrate: int | None = None
+    """In kbit/s."""
     normalize: Normalize = "none"
     fade_in: float = 0.0
     fade_out: float = 0.0
-    """Seconds."""
+    """The lengths of the fades are in seconds."""
     trim_silence: bool = False
     tag_prompt: bool = True
-    """Whether the file tells its prompt."""
+    """Whether the tags of the file include the prompt."""
 
     @property
     def kind(self) -> Format:
-        """Its format."""
+        """The format with the name `format`."""
         return FORMATS[self.format]
 
     @property
     def whole_clip_for(self) -> str | None:
-        """Name the parameter that cannot be had while the clip is being made, if there is one."""
+        """The name of a setting that needs the whole clip, or None."""
         if self.normalize not in ("none", "clip"):
             return "normalize"
         return "trim_silence" if self.trim_silence else None
 
-    def check(self) -> None:
-        """Raise InvalidRequest where the format has no such thing."""
+    def check_format(self) -> None:
+        """Check the settings. Raises InvalidRequest if the format does not support one."""
         kind = self.kind
         if self.sample_format not in kind.sample_formats:
             valid = ", ".join(kind.sample_formats)
-            problem = f"{self.format} has {valid}, not {self.sample_format}"
+            problem = f"{self.format} supports {valid}, not {self.sample_format}"
             raise InvalidRequest(f"sample_format: {problem}", "sample_format")
         if self.sample_rate is not None and not self._has_rate(self.sample_rate):
             valid = (
                 ", ".join(map(str, kind.rates)) if kind.rates else "from {} to {}".format(*RATES)
             )
-            problem = f"{self.format} has {valid}, not {self.sample_rate}"
+            problem = f"{self.format} supports {valid}, not {self.sample_rate}"
             raise InvalidRequest(f"sample_rate: {problem}", "sample_rate")
         if self.bitrate is not None:
             least, most = kind.bitrates or (0, -1)
             if not least <= self.bitrate <= most:
-                valid = f"from {least} to {most} kbit/s" if kind.bitrates else "none to choose"
-                problem = f"{self.format} has {valid}, not {self.bitrate}"
+                valid = f"from {least} to {most} kbit/s" if kind.bitrates else "no bit rate"
+                problem = f"{self.format} supports {valid}, not {self.bitrate}"
                 raise InvalidRequest(f"bitrate: {problem}", "bitrate")
 
     def rate_for(self, model_rate: int) -> int:
-        """Return the file's samples a second."""
+        """Return the file's sample rate in Hz, for the rate of the model."""
         if self.sample_rate is not None:
             return self.sample_rate
         if self._has_rate(model_rate):

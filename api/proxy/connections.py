@@ -21,16 +21,16 @@ from api.proxy.request_head import RequestHead, build_refusal
 from graph.errors import ApiError
 
 MOST_BYTES = 1_000_000
-"""Of a WebSocket's message: ours are short texts."""
+"""The longest message of a WebSocket; clients send only short texts."""
 PARSED_BYTES = 16_384
-"""How much the parser gets at once: a head is refused before much more of it is held."""
+"""The bytes that the parser gets at once, so that a long head is refused early."""
 MAX_DISCARDED_BYTES = 1_000_000
-"""How much a refused client may go on to send, so that it comes to read why."""
+"""The bytes that a refused client can still send before it reads the error."""
 MALFORMED = "this is not an HTTP/1.1 request; check its head and the framing of its body"
 
 
 class Deadline:
-    """Something to do unless it is ended in time; begun twice, the first time counts."""
+    """A timer that calls `act` after `seconds` unless it is cancelled."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, seconds: float, act: Callable[[], None]
@@ -38,26 +38,26 @@ class Deadline:
         self._loop, self._seconds, self._act = loop, seconds, act
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> None:
-        """Let the time run."""
+    def start_timer(self) -> None:
+        """Start the timer, unless it is already running."""
         self._timer = self._timer or self._loop.call_later(self._seconds, self._act)
 
-    def end(self) -> None:
-        """There is nothing to wait for any more."""
+    def cancel_timer(self) -> None:
+        """Cancel the timer."""
         if self._timer:
             self._timer.cancel()
         self._timer = None
 
 
 class Bounded(HttpToolsProtocol):
-    """uvicorn's connection, with limits on the time and the size of what its client sends.
+    """uvicorn's connection, with limits on the time and the size of requests.
 
-    The keep-alive timeout is the limit for a head, since the connection was made or the head's
-    first byte came, and, while an answer is stuck, for reading some of it.
+    The keep-alive timeout limits the time until a head is complete, from the connection or from
+    the first byte of the head. It also limits the time in which a client reads no answer.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head."""
+        """Start the timer for the head."""
         super().connection_made(transport)
         self._request_head = RequestHead()
         self._refusal: ApiError | None = None
@@ -65,71 +65,71 @@ class Bounded(HttpToolsProtocol):
         self._head, self._unread = (
             Deadline(self.loop, self.timeout_keep_alive, transport.abort) for _ in range(2)
         )
-        self._head.begin()
+        self._head.start_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came. Wait on, unless this ends a head or belongs to a body that is wanted."""
+        """Parse bytes; cancel the timer if they end a head or belong to the body of a request."""
         if self._refusal:
-            self._discard(data)
+            self._discard_bytes(data)
             return
         for start in range(0, len(data), PARSED_BYTES):
-            self._parse(data[start : start + PARSED_BYTES])
+            self._parse_bytes(data[start : start + PARSED_BYTES])
             if self._refusal or self.transport.get_protocol() is not self:
                 break
         if self.transport.get_protocol() is not self:
-            self._head.end()  # it was the head of a WebSocket
+            self._head.cancel_timer()  # the head was that of a WebSocket
         elif self._refusal or self.cycle is None or self.cycle.response_complete:
-            self._head.begin()
+            self._head.start_timer()
         else:
-            self._head.end()
+            self._head.cancel_timer()
 
-    def _parse(self, data: bytes) -> None:
-        """Give bytes to the parser, whose callbacks say which part of the request they end."""
+    def _parse_bytes(self, data: bytes) -> None:
+        """Pass bytes to the parser, whose callbacks report the ends of parts of the request."""
         self._request_head.unparsed_bytes += len(data)
         super().data_received(data)
         if not self._refusal:
             try:
                 self._request_head.check_unparsed()
             except ApiError as error:
-                self._refuse(error)
+                self._refuse_request(error)
 
     def on_message_begin(self) -> None:
-        """Begin to count a request's head."""
+        """Begin to count the bytes of a request's head."""
         super().on_message_begin()
         self._request_head = RequestHead()
 
     def on_url(self, url: bytes) -> None:
-        """Take in a part of the target."""
+        """Count a part of the target."""
         self._request_head.add_target(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take in a header, or a trailer after the body."""
+        """Count a header, or a trailer after the body."""
         self._request_head.add_header(name, value)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin to answer."""
+        """Reset the count of unparsed bytes, and begin to answer."""
         self._request_head.unparsed_bytes = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take in a part of the body."""
+        """Reset the count of unparsed bytes, and pass on a part of the body."""
         self._request_head.unparsed_bytes = 0
         super().on_body(body)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser did not take: uvicorn calls this while it handles the error."""
+        """Refuse a malformed request; uvicorn calls this while it handles the parser's error."""
         error = sys.exception()
         cause = error.__context__ if error else None
-        self._refuse(
+        self._refuse_request(
             cause if isinstance(cause, ApiError) else ApiError(400, "invalid_http", MALFORMED)
         )
 
-    def _refuse(self, error: ApiError) -> None:
-        """Answer with an error and take in nothing more.
+    def _refuse_request(self, error: ApiError) -> None:
+        """Answer with an error and ignore all further bytes.
 
-        An answer that has begun is cut off: the client would take the error for its rest.
+        If an answer has begun, close the connection: the error would look like a part of it.
         """
         self._refusal = error
         answering = self.cycle is not None and not self.cycle.response_complete
@@ -137,7 +137,7 @@ class Bounded(HttpToolsProtocol):
             self.transport.abort()
             return
         if answering:
-            self.cycle.disconnected = True  # what its application still sends goes nowhere
+            self.cycle.disconnected = True  # uvicorn drops what the application still sends
             self.cycle.message_event.set()
         self.transport.write(build_refusal(error))
         if self.transport.can_write_eof():
@@ -145,64 +145,64 @@ class Bounded(HttpToolsProtocol):
         else:  # TLS
             self.transport.close()
 
-    def _discard(self, data: bytes) -> None:
-        """Throw away what a refused client still sends: a reset would take the answer from it."""
+    def _discard_bytes(self, data: bytes) -> None:
+        """Ignore bytes of a refused client; closing at once could discard the answer."""
         self._discarded_bytes += len(data)
         if self._discarded_bytes > MAX_DISCARDED_BYTES:
-            self.transport.pause_reading()  # until the time for the head is over
+            self.transport.pause_reading()  # until the timer for the head ends
 
     def pause_writing(self) -> None:
-        """Begin to wait for the client to read."""
+        """Start the timer for a client that does not read."""
         super().pause_writing()
-        self._unread.begin()
+        self._unread.start_timer()
 
     def resume_writing(self) -> None:
-        """Take in that it has."""
+        """Cancel the timer, because the client has read."""
         super().resume_writing()
-        self._unread.end()
+        self._unread.cancel_timer()
 
     def timeout_keep_alive_handler(self) -> None:
-        """End the connection, once the client has read what was sent, or takes too long for it."""
+        """Close the connection when the client has read the answer or the timer ends."""
         super().timeout_keep_alive_handler()
-        self._unread.begin()
+        self._unread.start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
-        self._head.end()
-        self._unread.end()
+        """Cancel all timers."""
+        self._head.cancel_timer()
+        self._unread.cancel_timer()
         super().connection_lost(exc)
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket; ends where its client reads nothing for the keep-alive timeout."""
+    """uvicorn's WebSocket, which closes if its client reads nothing for the keep-alive timeout."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take over a connection whose head asked for it."""
+        """Set the limit of messages and prepare the timer."""
         super().connection_made(transport)
         self.conn.max_message_size = MOST_BYTES
         timeout = self.config.timeout_keep_alive
         self._unread = Deadline(self.loop, timeout, self.transport.abort)
 
     def pause_writing(self) -> None:
-        """Begin to wait for the client to read."""
+        """Start the timer for a client that does not read."""
         super().pause_writing()
-        self._unread.begin()
+        self._unread.start_timer()
 
     def resume_writing(self) -> None:
-        """Take in that it has."""
+        """Cancel the timer, because the client has read."""
         super().resume_writing()
-        self._unread.end()
+        self._unread.cancel_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing any more."""
-        self._unread.end()
+        """Cancel all timers."""
+        self._unread.cancel_timer()
         super().connection_lost(exc)
 
 
 def install() -> list[Middleware]:
-    """Take the place of uvicorn's connections; the proxy calls this before it opens its port.
+    """Replace uvicorn's connections; the proxy calls this before it opens its port.
 
-    Raises ValueError where a variable of the environment is wrong.
+    Raises ValueError if a variable of the environment is invalid.
     """
     auto.AutoHTTPProtocol = Bounded
     websockets.AutoWebSocketsProtocol = BoundedWebSocket

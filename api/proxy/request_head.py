@@ -1,7 +1,7 @@
 """The limits of a request's head, checked while it arrives.
 
-httptools gathers a header in time that grows with the square of its length, and holds it whole:
-without limits one header of 60 MB stops the proxy for 9 seconds.
+httptools collects a header in time that grows with the square of its length, and keeps all of it:
+without limits, one header of 60 MB stops the proxy for 9 seconds.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class RequestHead:
     header_bytes: int = 0
     headers: int = 0
     unparsed_bytes: int = 0
-    """Bytes that came since the parser last passed on the end of a head or a part of a body."""
+    """Bytes since the parser last reported the end of a head or a part of a body."""
 
     def add_target(self, part: bytes) -> None:
         """Count a part of the target."""
@@ -42,7 +42,7 @@ class RequestHead:
             raise ApiError(414, "path_too_long", message)
 
     def add_header(self, name: bytes, value: bytes) -> None:
-        """Count a whole header."""
+        """Count a complete header."""
         size = len(name) + len(value)
         self.headers += 1
         self.header_bytes += size
@@ -53,7 +53,7 @@ class RequestHead:
         self._check_sum(self.target_bytes + self.header_bytes)
 
     def check_unparsed(self) -> None:
-        """Check the bytes of a part that has not ended."""
+        """Check the number of bytes in a part that has not ended."""
         self._check_sum(self.unparsed_bytes)
 
     def _check_sum(self, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Answers of generations: a file, several clips in JSON, a growing file, or events."""
+"""Builds the answers of generations: a file, clips in JSON, a growing file, or events."""
 
 import base64
 import time
@@ -19,7 +19,7 @@ from graph.tasks.task import AudioPart, Clip, Event, Result
 
 
 class GeneratedClip(BaseModel):
-    """One clip."""
+    """One generated clip."""
 
     prompt: str
     variation: int
@@ -30,7 +30,7 @@ class GeneratedClip(BaseModel):
     channels: int
     audio: str | None = Field(default=None, description="The file, in base64.")
     codes: list[list[int]] | None = None
-    """[codebooks][frames], where they were asked for."""
+    """The codes [codebooks][frames], if the request asked for them."""
 
 
 class GenerationsAnswer(BaseModel):
@@ -47,7 +47,7 @@ class AudioEvent(BaseModel):
 
     clip: int
     audio: str
-    """In base64; all of a clip's, joined, are its file."""
+    """Bytes in base64; the bytes of all events of a clip form its file."""
 
 
 def encode_base64(data: bytes) -> str:
@@ -57,7 +57,7 @@ def encode_base64(data: bytes) -> str:
 
 @dataclass(kw_only=True)
 class ClipsRendering(Rendering):
-    """How a generation is answered."""
+    """Builds the answer of a generation."""
 
     task: GenerationTask
     files: FileMaker
@@ -65,7 +65,7 @@ class ClipsRendering(Rendering):
     growing: dict[int, GrowingFile] = field(default_factory=dict)
     """The files of clips that are streamed."""
     seconds: dict[int, float] = field(default_factory=dict)
-    """How long the files of clips last, once they are known."""
+    """The lengths of the clips' files in seconds, as soon as they are known."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -79,7 +79,7 @@ class ClipsRendering(Rendering):
 
     @property
     def file_headers(self) -> dict[str, str]:
-        """The headers of an answer that is a file: with a name to save it by."""
+        """The headers of an answer that is a file, with a file name."""
         name = f"clip-{self.task.seed}.{self.files.output.format}"
         return self.headers | {"content-disposition": f'attachment; filename="{name}"'}
 
@@ -89,7 +89,7 @@ class ClipsRendering(Rendering):
         return self.files.output.kind.media_type
 
     def content(self) -> Hashable:
-        """Return what makes the answer beside the task: the file's kind, and whether codes come."""
+        """Return what identifies the answer, except the task: the output and the codes."""
         return super().content(), self.files.output, self.return_codes
 
     def render(self, result: Result) -> Answer:
@@ -99,12 +99,12 @@ class ClipsRendering(Rendering):
         assert isinstance(result, Clips)
         (clip,) = result.clips
         assert clip.audio
-        file = self.files.build(clip.audio, self._build_tags(0))
+        file = self.files.make_file(clip.audio, self._build_tags(0))
         timing = {"server-timing": format_timing(clip.seconds, self.task.began)}
         return Answer(file.data, self.media_type, self.file_headers | timing)
 
     def describe_result(self, result: Result) -> GenerationsAnswer:
-        """Return all clips; with their files, unless these have been sent before."""
+        """Describe all clips, with their files unless those were already sent."""
         assert isinstance(result, Clips)
         sent = bool(self.seconds)
         clips = [self._describe_clip(clip, sent=sent) for clip in result.clips]
@@ -130,12 +130,12 @@ class ClipsRendering(Rendering):
 
     def _build_whole(self, clip: Clip) -> bytes:
         assert clip.audio
-        file = self.files.build(clip.audio, self._build_tags(clip.clip))
+        file = self.files.make_file(clip.audio, self._build_tags(clip.clip))
         self.seconds[clip.clip] = file.seconds
         return file.data
 
     def build_messages(self, event: Event) -> list[tuple[str, BaseModel]]:
-        """Return the messages of an event: audio of a part or of a clip, or another's."""
+        """Return the messages of an event, such as the audio of a clip. Call it on a thread."""
         if not isinstance(event, AudioPart | Clip):
             return super().build_messages(event)
         if isinstance(event, Clip) and event.audio:
@@ -146,14 +146,14 @@ class ClipsRendering(Rendering):
         return [("audio", audio)] if data else []
 
     def build_bytes(self, event: Event) -> bytes:
-        """Return the next bytes of a streamed clip's file. For a thread."""
+        """Return the next bytes of a streamed clip's file. Call it on a thread."""
         if isinstance(event, AudioPart):
             if event.clip not in self.growing:
                 self.growing[event.clip] = self._open_file(event)
-            return self.growing[event.clip].add(event.audio)
+            return self.growing[event.clip].add_samples(event.audio)
         if isinstance(event, Clip):
             self.seconds[event.clip] = event.samples / self.task.pair.codec.sample_rate
-            return self.growing[event.clip].end()
+            return self.growing[event.clip].finish()
         return b""
 
     def _open_file(self, part: AudioPart) -> GrowingFile:
@@ -172,7 +172,7 @@ class ClipsRendering(Rendering):
 def build_clip_tags(
     pair: ModelWithCodec, params: GenerationParams, output: Output, decoder: str, source: str
 ) -> Tags:
-    """Build what a generated clip's file says of itself."""
+    """Build the tags of a generated clip's file."""
     parameters: dict[str, object] = {
         "duration": params.frames / pair.codec.frame_rate,
         "temperature": params.temperature,
@@ -187,6 +187,6 @@ def build_clip_tags(
 
 
 def format_timing(stages: Mapping[str, float], began: float) -> str:
-    """Return the header `server-timing`: stages in milliseconds, and all since `began`."""
+    """Format the header `server-timing`: each stage, and the total since `began`, in ms."""
     total = {**stages, "total": time.perf_counter() - began}
     return ", ".join(f"{name};dur={1000 * seconds:.1f}" for name, seconds in total.items())

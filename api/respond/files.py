@@ -1,4 +1,4 @@
-"""Answers of the endpoints of files: codes, decoded audio, and analyses."""
+"""Builds the answers of routes that process files: codes, decoded audio, and analyses."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ SAVE_WAV = {"content-disposition": 'attachment; filename="decoded.wav"'}
 
 
 class CodesAnswer(BaseModel):
-    """A file's codes."""
+    """The codes of a file."""
 
     model: str
     codes: list[list[int]]
-    """[codebooks][frames]."""
+    """The codes as [codebooks][frames]."""
     codebooks: int
     frames: int
     frame_rate: float
@@ -38,42 +38,44 @@ class CodesAnswer(BaseModel):
     sample_rate: int
     channels: int
     samples: int
-    """Samples per channel at that rate; decoding with this number gives the file's own length."""
+    """The file's samples per channel at `sample_rate`; send it to decode to the same length."""
 
 
 class Scales(BaseModel):
-    """The mean logit of each sub-discriminator; a high one means real."""
+    """The mean logit of each sub-discriminator; a high logit means real audio."""
 
     mpd: list[float]
-    """One for each period."""
+    """One logit for each period."""
     msd: list[float]
-    """One for each scale; all hear the same signal, as in AudioCraft, which drops the downsampled
-    one."""
+    """One logit for each scale; all scales get the same signal, because AudioCraft discards the
+    downsampled one."""
     msstftd: list[float]
-    """One for each resolution."""
+    """One logit for each resolution."""
 
 
 class AnalyzeAnswer(BaseModel):
-    """What the discriminators say of a file."""
+    """The scores that the discriminators give a file."""
 
-    mpd_score: Annotated[float, Field(description="Mean sigmoid of the first period's logits.")]
-    msd_score: Annotated[float, Field(description="Mean sigmoid of the first scale's logits.")]
+    mpd_score: Annotated[float, Field(description="The mean sigmoid of the first MPD logits.")]
+    msd_score: Annotated[float, Field(description="The mean sigmoid of the first MSD logits.")]
     msstftd_score: Annotated[
-        float, Field(description="Mean sigmoid of the first resolution's logits.")
+        float, Field(description="The mean sigmoid of the logits of the first resolution.")
     ]
     feature_maps: Annotated[
         list[list[float]],
         Field(
-            description="One list for each layer of those three, in that order: the mean absolute "
-            "activation of each channel, of at most 32 (wider layers are averaged)."
+            description="One list for each layer of these three sub-discriminators, in this order. "
+            "It has the mean absolute activation of each channel; layers with more than 32 "
+            "channels are averaged to 32."
         ),
     ]
     is_real: Annotated[bool, Field(description="Whether the mean score is above the threshold.")]
     probability: Annotated[
         float | None,
         Field(
-            description="The figure to trust: the calibrated probability that the file is real, "
-            "against the generated audio that these discriminators know. Null: not calibrated."
+            description="The calibrated probability that the file is real, compared with the "
+            "generated audio that these discriminators know. It is more reliable than the scores. "
+            "It is null if the discriminators are not calibrated."
         ),
     ]
     scales: Scales
@@ -83,13 +85,13 @@ class AnalyzeAnswer(BaseModel):
 
 @dataclass(kw_only=True)
 class CodesRendering(Rendering):
-    """How codes are answered: in JSON, or as a safetensors file with the same as metadata."""
+    """Builds an answer with codes: JSON, or a safetensors file with the fields as metadata."""
 
     task: EncodeTask
     layout: Literal["json", "safetensors"]
 
     def content(self) -> Hashable:
-        """Return what makes the answer beside the task."""
+        """Return what identifies the answer, except the task."""
         return super().content(), self.layout
 
     def render(self, result: Result) -> Answer:
@@ -97,7 +99,7 @@ class CodesRendering(Rendering):
         if self.layout == "json":
             return super().render(result)
         assert isinstance(result, EncodedAudio)
-        file = codes_file.write(result.codes, self.task.info, result.samples, self.task.model)
+        file = codes_file.write_codes(result.codes, self.task.info, result.samples, self.task.model)
         return Answer(file, SAFETENSORS, self.headers)
 
     def describe_result(self, result: Result) -> CodesAnswer:
@@ -118,26 +120,26 @@ class CodesRendering(Rendering):
 
 @dataclass(kw_only=True)
 class WavRendering(Rendering):
-    """How decoded audio is answered: as a 16-bit WAV file."""
+    """Builds an answer with decoded audio, a 16-bit WAV file."""
 
     task: DecodeTask | DiffuseTask
     files: FileMaker
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers, with a name to save the file by."""
+        """The headers, with a file name."""
         return SAVE_WAV | super().headers
 
     def render(self, result: Result) -> Answer:
         """Return the file."""
         assert isinstance(result, DecodedAudio)
-        file = self.files.build(result.audio, None)
+        file = self.files.make_file(result.audio, None)
         return Answer(file.data, self.files.output.kind.media_type, self.headers)
 
     def describe_result(self, result: Result) -> FileAnswer:
-        """Return the file as an event brings it."""
+        """Describe the file as the data of an event."""
         assert isinstance(result, DecodedAudio)
-        file = self.files.build(result.audio, None)
+        file = self.files.make_file(result.audio, None)
         return FileAnswer(
             model=self.task.model,
             seed=self.task.seed,
@@ -151,14 +153,14 @@ class WavRendering(Rendering):
 
 @dataclass(kw_only=True)
 class AnalysisRendering(Rendering):
-    """How an analysis is answered."""
+    """Builds the answer of an analysis."""
 
     task: AnalyzeTask
     threshold: float
     leaves_out_null: bool = False
 
     def content(self) -> Hashable:
-        """Return what makes the answer beside the task."""
+        """Return what identifies the answer, except the task."""
         return super().content(), self.threshold
 
     def describe_result(self, result: Result) -> AnalyzeAnswer:

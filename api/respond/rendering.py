@@ -1,4 +1,4 @@
-"""From a task's events to messages and answers: what all kinds of tasks have in common."""
+"""Converts the events of any task to messages and answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
@@ -20,10 +20,10 @@ JSON = "application/json"
 
 
 class ProgressEvent(BaseModel):
-    """How far a clip is."""
+    """The progress of a clip."""
 
     clip: int
-    """The clip's place among those asked for, from 0."""
+    """The index of the clip in the request, from 0."""
     stage: str
     done: int
     total: int
@@ -31,7 +31,7 @@ class ProgressEvent(BaseModel):
 
 
 class FileAnswer(BaseModel):
-    """One file, where it is sent as an event."""
+    """One file that is sent as an event."""
 
     model: str
     seed: int | None = None
@@ -46,13 +46,13 @@ class FileAnswer(BaseModel):
 
 @dataclass(kw_only=True)
 class Rendering(ABC):
-    """How one request is answered; used for that request alone."""
+    """Builds the answer of one request."""
 
     task: Task
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that the route adds."""
     leaves_out_null: bool = True
-    """Whether JSON leaves out what has no value."""
+    """Whether JSON leaves out fields that are null."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -61,20 +61,20 @@ class Rendering(ABC):
         return {**seed, "x-model": self.task.model, **self.extra_headers}
 
     def content(self) -> Hashable:
-        """Return what makes the answer beside the task."""
+        """Return what identifies the answer, except the task."""
         return tuple(sorted(self.extra_headers.items()))
 
-    def key(self) -> str:
-        """Return a hash of what makes the answer; call it on a thread."""
+    def build_key(self) -> str:
+        """Return a hash that identifies the answer. Call it on a thread."""
         whole = self.task.key(), type(self).__name__, self.content()
         return sha256(repr(whole).encode()).hexdigest()
 
     @abstractmethod
     def describe_result(self, result: Result) -> BaseModel:
-        """Return the result as JSON describes it. For a thread."""
+        """Return the result as JSON describes it. Call it on a thread."""
 
     def render(self, result: Result) -> Answer:
-        """Return the whole answer. For a thread."""
+        """Return the whole answer. Call it on a thread."""
         body = self._dump_json(self.describe_result(result))
         return Answer(body.encode(), JSON, self.headers)
 
@@ -83,7 +83,7 @@ class Rendering(ABC):
         return ProgressEvent(clip=event.clip, stage=event.stage, done=event.done, total=event.total)
 
     def build_messages(self, event: Event) -> list[tuple[str, BaseModel]]:
-        """Return the messages that an event becomes, by name. For a thread."""
+        """Return the messages that an event becomes, by name. Call it on a thread."""
         if isinstance(event, Progress):
             return [("progress", self.describe_progress(event))]
         if isinstance(event, Result):
@@ -100,17 +100,17 @@ class Rendering(ABC):
 
 @dataclass(kw_only=True)
 class FileMaker:
-    """Makes whole files, signed where a key is configured."""
+    """Builds whole files, and signs them if a key is configured."""
 
     output: Output
     signer: Signer | None
 
     @property
     def headers(self) -> dict[str, str]:
-        """The header that says that files are signed, where they are."""
-        signed = self.signer and self.signer.takes(self.output)
+        """The header that says that files are signed, or no header."""
+        signed = self.signer and self.signer.supports(self.output)
         return {"x-content-credentials": "signed"} if signed else {}
 
-    def build(self, audio: Waveform, tags: Tags | None) -> ClipFile:
-        """Build a file. Raises ApiError 503 where it cannot be signed now."""
+    def make_file(self, audio: Waveform, tags: Tags | None) -> ClipFile:
+        """Build a file. Raises ApiError 503 if it cannot be signed now."""
         return build_file(audio, self.output, tags, self.signer)

@@ -1,4 +1,4 @@
-"""From a task to an HTTP response: whole, growing, or events. Every route answers through here."""
+"""Answers every request: with a whole answer, a growing file, or events."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -24,28 +24,28 @@ from graph.tasks.task import AudioPart, Clip, Progress, Task
 
 EVENTS = "text/event-stream"
 KEEP_ALIVE = format_sse_event(comment="keep-alive")
-"""A comment, which readers of events ignore, for proxies that close silent connections (WHATWG
-HTML, 9.2.7)."""
+"""A comment that clients ignore; it stops proxies from closing a silent connection (WHATWG HTML,
+9.2.7)."""
 KEEP_ALIVE_S = 15.0
 KEY, MAX_KEY_CHARS = "idempotency-key", 255
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a request's body and files have become."""
+    """The task and the rendering that were built from a request."""
 
     task: Task
     rendering: Rendering
     body: str
-    """The body as JSON, and"""
+    """The request's body as JSON."""
     files: Mapping[str, bytes]
-    """the uploads beside it: what an `Idempotency-Key` stands for."""
+    """The uploads; requests with one `Idempotency-Key` must have equal bodies and uploads."""
     resolved: RequestModel | None = None
-    """The body with what the configuration has given it; None of routes that are no job's."""
+    """The body with values from the configuration; None for routes without a type of job."""
 
 
 def read_idempotency_key(request: Request) -> str | None:
-    """Return the key under which the request may be sent again. Raises ApiError 400."""
+    """Return the request's `Idempotency-Key`, or None. Raises ApiError 400."""
     key = request.headers.get(KEY)
     if key is not None and not 1 <= len(key) <= MAX_KEY_CHARS:
         message = f"{KEY}: {len(key)} characters; allowed: 1 to {MAX_KEY_CHARS}"
@@ -56,7 +56,7 @@ def read_idempotency_key(request: Request) -> str | None:
 def refuse_key(request: Request) -> None:
     """Refuse an `Idempotency-Key` on a request that is answered in parts. Raises ApiError 422."""
     if read_idempotency_key(request):
-        message = f"{KEY}: only what is answered whole can be asked for again; leave it out"
+        message = f"{KEY}: an answer that is sent in parts cannot be repeated; leave it out"
         raise ApiError(422, "cannot_stream", message, KEY)
 
 
@@ -68,11 +68,11 @@ def accepts_events(request: Request) -> bool:
 async def respond(
     request: Request, service: Service, built: Built, *, growing: bool = False, events: bool = False
 ) -> Response:
-    """Answer a request: with events, with a file while it grows, or whole.
+    """Answer a request with events, with a growing file, or with a whole answer.
 
-    `growing` is for routes whose clients read a file while it is made; `events` for routes that
-    have another way than `Accept` to ask for them. A request with an `Idempotency-Key` is answered
-    whole. Raises ApiError.
+    `growing` is for routes whose clients read a file while it is generated. `events` is for routes
+    that have another way than `Accept` to ask for events. A request with an `Idempotency-Key` gets
+    a whole answer. Raises ApiError.
     """
     request.state.model = built.task.model
     events = events or accepts_events(request)
@@ -88,40 +88,44 @@ async def respond(
 
 
 async def _respond_whole(service: Service, rendering: Rendering) -> Response:
-    answer = await service.executor.get_answer(rendering.task, rendering.key, rendering.render)
+    answer = await service.executor.get_answer(
+        rendering.task, rendering.build_key, rendering.render
+    )
     return _build_response(*answer)
 
 
 async def _respond_once(request: Request, service: Service, built: Built, key: str) -> Response:
-    """Answer with what is made once for all requests with this key."""
+    """Send the one answer that is built for all requests with this key."""
     task, rendering = built.task, built.rendering
     name = build_name("once", task.share.name, key)
     body = f"{request.scope['route'].path}\n{built.body}"
     asked = await asyncio.to_thread(hash_request, body, built.files)
     answer, replayed = await service.executor.make_answer_once(
-        task, rendering.key, rendering.render, name, asked
+        task, rendering.build_key, rendering.render, name, asked
     )
     headers = dict(answer.headers)
     if replayed:
         headers["idempotent-replayed"] = "true"
-        headers.pop("server-timing", None)  # it is of the first request
+        headers.pop("server-timing", None)  # it belongs to the first request
     return Response(answer.body, media_type=answer.media_type, headers=headers)
 
 
 def _build_response(answer: Answer, found: Found | None) -> Response:
     headers = answer.headers | ({"x-cache": found} if found else {})
     if found in ("hit", "joined"):
-        headers.pop("server-timing", None)  # it is of another request
+        headers.pop("server-timing", None)  # it belongs to another request
     return Response(answer.body, media_type=answer.media_type, headers=headers)
 
 
 async def _respond_growing(service: Service, rendering: ClipsRendering) -> Response:
-    """Answer with the file of the only clip while it is made, or at once where it is kept."""
-    if kept := await service.executor.find_kept(rendering.task, rendering.key):
+    """Send the file of the only clip while it is generated, or at once if it is cached."""
+    if kept := await service.executor.find_kept(rendering.task, rendering.build_key):
         return _build_response(kept, "hit")
     parts = _stream_file(service, rendering)
     headers = rendering.file_headers
-    return await StreamedResponse.begin(parts, media_type=rendering.media_type, headers=headers)
+    return await StreamedResponse.begin_stream(
+        parts, media_type=rendering.media_type, headers=headers
+    )
 
 
 async def _stream_file(service: Service, rendering: ClipsRendering) -> AsyncGenerator[bytes, None]:
@@ -136,11 +140,11 @@ async def _stream_file(service: Service, rendering: ClipsRendering) -> AsyncGene
 async def _respond_with_events(
     request: Request, service: Service, rendering: Rendering
 ) -> Response:
-    """Answer with server-sent events; while none comes for long, with a comment."""
+    """Send server-sent events, and a comment after every KEEP_ALIVE_S seconds of silence."""
     messages = merge_streams([_stream_messages(service, rendering)], KEEP_ALIVE, KEEP_ALIVE_S)
     parts = _end_with_error(request, rendering, messages)
     headers = rendering.headers | {"cache-control": "no-store"}
-    return await StreamedResponse.begin(parts, media_type=EVENTS, headers=headers)
+    return await StreamedResponse.begin_stream(parts, media_type=EVENTS, headers=headers)
 
 
 async def _stream_messages(service: Service, rendering: Rendering) -> AsyncGenerator[bytes, None]:
@@ -157,7 +161,7 @@ async def _stream_messages(service: Service, rendering: Rendering) -> AsyncGener
 async def _end_with_error(
     request: Request, rendering: Rendering, parts: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield parts; an error after the first of them has no status any more, and is an event."""
+    """Yield parts; send an error after the first part as an event, because it has no status."""
     begun = False
     try:
         async with aclosing(parts):
@@ -173,9 +177,9 @@ async def _end_with_error(
 
 
 class StreamedResponse(StreamingResponse):
-    """Sends what a generator yields; closes it when the client leaves, wherever it stands.
+    """Sends the parts of a generator, and closes the generator when the client leaves.
 
-    It is closed while its task is being cancelled, so its own clean-up must not wait for anything.
+    The generator is closed during cancellation, so its clean-up must not wait for anything.
     """
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None], **kwargs: Any) -> None:
@@ -183,12 +187,14 @@ class StreamedResponse(StreamingResponse):
         self._first, self._rest = first, rest
 
     @classmethod
-    async def begin(cls, parts: AsyncGenerator[bytes, None], **kwargs: Any) -> "StreamedResponse":
-        """Await the first part, so that an error before it is still an error response."""
+    async def begin_stream(
+        cls, parts: AsyncGenerator[bytes, None], **kwargs: Any
+    ) -> "StreamedResponse":
+        """Await the first part, so that an earlier error can still become an error response."""
         return cls(await anext(parts), parts, **kwargs)
 
     async def stream_response(self, send: Send) -> None:
-        """Send every part."""
+        """Send all parts."""
         async with aclosing(self._rest):
             self.body_iterator = self._iterate_parts()
             await super().stream_response(send)

@@ -1,4 +1,4 @@
-"""Answers of workflows: a mix and its stems, as files in JSON."""
+"""Builds the answers of workflows: a mix and its stems, as files in JSON."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from graph.workflows.task import MixedAudio, Stem, WorkflowTask
 
 
 class Track(BaseModel):
-    """Audio, and where it lies in the mix."""
+    """An audio file and its position in the mix."""
 
     name: str
     start: float | None = Field(
-        default=None, description="Seconds; left out where it is not in the mix."
+        default=None, description="The start in seconds, for tracks that are in the mix."
     )
     duration: float
     """Seconds."""
@@ -48,17 +48,17 @@ class WorkflowAnswer(BaseModel):
     """The length of the mix, in seconds."""
     loudness: float | None = Field(
         default=None,
-        description="Of the mix, in LUFS; left out where it is too quiet to have one.",
+        description="The loudness of the mix in LUFS; it is left out if the mix is too quiet.",
     )
     mix: Track
     stems: list[Track]
-    """Those with a start add up to the mix; empty where the mix has only one part."""
+    """The sum of the stems with a start is the mix; the list is empty for a mix of one part."""
     timing: list[Timing]
-    distribution: Track | None = Field(default=None, description="Where it was asked for.")
+    distribution: Track | None = Field(default=None, description="The second mix, if requested.")
 
 
 class WorkflowProgress(BaseModel):
-    """How far a part is, and all of them."""
+    """The progress of a part, and of all parts."""
 
     part: str
     stage: str
@@ -66,12 +66,12 @@ class WorkflowProgress(BaseModel):
     total: int
     """`generate` counts frames of codes, `mix` files."""
     progress: float
-    """From 0 to 1, of everything that is to be generated."""
+    """The progress of the whole workflow, from 0 to 1."""
 
 
 @dataclass(kw_only=True)
 class WorkflowRendering(Rendering):
-    """How a workflow is answered."""
+    """Builds the answer of a workflow."""
 
     task: WorkflowTask
     files: FileMaker
@@ -82,7 +82,7 @@ class WorkflowRendering(Rendering):
         return super().headers | self.files.headers
 
     def content(self) -> Hashable:
-        """Return what makes the answer beside the task."""
+        """Return what identifies the answer, except the task."""
         return super().content(), self.files.output
 
     def describe_progress(self, event: Progress) -> WorkflowProgress:
@@ -131,10 +131,10 @@ class WorkflowRendering(Rendering):
     ) -> Track:
         mix = result.mix
         audio, rate = samples, mix.sample_rate
-        if mix.is_loop:  # a file's own change of rate does not continue the end at the beginning
+        if mix.is_loop:  # a plain change of rate would break the transition from end to beginning
             rate = self.files.output.rate_for(rate)
             audio = resample_loop(samples, mix.sample_rate, rate)
-        file = self.files.build(Waveform.pack(audio, rate), tags)
+        file = self.files.make_file(Waveform.pack(audio, rate), tags)
         return Track(
             name=name,
             start=None if start is None else start / mix.sample_rate,
@@ -143,7 +143,7 @@ class WorkflowRendering(Rendering):
         )
 
     def _build_tags(self) -> Tags:
-        """Build what the mix's file says of itself."""
+        """Build the tags of the file of the mix."""
         task = self.task
         parameters: dict[str, object] = {"workflow": task.name, "duration": task.seconds}
         prompt = task.title if self.files.output.tag_prompt else None
@@ -151,7 +151,7 @@ class WorkflowRendering(Rendering):
         return Tags(task.model, task.seed, parameters, prompt, source)
 
     def _build_stem_tags(self, stem: Stem) -> Tags | None:
-        """Build what a generated stem's file says of itself; an upload's says nothing."""
+        """Build the tags of a generated stem's file; the stem of an upload has no tags."""
         if stem.clip is None:
             return None
         pair, params = stem.clip.pair, stem.clip.params

@@ -1,4 +1,4 @@
-"""POST /v1/codec/..., /v1/mbd/... and /analyze: audio to codes, back, and judged."""
+"""The routes /v1/codec/..., /v1/mbd/... and /analyze, which process audio files and codes."""
 
 from typing import Annotated, Any
 
@@ -9,8 +9,8 @@ from api.respond.files import SAFETENSORS, AnalyzeAnswer, CodesAnswer
 from api.respond.responses import respond
 from api.routes.bodies import (
     JsonOrFormRoute,
+    build_caller,
     build_from_request,
-    caller_of,
     describe_form,
     read_body,
 )
@@ -30,7 +30,7 @@ from api.service import Served
 from api.tasks.task_table import TASK_TYPES, build_task
 
 TO_DECODE = {
-    "description": "What these codes sound like.",
+    "description": "The audio of these codes.",
     "operationId": "decode_codes",
     "requestBody": {
         "codes": "$response.body#/codes",
@@ -41,7 +41,7 @@ TO_DECODE = {
 ENCODED: Answers = {
     200: {
         "model": CodesAnswer,
-        "description": "JSON, or a safetensors file with the same as metadata.",
+        "description": "The codes as JSON, or as a safetensors file with equal metadata.",
         "content": {SAFETENSORS: {"schema": BINARY}},
         "links": {"decode": TO_DECODE},
     },
@@ -102,7 +102,7 @@ diffusing = APIRouter(
     openapi_extra=describe_form("diffuse", repeatable={"codes_file": CODES_FILE, "seed": 7}),
 )
 async def diffuse_codes(request: Request, service: Served) -> Response:
-    """Decode codes, finer and slower than their codec, equalised to what it makes of them."""
+    """Decode codes by diffusion: slower and better than the codec, equalised to its output."""
     built = await build_from_request(request, service, "diffuse")
     return await respond(request, service, built)
 
@@ -132,12 +132,12 @@ async def analyze_audio(
     service: Served,
     threshold: Annotated[
         float | None,
-        Query(ge=0, le=1, description="Goes before the field of the form; 0.5 if left out."),
+        Query(ge=0, le=1, description="It overrides the field of the form; the default is 0.5."),
     ] = None,
 ) -> Response:
-    """Score an audio file, of any length within the limits, by MPD, MSD and MS-STFT-D."""
+    """Score an audio file with the discriminators MPD, MSD and MS-STFT-D."""
     body, files = await read_body(request, AnalyzeBody, TASK_TYPES["analyze"].uploads)
     if threshold is not None:
         body = body.model_copy(update={"threshold": threshold})
-    built = await build_task(service, caller_of(request), "analyze", body, files)
+    built = await build_task(service, build_caller(request), "analyze", body, files)
     return await respond(request, service, built)

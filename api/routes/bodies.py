@@ -1,4 +1,4 @@
-"""Request bodies: JSON, or a form where files come along; read, and described for OpenAPI."""
+"""Reads request bodies, JSON or a form with files, and describes them for OpenAPI."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from api.guards import MULTIPART, TypedRoute, content_type
+from api.guards import MULTIPART, TypedRoute, get_content_type
 from api.respond.responses import Built
 from api.routes.documentation import (
     AUDIO,
@@ -19,8 +19,8 @@ from api.routes.documentation import (
     IDEMPOTENCY,
     JSON,
     SAFETENSORS,
-    examples,
-    files,
+    build_examples,
+    describe_files,
 )
 from api.service import Service
 from api.tasks.caller import Caller
@@ -30,21 +30,21 @@ from graph.errors import ApiError
 Body = TypeVar("Body", bound=BaseModel)
 OF_CONTINUE_FROM = ("start", "end", "include_prompt")
 NOT_CHOSEN = ("", "blob")
-"""Names of an empty file that browsers send where none is chosen."""
+"""The names that browsers give an empty file if the user chose no file."""
 MAX_FILES = 2
-"""The most files of any form."""
+"""The largest number of files in a form."""
 LARGE_BODY = 20_000
-"""A JSON body of more bytes is validated on a thread."""
+"""A JSON body with more bytes than this is validated on a thread."""
 
 
 class JsonOrFormRoute(TypedRoute):
-    """Takes JSON, or a form with files."""
+    """A route that accepts JSON, or a form with files."""
 
     wanted = ("application/json", MULTIPART)
 
 
-def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the schema of a body that comes without files."""
+def build_json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of a body without files."""
     schema = model.model_json_schema()
     for name in OF_CONTINUE_FROM:
         del schema["properties"][name]
@@ -52,18 +52,18 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 FILE_FIELDS = {
-    "audio_file": "The file: wav, flac, mp3, ogg, opus, m4a or aiff.",
-    "codes_file": "A safetensors file of /v1/codec/encode.",
-    "voice": "Speech, to lay music under.",
-    "content": "Audio whose melody is followed.",
+    "audio_file": "The audio file: wav, flac, mp3, ogg, opus, m4a or aiff.",
+    "codes_file": "A safetensors file from /v1/codec/encode.",
+    "voice": "The speech that gets background music.",
+    "content": "The audio whose melody the clips follow.",
 }
-"""The description of each field of files, except those of generations."""
+"""The description of each field of files, except the fields of generations."""
 
 
 def describe_form(
     name: TypeName, *, json_example: Mapping[str, object] | None = None, **by_name: object
 ) -> dict[str, Any]:
-    """Return what OpenAPI says of a body with files, and of the JSON body where there is one."""
+    """Return the OpenAPI description of a form with files, and of its JSON body if any."""
     kind = TASK_TYPES[name]
     schema = kind.body.model_json_schema()
     schema.setdefault("properties", {})
@@ -72,9 +72,9 @@ def describe_form(
         if needed:
             schema.setdefault("required", []).append(upload)
     types = {one: SAFETENSORS if one == "codes_file" else AUDIO for one in kind.uploads}
-    content = {MULTIPART: {"schema": schema} | files(**types) | examples(**by_name)}
+    content = {MULTIPART: {"schema": schema} | describe_files(**types) | build_examples(**by_name)}
     if json_example is not None:
-        plain = {"schema": kind.body.model_json_schema()} | examples(**json_example)
+        plain = {"schema": kind.body.model_json_schema()} | build_examples(**json_example)
         content = {JSON: plain} | content
     return {
         "parameters": [IDEMPOTENCY],
@@ -82,15 +82,15 @@ def describe_form(
     }
 
 
-def form_schema(model: type[BaseModel]) -> dict[str, Any]:
+def build_form_schema(model: type[BaseModel]) -> dict[str, Any]:
     """Return the schema of a body with its files."""
     schema = model.model_json_schema()
     schema["properties"] |= {
         "continue_from": BINARY
-        | {"description": "Audio to go on from, or codes of /v1/codec/encode; part of duration."},
-        "melody": BINARY | {"description": "Audio whose melody is followed, by models that can."},
+        | {"description": "Audio or codes to continue; they count in `duration`."},
+        "melody": BINARY | {"description": "The audio whose melody is followed."},
     }
-    for name in OF_CONTINUE_FROM:  # not to be sent by default, which would want the file
+    for name in OF_CONTINUE_FROM:  # a client that sends the default would need the file
         schema["properties"][name].pop("default", None)
     return schema
 
@@ -101,7 +101,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "codes": {"prompt": "calm piano", "duration": 1, "seed": 7, "return_codes": True},
     "finished": {"prompt": "calm piano", "duration": 2, "normalize": "loudness", "fade_out": 0.5},
 }
-FORM_EXAMPLES = examples(
+FORM_EXAMPLES = build_examples(
     melody={"prompt": "brass band", "duration": 2, "melody": AUDIO_FILE},
     go_on={"prompt": "calm piano", "duration": 2, "continue_from": CODES_FILE},
     go_on_from_a_part={
@@ -115,23 +115,25 @@ FORM_EXAMPLES = examples(
 )
 
 
-def json_or_form(model: type[BaseModel], schema: dict[str, Any], **more: object) -> dict[str, Any]:
-    """Return what OpenAPI is to say of a body that `read_body` reads, and `more` examples of it."""
-    form = {"schema": form_schema(model)} | FORM_EXAMPLES
-    kinds = files(continue_from=f"{AUDIO}, {SAFETENSORS}", melody=AUDIO)
-    as_json = {"schema": schema} | examples(**EXAMPLES, **more)
+def describe_json_or_form(
+    model: type[BaseModel], schema: dict[str, Any], **more: object
+) -> dict[str, Any]:
+    """Return the OpenAPI description of a generation's body, with `more` examples."""
+    form = {"schema": build_form_schema(model)} | FORM_EXAMPLES
+    kinds = describe_files(continue_from=f"{AUDIO}, {SAFETENSORS}", melody=AUDIO)
+    as_json = {"schema": schema} | build_examples(**EXAMPLES, **more)
     return {"required": True, "content": {JSON: as_json, MULTIPART: form | kinds}}
 
 
 def is_form(request: Request) -> bool:
-    """Say whether files may come along."""
-    return content_type(request) == MULTIPART
+    """Return whether the body is a form."""
+    return get_content_type(request) == MULTIPART
 
 
 async def read_body(
     request: Request, model: type[Body], uploads: Collection[str]
 ) -> tuple[Body, dict[str, bytes]]:
-    """Read a body and the files beside it, in the fields `uploads`.
+    """Read a body, and the files in the fields `uploads`.
 
     Raises RequestValidationError, ApiError 422.
     """
@@ -140,7 +142,7 @@ async def read_body(
         return validate_form(model, fields, files, uploads), files
     try:
         data = await request.body()
-        if len(data) > LARGE_BODY:  # on a thread, so that streams go on
+        if len(data) > LARGE_BODY:  # on a thread, to not delay streams
             return await asyncio.to_thread(model.model_validate_json, data), {}
         return model.model_validate_json(data), {}
     except ValidationError as error:
@@ -167,7 +169,7 @@ def validate_form(
     """Validate a form. Raises RequestValidationError, ApiError 422."""
     if unknown := next((name for name in files if name not in uploads), None):
         valid = ", ".join(uploads) or "none"
-        raise ApiError(422, "unknown_field", f"no file {unknown!r}; valid: {valid}", unknown)
+        raise ApiError(422, "unknown_field", f"unknown file {unknown!r}; valid: {valid}", unknown)
     if text := next((name for name in fields if name in uploads), None):
         raise ApiError(422, "invalid_value", f"{text}: must be a file", text)
     try:
@@ -182,9 +184,9 @@ async def build_from_request(request: Request, service: Service, name: TypeName)
     """
     kind = TASK_TYPES[name]
     body, files = await read_body(request, kind.body, kind.uploads)
-    return await build_task(service, caller_of(request), name, body, files)
+    return await build_task(service, build_caller(request), name, body, files)
 
 
-def caller_of(request: Request) -> Caller:
-    """Return whose request it is."""
+def build_caller(request: Request) -> Caller:
+    """Build the caller of a request."""
     return Caller(request.state.share, request.state.began)

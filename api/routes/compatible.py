@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech and /v1/sound-generation, as OpenAI's and ElevenLabs' clients call them."""
+"""The routes for OpenAI's and ElevenLabs' clients: /v1/audio/speech and /v1/sound-generation."""
 
 import base64
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from api.errors import ErrorBody
 from api.guards import JsonRoute
 from api.respond.clips import ClipsRendering
 from api.respond.responses import EVENTS, Built, read_idempotency_key, respond
-from api.routes.bodies import caller_of
-from api.routes.documentation import ERRORS, FILES, HEADERS, events, json_body
+from api.routes.bodies import build_caller
+from api.routes.documentation import ERRORS, FILES, HEADERS, describe_events, describe_json_body
 from api.schemas.compatible import SoundBody, SpeechBody, read_output_format
 from api.service import Served
 from api.tasks.build_generation import build_clip
@@ -23,14 +23,14 @@ from graph.tasks.task import Event, Result
 
 
 class Delta(BaseModel):
-    """The next part of the file, in base64."""
+    """The event with the next part of the file, in base64."""
 
     type: Literal["speech.audio.delta"] = "speech.audio.delta"
     audio: str
 
 
 class Usage(BaseModel):
-    """Characters of the text, and frames of codes; this service counts no tokens of text."""
+    """The characters of the text as input tokens, and the frames of codes as output tokens."""
 
     input_tokens: int
     output_tokens: int
@@ -38,7 +38,7 @@ class Usage(BaseModel):
 
 
 class Done(BaseModel):
-    """All of the file was sent."""
+    """The event after the whole file was sent."""
 
     type: Literal["speech.audio.done"] = "speech.audio.done"
     usage: Usage
@@ -46,7 +46,7 @@ class Done(BaseModel):
 
 @dataclass(kw_only=True)
 class SpeechRendering(ClipsRendering):
-    """A clip as OpenAI's events bring it: without names, and with its usage at the end."""
+    """Builds OpenAI's events of a clip, which have no names and end with the usage."""
 
     def build_messages(self, event: Event) -> list[tuple[str, BaseModel]]:
         """Return the messages that an event becomes."""
@@ -65,38 +65,38 @@ class SpeechRendering(ClipsRendering):
 
 SPEECH_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file while it is made, or with `sse` events that bring it.",
-        "content": FILES | {EVENTS: events(Delta, Done, ErrorBody)},
+        "description": "The file while it is generated; with `sse`, events that contain it.",
+        "content": FILES | {EVENTS: describe_events(Delta, Done, ErrorBody)},
         "headers": HEADERS,
     },
     **ERRORS,
 }
 SOUND_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file while it is made.",
+        "description": "The file while it is generated.",
         "content": FILES,
         "headers": HEADERS,
     },
     **ERRORS,
 }
-SPEECH_EXAMPLES = json_body(
+SPEECH_EXAMPLES = describe_json_body(
     file={"input": "calm piano, slow jazz", "duration": 2},
     events={"input": "a dog barks twice", "duration": 2, "stream_format": "sse"},
 )
-SOUND_EXAMPLES = json_body(
+SOUND_EXAMPLES = describe_json_body(
     short={"text": "thunder over the sea", "duration_seconds": 2},
     closer={"text": "a dog barks twice", "duration_seconds": 1.5, "prompt_influence": 0.6},
 )
 OutputFormat = Annotated[
     str,
     Query(
-        description="Format, rate and, of mp3, aac and opus, kbit/s.",
+        description="The format and the sample rate in Hz; for mp3, aac and opus also kbit/s.",
         examples=["mp3_44100_128", "pcm_16000"],
         json_schema_extra={"pattern": f"^({'|'.join(FORMATS)})_[0-9]{{1,6}}(_[0-9]{{1,6}})?$"},
     ),
 ]
 
-router = APIRouter(tags=["familiar"], route_class=JsonRoute)
+router = APIRouter(tags=["compatible"], route_class=JsonRoute)
 
 
 @router.post(
@@ -106,12 +106,13 @@ router = APIRouter(tags=["familiar"], route_class=JsonRoute)
     openapi_extra=SPEECH_EXAMPLES,
 )
 async def create_speech(request: Request, body: SpeechBody, service: Served) -> Response:
-    """Generate music or sounds where OpenAI's clients ask for speech."""
+    """Generate music or sounds for OpenAI's clients, with the route for speech."""
     model = service.registry.find_model(TokenModelSettings, body.model)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
-        service, caller_of(request), pair, body.params(pair, service.limits), body.output(),
-        repeatable=body.repeatable, streamed=read_idempotency_key(request) is None,
+        service, build_caller(request), pair, body.build_params(pair, service.limits),
+        body.build_output(), repeatable=body.repeatable,
+        streamed=read_idempotency_key(request) is None,
     )  # fmt: skip
     as_events = body.stream_format == "sse"
     if as_events:
@@ -132,13 +133,13 @@ async def create_sound(
     service: Served,
     output_format: OutputFormat = "mp3_44100_128",
 ) -> Response:
-    """Generate a sound effect; with `model_id`, by any language model."""
+    """Generate a sound effect; `model_id` can name any language model."""
     output = read_output_format(output_format)
     kind = TokenModelSettings if body.model_id else AudioGenSettings
     model = service.registry.find_model(kind, body.model_id)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
-        service, caller_of(request), pair, body.params(pair, service.limits), output,
+        service, build_caller(request), pair, body.build_params(pair, service.limits), output,
         repeatable=False, streamed=read_idempotency_key(request) is None,
     )  # fmt: skip
     built = Built(task, rendering, body.model_dump_json() + output_format, {})

@@ -1,4 +1,4 @@
-"""What the API's description says of bodies and answers that several routes have."""
+"""The parts of the OpenAPI document that several routes share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +14,12 @@ JSON = "application/json"
 AUDIO = "audio/wav, audio/flac, audio/mpeg, audio/ogg, audio/mp4, audio/aiff"
 SAFETENSORS = "application/octet-stream"
 AUDIO_FILE, CODES_FILE = "music.wav", "codes.safetensors"
-"""Stand for a file in the examples, which can hold none."""
+"""The names that stand for files in the examples, which cannot contain files."""
 Example = object
 
 
-def examples(**by_name: Example) -> dict[str, Any]:
-    """Return bodies to try, named by what they ask for."""
+def build_examples(**by_name: Example) -> dict[str, Any]:
+    """Return example bodies with their names."""
     named = {
         name: {"summary": name.replace("_", " ").capitalize(), "value": body}
         for name, body in by_name.items()
@@ -27,8 +27,8 @@ def examples(**by_name: Example) -> dict[str, Any]:
     return {"examples": named}
 
 
-def files(**types: str) -> dict[str, Any]:
-    """Return the media types of a form's files, by their fields."""
+def describe_files(**types: str) -> dict[str, Any]:
+    """Return the media types of the files of a form, by field."""
     return {"encoding": {field: {"contentType": kinds} for field, kinds in types.items()}}
 
 
@@ -36,37 +36,37 @@ IDEMPOTENCY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "Names this request. A request with a key that came before is not run again: it "
-    "waits for the first one, or gets its answer.",
+    "description": "A name for this request. A second request with the same key is not run again: "
+    "it gets the answer of the first request.",
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS},
 }
 
 
-def json_body(**by_name: Example) -> dict[str, Any]:
-    """Return what FastAPI does not know of a route that takes JSON: a header, and examples."""
-    body = {"content": {JSON: examples(**by_name)}}
+def describe_json_body(**by_name: Example) -> dict[str, Any]:
+    """Return the header and the examples of a route that accepts JSON."""
+    body = {"content": {JSON: build_examples(**by_name)}}
     return {"parameters": [IDEMPOTENCY], "requestBody": body}
 
 
 Answers = dict[int | str, dict[str, Any]]
 
 _REASONS = {
-    400: "The body is not what its content type says, or a header is not served.",
-    401: "The API key is missing, or not known.",
-    404: "No such model.",
-    408: "The body came too slowly, or stopped before its end.",
+    400: "The body does not match its content type, or a header is not allowed.",
+    401: "The API key is missing or unknown.",
+    404: "The model is unknown.",
+    408: "The body arrived too slowly, or stopped before its end.",
     413: "The body is too large.",
-    415: "The body's content type is another.",
+    415: "The content type of the body is not supported.",
     422: "A field is missing, unknown or out of range.",
-    429: "Too much is outstanding, of this key or of all; `retry-after` says when to come again.",
-    500: "The model or the server failed; the request's id finds the reason in the log.",
+    429: "This key or the server has too many requests; try again after `retry-after` seconds.",
+    500: "The model or the server failed; the log has the reason under the request id.",
     503: "A model cannot be reached.",
 }
 _ERROR_HEADERS = {
     401: {"www-authenticate": {"schema": {"type": "string"}, "required": True}},
     429: {
         "retry-after": {
-            "description": "Seconds.",
+            "description": "The seconds until the next attempt.",
             "schema": {"type": "integer", "minimum": 1},
             "required": True,
         }
@@ -83,15 +83,15 @@ ERRORS: Answers = {
 UPLOAD_ERRORS: Answers = ERRORS | {
     422: {
         "model": ErrorBody,
-        "description": "A field is missing or out of range, or the file is no audio within limits.",
+        "description": "A field is missing or out of range, or the file is not valid audio.",
     }
 }
 
 
-def events(*data: type[BaseModel], named: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a stream of server-sent events, as OpenAPI 3.1 is read: the schema of each of them.
+def describe_events(*data: type[BaseModel], named: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 description of a stream of server-sent events.
 
-    What `data` refers to must be among the document's components.
+    The models that `data` refers to must be components of the document.
     """
     kinds = [one.model_json_schema(ref_template="#/components/schemas/{model}") for one in data]
     for kind in kinds:
@@ -105,12 +105,12 @@ def events(*data: type[BaseModel], named: Sequence[str] = ()) -> dict[str, Any]:
 BINARY = {"type": "string", "format": "binary"}
 FILES: dict[str, Any] = {kind.media_type: {"schema": BINARY} for kind in FORMATS.values()}
 SEED: dict[str, Any] = {
-    "x-seed": {"description": "The seed used.", "schema": {"type": "integer"}, "required": True}
+    "x-seed": {"description": "The seed.", "schema": {"type": "integer"}, "required": True}
 }
 FILE_HEADERS: dict[str, Any] = {
-    "x-model": {"description": "The model used.", "schema": {"type": "string"}, "required": True},
+    "x-model": {"description": "The model.", "schema": {"type": "string"}, "required": True},
     "content-disposition": {
-        "description": "A name to save a file by.",
+        "description": "The name of the file.",
         "schema": {"type": "string"},
     },
 }
@@ -123,25 +123,26 @@ HEADERS: dict[str, Any] = {
     **SEED,
     **FILE_HEADERS,
     "x-request-id": {
-        "description": "Names this request in the logs.",
+        "description": "The id of this request in the logs.",
         "schema": {"type": "string"},
     },
     "x-quality": {
-        "description": "With `quality`: the tier, also of `auto`.",
+        "description": "The tier, for requests with `quality`.",
         "schema": {"enum": list(BEST_FIRST)},
     },
     "x-content-credentials": {
-        "description": "`signed` where files are sent whole and hold content credentials (C2PA).",
+        "description": "`signed` if the files are sent whole and have content credentials (C2PA).",
         "schema": {"enum": ["signed"]},
     },
     "x-cache": {
-        "description": "With a seed: whether the answer was kept, or waited for with another's.",
+        "description": "For requests with a seed: `hit` for a cached answer, `joined` for the "
+        "answer of a request that was already running, `miss` for a new answer.",
         "schema": {"enum": ["hit", "joined", "miss"]},
     },
 }
 TIMING: dict[str, Any] = {
     "server-timing": {
-        "description": "Milliseconds by stage, of a file that is sent whole.",
+        "description": "The duration of each stage in milliseconds, for a file that is sent whole.",
         "schema": {"type": "string"},
     }
 }

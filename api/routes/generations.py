@@ -1,4 +1,4 @@
-"""POST /v1/generations, /generate/music and /generate/audio: texts to clips."""
+"""The routes /v1/generations, /generate/music and /generate/audio, which generate clips."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from api.respond.rendering import ProgressEvent, Rendering
 from api.respond.responses import EVENTS, Built, accepts_events, refuse_key, respond
 from api.routes.bodies import (
     JsonOrFormRoute,
-    caller_of,
-    json_or_form,
-    json_schema,
+    build_caller,
+    build_json_schema,
+    describe_json_or_form,
     read_body,
 )
 from api.routes.documentation import (
@@ -25,8 +25,8 @@ from api.routes.documentation import (
     TIMING,
     UPLOAD_ERRORS,
     WAV,
-    events,
-    json_body,
+    describe_events,
+    describe_json_body,
 )
 from api.schemas.generation import GenerateBody, GenerationsBody
 from api.service import Served, Service
@@ -39,23 +39,25 @@ NAMES = ("progress", "audio", "done", "error")
 STREAM = {"prompt": "calm piano", "duration": 2, "stream": True}
 BODY: dict[str, Any] = {
     "parameters": [IDEMPOTENCY],
-    "requestBody": json_or_form(GenerationsBody, json_schema(GenerationsBody), stream=STREAM),
+    "requestBody": describe_json_or_form(
+        GenerationsBody, build_json_schema(GenerationsBody), stream=STREAM
+    ),
 }
 STEMS_HEADER = {
     MELODY_STEMS: {
-        "description": "With a melody: `separated` where drums and bass were taken out of "
-        "it, `whole` where this server follows all of it.",
+        "description": "For requests with a melody: `separated` if drums and bass were removed "
+        "from the melody, `whole` if not.",
         "schema": {"enum": ["separated", "whole"]},
     }
 }
 EVENT_STREAM = {
-    EVENTS: events(ProgressEvent, AudioEvent, GenerationsAnswer, ErrorBody, named=NAMES)
+    EVENTS: describe_events(ProgressEvent, AudioEvent, GenerationsAnswer, ErrorBody, named=NAMES)
 }
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One clip is a file; several, or one with its codes, are JSON. Where "
-        "events are accepted: `progress` (with `stream`: `audio`, in base64) while clips are made, "
-        "then `done`, or `error`.",
+        "description": "One clip is a file; several clips, or a clip with codes, are JSON. A "
+        "request that accepts events gets `progress` (with `stream`: `audio` in base64) while "
+        "clips are generated, and then `done` or `error`.",
         "content": {**FILES, **EVENT_STREAM},
         "model": GenerationsAnswer,
         "headers": HEADERS | TIMING | STEMS_HEADER,
@@ -78,9 +80,9 @@ simple = APIRouter(
 
 @router.post("/v1/generations", response_class=Response, responses=ANSWERS, openapi_extra=BODY)
 async def create_generations(request: Request, service: Served) -> Response:
-    """Generate music or sounds from texts, a melody, or the beginning of a clip."""
+    """Generate music or sounds from texts; clips can follow a melody or continue audio."""
     body, files = await read_body(request, GenerationsBody, TASK_TYPES["generation"].uploads)
-    built = await build_task(service, caller_of(request), "generation", body, files)
+    built = await build_task(service, build_caller(request), "generation", body, files)
     if body.stream:
         refuse_key(request)
         _check_stream(built.rendering, as_events=accepts_events(request))
@@ -88,52 +90,50 @@ async def create_generations(request: Request, service: Served) -> Response:
 
 
 def _check_stream(rendering: Rendering, *, as_events: bool) -> None:
-    """Check that what is asked for can be sent while it is made. Raises ApiError 422."""
+    """Check that the answer can be sent while it is generated. Raises ApiError 422."""
     assert isinstance(rendering, ClipsRendering)
     diffusion = rendering.task.clips[0].diffusion
     whole_for = "decoder" if diffusion else rendering.files.output.whole_clip_for
     if whole_for:
-        message = (
-            f"{whole_for}: what is asked for needs the whole clip; leave out {whole_for} or stream"
-        )
+        message = f"{whole_for}: this value needs the whole clip; leave out {whole_for} or stream"
         raise ApiError(422, "cannot_stream", message, whole_for)
     if not as_events and not rendering.is_file:
-        message = f"stream: a file is of one clip, without codes; for more, accept {EVENTS}"
+        message = f"stream: a file has one clip, without codes; for more, accept {EVENTS}"
         raise ApiError(422, "cannot_stream", message, "stream")
 
 
 @simple.post(
     "/generate/music",
-    openapi_extra=json_body(
+    openapi_extra=describe_json_body(
         short={"text": "calm piano over soft strings", "duration": 2},
         repeatable={"text": "slow jazz, brushed drums", "duration": 2, "seed": 7, "cfg_coef": 4},
     ),
 )
 async def generate_music(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate music from a text."""
-    return await _generate(MusicGenSettings, request, body, service)
+    return await _generate_clip(MusicGenSettings, request, body, service)
 
 
 @simple.post(
     "/generate/audio",
-    openapi_extra=json_body(
+    openapi_extra=describe_json_body(
         short={"text": "thunder over the sea", "duration": 2},
         repeatable={"text": "rain on a tin roof", "duration": 2, "seed": 7, "top_p": 0.9},
     ),
 )
 async def generate_audio(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate a sound effect or an ambience from a text."""
-    return await _generate(AudioGenSettings, request, body, service)
+    return await _generate_clip(AudioGenSettings, request, body, service)
 
 
-async def _generate(
+async def _generate_clip(
     kind: type[TokenModelSettings], request: Request, body: GenerateBody, service: Service
 ) -> Response:
     model = service.registry.find_model(kind, body.model)
     pair = await service.registry.get_model_with_codec(model)
-    params = body.params(pair, service.limits)
+    params = body.build_params(pair, service.limits)
     task, rendering = build_clip(
-        service, caller_of(request), pair, params, Output(),
+        service, build_caller(request), pair, params, Output(),
         repeatable=body.repeatable, streamed=False,
     )  # fmt: skip
     return await respond(request, service, Built(task, rendering, body.model_dump_json(), {}))

@@ -1,4 +1,4 @@
-"""GET /healthz (this process), /readyz (everything behind it) and /v1/stats (what it is doing)."""
+"""The routes /healthz (this process), /readyz (all deployments) and /v1/stats (current load)."""
 
 import time
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from api.service import Served
 from graph.calls import call, gather_all
 from graph.errors import ApiError
 
-# A deployment that is being scaled serves all the while.
+# A deployment also serves requests while Serve changes its number of replicas.
 SERVING = {"HEALTHY", "UPSCALING", "DOWNSCALING"}
 
 router = APIRouter(tags=["health"])
@@ -20,15 +20,15 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def get_health() -> dict[str, str]:
-    """Say that this process answers."""
+    """Report that this process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", responses={503: {"model": ErrorBody}})
 async def get_readiness(service: Served) -> dict[str, str | dict[str, str] | None]:
-    """Say that every deployment is healthy and that models and codecs fit together.
+    """Report whether every deployment is healthy, and models and codecs fit together.
 
-    Models that sleep are not woken for it.
+    This request does not wake models that sleep.
     """
     states = await service.states()
     statuses = {name: state.status for name, state in states.items()}
@@ -43,40 +43,40 @@ async def get_readiness(service: Served) -> dict[str, str | dict[str, str] | Non
 
 
 class Backlog(BaseModel):
-    """Of one model, over all ingresses."""
+    """The unfinished work of one model, over all ingresses."""
 
     row_seconds: float
-    """Outstanding: seconds of audio, twice under guidance."""
+    """The unfinished work in seconds of audio; guidance counts twice."""
     requests: int
-    """Outstanding: those that run, and those that wait."""
+    """The number of requests that run or wait."""
     row_seconds_per_second: float | None
-    """Finished in a second of work; null: it has not worked yet."""
+    """The measured speed of the model; null before its first request."""
 
 
 class StatsAnswer(BaseModel):
-    """This moment; numbers for machines are among the metrics."""
+    """The current state of the server; the metrics have numbers for monitoring."""
 
     uptime_s: int
     deployments: dict[str, str]
     replicas: dict[str, int]
-    """That serve, of each deployment."""
+    """The number of running replicas of each deployment."""
     models: dict[str, dict[str, float]]
-    """What one replica of each is doing: `running` of `slots`, `waiting`, `step_ms` and others of a
-    language model; `busy`, `items`, `batches` of those that work in batches. Nothing where no
-    replica runs."""
+    """The load of one replica of each model. A language model has `running`, `slots`, `waiting`,
+    `step_ms` and others; other models have `busy`, `items` and `batches`. A model without a running
+    replica has no values."""
     backlog: dict[str, Backlog]
 
 
 @router.get("/v1/stats", responses={401: {"model": ErrorBody}, 503: {"model": ErrorBody}})
 async def get_stats(service: Served) -> StatsAnswer:
-    """Say what is going on."""
+    """Report the current load of the server."""
     handles, names = service.registry.handles, list(service.registry.models)
     states = await service.states()
 
-    async def load(name: str) -> dict[str, Any]:
+    async def read_load(name: str) -> dict[str, Any]:
         return asdict(await call(handles[name].load)) if states[name].running else {}
 
-    loads = await gather_all(map(load, names))
+    loads = await gather_all(map(read_load, names))
     all_of_them = await service.ledger.fetch_snapshot()
     return StatsAnswer(
         uptime_s=int(time.time()) - service.started_at,

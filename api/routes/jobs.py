@@ -1,4 +1,4 @@
-"""/v1/jobs: tasks whose clients do not stay connected."""
+"""The routes /v1/jobs, which run tasks without an open connection."""
 
 import asyncio
 import time
@@ -16,10 +16,10 @@ from api.respond.responses import read_idempotency_key
 from api.respond.workflows import WorkflowAnswer
 from api.routes.bodies import (
     JsonOrFormRoute,
-    caller_of,
+    build_caller,
+    build_json_schema,
+    describe_json_or_form,
     is_form,
-    json_or_form,
-    json_schema,
     read_form,
     validate_form,
 )
@@ -39,43 +39,43 @@ from graph.errors import ApiError, ErrorDetail
 from graph.jobs.job import Job, Status
 from graph.jobs.jobs import build_name, hash_request
 
-JobId = Annotated[str, Path(description="As `POST /v1/jobs` answered it.")]
+JobId = Annotated[str, Path(description="The id from the answer of `POST /v1/jobs`.")]
 
 
 def _describe_body(name: str) -> dict[str, Any]:
     if name == DEFAULT_TYPE:
-        return json_schema(JOB_BODIES[name])
-    # The parts of bodies are among the document's components, from the routes of workflows.
+        return build_json_schema(JOB_BODIES[name])
+    # The routes of workflows already add the nested schemas to the document's components.
     schema = JOB_BODIES[name].model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     return schema
 
 
 class JobAnswer(BaseModel):
-    """A job, as it is now. Times are Unix seconds."""
+    """The current state of a job. Times are in Unix seconds."""
 
     id: str
-    type: str = Field(description="The kind of task.")
+    type: str = Field(description="The type of the task.")
     status: Status
     model: str
-    seed: int | None = Field(description="Null where the task draws nothing.")
-    position: int = Field(description="Among the jobs that wait, from 1; 0: it waits no longer.")
+    seed: int | None = Field(description="The seed; null for tasks without random sampling.")
+    position: int = Field(description="The place in the queue, from 1; 0 if it does not wait.")
     eta_seconds: float | None = Field(
-        description="Until it has ended, from measured speed; null: not known now."
+        description="The estimated seconds until the job ends; null if unknown."
     )
-    progress: float = Field(description="From 0 to 1.")
+    progress: float = Field(description="The progress from 0 to 1.")
     created: float
     started: float | None
     ended: float | None
     expires: float = Field(
-        description="Then it is deleted, and its audio, unless something changes."
+        description="When the job and its audio are deleted, unless the job changes before."
     )
-    audio: str | None = Field(description="Where its audio is, once it has finished.")
+    audio: str | None = Field(description="The path of the audio of a finished job.")
     error: ErrorDetail | None
 
 
 class JobsAnswer(BaseModel):
-    """Jobs, in the order in which they were asked for."""
+    """Jobs, in the order of the request."""
 
     jobs: list[JobAnswer]
 
@@ -94,17 +94,17 @@ ONE_OR_MORE = {
 LISTED = [{"prompt": "calm piano", "duration": 1}, {"prompt": "slow jazz", "duration": 1}]
 BODY: dict[str, Any] = {
     "parameters": [IDEMPOTENCY],
-    "requestBody": json_or_form(GenerationJob, ONE_OR_MORE, several_jobs=LISTED),
+    "requestBody": describe_json_or_form(GenerationJob, ONE_OR_MORE, several_jobs=LISTED),
 }
 LINKS = {
-    "get_job": "How far it is.",
-    "get_job_audio": "What it made, once it has.",
-    "delete_job": "Not to make it, or not to keep it.",
+    "get_job": "The current state of the job.",
+    "get_job_audio": "The answer of a finished job.",
+    "delete_job": "Cancel or delete the job.",
 }
 ACCEPTED: Answers = {
     202: {
-        "description": "Accepted; of a list, all of them, or none where one cannot be.",
-        "headers": {"location": {"description": "The job.", "schema": {"type": "string"}}},
+        "description": "The job is accepted. A list is accepted only if all of its jobs are valid.",
+        "headers": {"location": {"description": "The job's path.", "schema": {"type": "string"}}},
         "links": {
             name: {
                 "description": what,
@@ -118,17 +118,17 @@ ACCEPTED: Answers = {
 }
 UNKNOWN: Answers = {
     401: ERRORS[401],
-    404: {"model": ErrorBody, "description": "No such job, or it has expired."},
-    503: {"model": ErrorBody, "description": "What keeps jobs cannot be reached."},
+    404: {"model": ErrorBody, "description": "The job is unknown or has expired."},
+    503: {"model": ErrorBody, "description": "The storage of jobs cannot be reached."},
 }
 AUDIO: Answers = {
     200: {
-        "description": "What the route of the task would have answered.",
+        "description": "The answer that the route of the task would send.",
         "content": dict(FILES),
         "model": GenerationsAnswer | WorkflowAnswer | CodesAnswer | AnalyzeAnswer,
         "headers": HEADERS,
     },
-    409: {"model": ErrorBody, "description": "It has not finished, or never will."},
+    409: {"model": ErrorBody, "description": "The job has no answer yet, or will never have one."},
     **UNKNOWN,
 }
 
@@ -140,10 +140,10 @@ looking = APIRouter(tags=["jobs"])
 async def create_jobs(
     request: Request, response: Response, service: Served
 ) -> JobAnswer | JobsAnswer:
-    """Accept tasks to be run when there is time; answers at once.
+    """Accept tasks that run in the background; the answer comes at once.
 
-    `type` names the kind of task, by default `generation`. A task that needs a file comes as the
-    form of its own route, with `type` as a field.
+    `type` names the type of the task; the default is `generation`. Send a task that needs a file
+    as the form of its own route, with `type` as a field.
     """
     bodies, files, listed = await _read_bodies(request)
     owner, key = request.state.share.name, read_idempotency_key(request)
@@ -163,14 +163,14 @@ async def create_jobs(
 
 @looking.get("/v1/jobs/{job_id}", responses=UNKNOWN)
 async def get_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
-    """Say how far a job is."""
+    """Return the current state of a job."""
     job = await service.jobs.find_job(job_id, request.state.share.name)
     return (await _describe_jobs(service, [job]))[0]
 
 
 @looking.delete("/v1/jobs/{job_id}", responses=UNKNOWN)
 async def delete_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
-    """Cancel a job that waits or runs; delete one that has ended, with its audio."""
+    """Cancel a job that waits or runs; delete a job that has ended, with its audio."""
     job = await service.jobs.find_job(job_id, request.state.share.name)
     cancelled = await service.jobs.cancel_job(job, service.limits.keep_jobs_s)
     return (await _describe_jobs(service, [cancelled]))[0]
@@ -178,19 +178,20 @@ async def delete_job(request: Request, job_id: JobId, service: Served) -> JobAns
 
 @looking.get("/v1/jobs/{job_id}/audio", response_class=Response, responses=AUDIO)
 async def get_job_audio(request: Request, job_id: JobId, service: Served) -> Response:
-    """Return what a job made: a file, or JSON with several."""
+    """Return the answer of a finished job: a file, or JSON with several files."""
     job = await service.jobs.find_job(job_id, request.state.share.name)
     made = await service.jobs.read_answer(job)
     return Response(made.body, media_type=made.media_type, headers=made.headers)
 
 
 async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes], bool]:
-    """Return the bodies, the files beside a single one, and whether they came as a list."""
+    """Return the bodies, the files of a form, and whether the bodies are a list."""
     if is_form(request):
         fields, files = await read_form(request)
         name = fields.get("type", DEFAULT_TYPE)
         if name not in JOB_BODIES:
-            raise ApiError(422, "invalid_value", f"type: valid are {', '.join(JOB_BODIES)}", "type")
+            message = f"type: valid values are {', '.join(JOB_BODIES)}"
+            raise ApiError(422, "invalid_value", message, "type")
         uploads = TASK_TYPES[cast(TypeName, name)].uploads
         return [validate_form(JOB_BODIES[name], fields, files, uploads)], files, False
     data = await request.body()
@@ -204,7 +205,7 @@ async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes
 
 
 def _remove_tags(error: ValidationError) -> list[Any]:
-    """Return the problems, without the types of jobs in their places."""
+    """Return the problems without the types of jobs, which pydantic adds to their locations."""
     return [
         {**problem, "loc": tuple(part for part in problem["loc"] if part not in JOB_BODIES)}
         for problem in error.errors()
@@ -214,11 +215,11 @@ def _remove_tags(error: ValidationError) -> list[Any]:
 async def _build_job(
     request: Request, service: Service, body: AnyBody, files: Mapping[str, bytes]
 ) -> Job:
-    """Build a job that has been checked like a request. Raises ApiError where it cannot be run."""
+    """Build a job, and check it like a request. Raises ApiError if it cannot be run."""
     now = time.time()
     if body.webhook:
         service.webhooks.check_address(body.webhook)
-    built = await build_task(service, caller_of(request), body.type, body, files)
+    built = await build_task(service, build_caller(request), body.type, body, files)
     task, resolved = built.task, built.resolved
     assert resolved
     request.state.model = task.model
@@ -245,7 +246,7 @@ async def _describe_jobs(service: Service, jobs: list[Job]) -> list[JobAnswer]:
     try:
         snapshot = await service.ledger.fetch_snapshot()
         backlog, speeds = snapshot.row_seconds, snapshot.speeds
-    except ApiError:  # the ledger is out of reach: nobody knows how fast models are
+    except ApiError:  # the ledger cannot be reached, so the speeds are unknown
         backlog, speeds = {}, {}
     places = await service.jobs.estimate_places(jobs, backlog, speeds)
     return [

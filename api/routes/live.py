@@ -1,4 +1,4 @@
-"""WS /v1/live: audio that plays on while its prompt changes; docs/live.md has the protocol."""
+"""The WebSocket /v1/live: continuous audio whose prompt can change (see docs/live.md)."""
 
 import asyncio
 from dataclasses import asdict
@@ -10,9 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from api.audio.encoder import PcmSink
-from api.errors import request_id
+from api.errors import get_request_id
 from api.keys import find_share
-from api.schemas.live import Passage, Said, Start, Started
+from api.schemas.live import LiveMessage, Passage, Start, Started
 from api.service import Service
 from api.sockets import Socket
 from deployments.settings import TokenModelSettings
@@ -22,37 +22,37 @@ from graph.errors import ApiError
 from graph.live.session import PassageStart, Session
 
 MOST_BAD = 10
-"""Messages in a row that cannot be used, after which a client is taken to be broken."""
+"""The number of invalid messages in a row that ends a session."""
 EXPECTED = (ApiError, EngineError, RequestValidationError)
 Message = TypeVar("Message", bound=BaseModel)
 router = APIRouter()
 
 
 @router.websocket("/v1/live")
-async def live(websocket: WebSocket) -> None:
-    """Play until the client stops it, leaves, or has had what it may."""
+async def play_live(websocket: WebSocket) -> None:
+    """Play until the client stops or leaves, or the session reaches its limit."""
     service: Service = websocket.app.state.service
     socket = Socket(websocket)
-    await socket.accept()
+    await socket.accept_client()
     try:
         with service.live.hold_place(websocket.state.share.name, service.limits):
             await _play_within_limit(service, socket)
-        await socket.close()
+        await socket.close_normally()
     except WebSocketDisconnect:
         return
     except EXPECTED as error:
-        await socket.fail(error)
-    except Exception as error:  # whatever it is: the client is told, and it goes on to the log
-        await socket.fail(error)
+        await socket.close_with_error(error)
+    except Exception as error:  # the client gets every error, and the log does too
+        await socket.close_with_error(error)
         raise
 
 
 async def _play_within_limit(service: Service, socket: Socket) -> None:
-    """Play for as long as a session may last. Raises ApiError, EngineError, WebSocketDisconnect."""
+    """Play within the time limit. Raises ApiError, EngineError or WebSocketDisconnect."""
     longest = service.limits.max_live_s
     try:
         async with asyncio.timeout(longest) as bound:
-            await _play(service, socket)
+            await _play_session(service, socket)
     except TimeoutError as error:
         if not bound.expired():
             raise
@@ -60,10 +60,10 @@ async def _play_within_limit(service: Service, socket: Socket) -> None:
         raise ApiError(408, "session_ended", message) from error
 
 
-async def _play(service: Service, socket: Socket) -> None:
+async def _play_session(service: Service, socket: Socket) -> None:
     session = await _start_session(service, socket)
-    playing = asyncio.create_task(session.play(partial(_send, socket), socket.tell))
-    listening = asyncio.create_task(_listen(service, socket, session))
+    playing = asyncio.create_task(session.play(partial(_send_part, socket), socket.send_error))
+    listening = asyncio.create_task(_read_messages(service, socket, session))
     try:
         done, _ = await asyncio.wait([playing, listening], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -74,34 +74,35 @@ async def _play(service: Service, socket: Socket) -> None:
         await asyncio.gather(playing, listening, return_exceptions=True)
 
 
-async def _send(socket: Socket, message: PassageStart | Waveform) -> None:
-    """Send the beginning of a passage as JSON, or audio as 16-bit PCM."""
+async def _send_part(socket: Socket, message: PassageStart | Waveform) -> None:
+    """Send the start of a passage as JSON, or audio as 16-bit PCM."""
     if isinstance(message, Waveform):
-        await socket.send(await asyncio.to_thread(PcmSink("s16", None).write, message.array()))
+        write = PcmSink("s16", None).write_samples
+        await socket.send_message(await asyncio.to_thread(write, message.array()))
     else:
-        await socket.send(Passage(**asdict(message)))
+        await socket.send_message(Passage(**asdict(message)))
 
 
 async def _start_session(service: Service, socket: Socket) -> Session:
-    """Return the session that the first message asks for. Raises ApiError where it cannot be."""
+    """Build the session from the first message. Raises ApiError if it cannot be started."""
     limits, state = service.limits, socket.websocket.state
     try:
         async with asyncio.timeout(limits.live_idle_s):
-            start = _parse(Start, await _receive(socket), limits.max_body_bytes)
+            start = _parse_message(Start, await _receive_message(socket), limits.max_body_bytes)
     except TimeoutError as error:
-        message = f"no first message in {limits.live_idle_s:g} s; send what to hear"
+        message = f"no first message in {limits.live_idle_s:g} s; send a prompt or a tension"
         raise ApiError(408, "idle", message) from error
     model = service.registry.find_model(TokenModelSettings, start.model)
     state.model = model.name
     pair = await service.registry.get_model_with_codec(model)
-    params = start.params(pair, limits)
+    params = start.build_params(pair, limits)
     codec = pair.codec
     started = Started(
         model=model.name, seed=params.seed, sample_rate=codec.sample_rate, channels=codec.channels,
         passage=params.frames / codec.frame_rate, ahead=limits.live_ahead_s,
-        request_id=request_id(socket.websocket),
+        request_id=get_request_id(socket.websocket),
     )  # fmt: skip
-    await socket.send(started)
+    await socket.send_message(started)
     owner = state.share.name
     return Session(
         service.executor, service.pipeline, lambda: service.limits,
@@ -109,17 +110,17 @@ async def _start_session(service: Service, socket: Socket) -> Session:
     )  # fmt: skip
 
 
-async def _listen(service: Service, socket: Socket, session: Session) -> None:
-    """Do what the client says. Raises ApiError where too much of it cannot be used."""
+async def _read_messages(service: Service, socket: Socket, session: Session) -> None:
+    """Read and apply the client's messages. Raises ApiError after too many invalid messages."""
     bad = 0
     while bad < MOST_BAD:
-        message = await _receive(socket)
+        message = await _receive_message(socket)
         try:
-            said = _parse(Said, message, service.limits.max_body_bytes)
-            session.text = said.text(service.limits) or session.text
+            said = _parse_message(LiveMessage, message, service.limits.max_body_bytes)
+            session.text = said.choose_text(service.limits) or session.text
             bad = 0
         except (ApiError, RequestValidationError) as error:
-            await socket.tell(error)
+            await socket.send_error(error)
             bad += 1
             continue
         if said.played is not None:
@@ -129,8 +130,8 @@ async def _listen(service: Service, socket: Socket, session: Session) -> None:
     raise ApiError(400, "invalid_messages", f"{MOST_BAD} messages in a row could not be used")
 
 
-async def _receive(socket: Socket) -> str | bytes:
-    """Return the next message. Raises WebSocketDisconnect where the client has left."""
+async def _receive_message(socket: Socket) -> str | bytes:
+    """Return the next message. Raises WebSocketDisconnect if the client has left."""
     message = await socket.websocket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message["code"], message.get("reason"))
@@ -138,8 +139,8 @@ async def _receive(socket: Socket) -> str | bytes:
     return message["bytes"] if text is None else text
 
 
-def _parse(kind: type[Message], message: str | bytes, most: int) -> Message:
-    """Return what a message says. Raises ApiError or RequestValidationError."""
+def _parse_message(kind: type[Message], message: str | bytes, most: int) -> Message:
+    """Parse a message. Raises ApiError or RequestValidationError."""
     if len(message) > most:
         raise ApiError(413, "message_too_large", f"a message is above {most} bytes")
     try:

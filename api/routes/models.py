@@ -1,4 +1,4 @@
-"""GET /v1/models, in OpenAI's shape, and /v1/limits."""
+"""The routes /v1/models, in OpenAI's format, and /v1/limits."""
 
 from typing import Annotated, Literal
 
@@ -15,41 +15,41 @@ from graph.settings import DECODED_BY_A_CODEC
 
 
 class Model(BaseModel):
-    """A model, in OpenAI's shape, with what it is beside it."""
+    """A model in OpenAI's format, with additional fields."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
-    """Unix seconds since which this server has it."""
+    """The start of this server, in Unix seconds."""
     owned_by: str
     kind: str
     license: str | None
-    """Of the weights."""
+    """The license of the weights."""
     codec: str | None
-    """The model whose codes it makes or takes; null where it needs none."""
+    """The codec whose codes the model uses; null for models without a codec."""
     melody: bool | None
-    """Whether it follows melodies; null where nobody can say, as while the model sleeps."""
+    """Whether the model follows melodies; null if unknown, for example while it sleeps."""
 
 
 class ModelList(BaseModel):
-    """Every model that this server has."""
+    """All models of this server."""
 
     object: Literal["list"] = "list"
     data: list[Model]
 
 
 TO_ONE = {
-    "description": "The first of them.",
+    "description": "The first model of the list.",
     "operationId": "get_model",
     "parameters": {"name": "$response.body#/data/0/id"},
 }
 
-Name = Annotated[str, Path(description="A name from /v1/models.", examples=["music"])]
+Name = Annotated[str, Path(description="The name of a model in /v1/models.", examples=["music"])]
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-async def _describe(model: AnyModelSettings, service: Service) -> Model:
+async def _describe_model(model: AnyModelSettings, service: Service) -> Model:
     owner, _, _ = model.checkpoint.replace(":", "/").partition("/")
     return Model(
         id=model.name,
@@ -58,11 +58,11 @@ async def _describe(model: AnyModelSettings, service: Service) -> Model:
         kind=model.kind,
         license=model.license,
         codec=model.codec if isinstance(model, DECODED_BY_A_CODEC) else None,
-        melody=await _melody(model, service),
+        melody=await _follows_melody(model, service),
     )
 
 
-async def _melody(model: AnyModelSettings, service: Service) -> bool | None:
+async def _follows_melody(model: AnyModelSettings, service: Service) -> bool | None:
     if not isinstance(model, MusicGenSettings):
         return False
     if not service.registry.is_known(model):
@@ -71,15 +71,15 @@ async def _melody(model: AnyModelSettings, service: Service) -> bool | None:
             return None
     try:
         return (await service.registry.get_model_with_codec(model)).language_model.melody
-    except ApiError:  # /readyz says why; a list of names needs no model
+    except ApiError:  # /readyz reports the reason; a list of names needs no model
         return None
 
 
 @router.get("", responses={200: {"links": {"describe": TO_ONE}}})
 async def list_models(service: Served) -> ModelList:
-    """List the models."""
+    """List all models of this server."""
     models = service.registry.models.values()
-    return ModelList(data=await gather_all(_describe(model, service) for model in models))
+    return ModelList(data=await gather_all(_describe_model(model, service) for model in models))
 
 
 @router.get("/{name}", responses={404: {"model": ErrorBody}})
@@ -89,22 +89,22 @@ async def get_model(name: Name, service: Served) -> Model:
     if model is None:
         valid = ", ".join(service.registry.models)
         raise ApiError(404, "model_not_found", f"no model {name!r}; valid: {valid}", "model")
-    return await _describe(model, service)
+    return await _describe_model(model, service)
 
 
 class KeyLimits(BaseModel):
-    """What the requests of this key may have."""
+    """The limits of the requests of one key."""
 
     name: str
     weight: float
-    """Its part of a busy model, beside the weights of others."""
+    """The key's share of a busy model, relative to the weights of other keys."""
     requests_per_minute: float | None
     row_seconds: float | None
-    """Outstanding at once: seconds of audio, twice under guidance. Null: no bound of its own."""
+    """The limit on unfinished work in seconds of audio, where guidance counts twice; or null."""
 
 
 class LimitsAnswer(BaseModel):
-    """Every limit that applies to this key's requests."""
+    """All limits of the requests of a key."""
 
     max_body_bytes: int
     max_body_s: float
@@ -135,7 +135,7 @@ limits = APIRouter(tags=["models"])
 
 @limits.get("/v1/limits", responses={401: {"model": ErrorBody}})
 async def get_limits(request: Request, service: Served) -> LimitsAnswer:
-    """Say every limit, and what this key may have."""
+    """Return all limits of the server and of this key."""
     share = request.state.share
     key = KeyLimits(
         name=share.name,

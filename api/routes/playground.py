@@ -1,4 +1,4 @@
-"""GET /: the playground, a page for people that asks this server alone."""
+"""The routes of the playground, a web page that uses only this server."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from starlette.staticfiles import StaticFiles
 
 FOLDER = Path(__file__).parents[1] / "playground"
 WAVESURFER = "'sha256-2/AFTPuP4qEbSn4KmAzsJt3JK6WrqUViQjrdhLR/QMQ='"
-"""Of the style that the vendored wavesurfer.js adds; a test fails where it is another."""
+"""The hash of the style that the vendored wavesurfer.js adds; a test compares it."""
 POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
     f"media-src blob:; style-src 'self' {WAVESURFER}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
-    "cache-control": "no-cache",  # kept, and asked for again by its ETag
+    "cache-control": "no-cache",  # a browser keeps the file and checks its ETag
     "content-security-policy": POLICY,
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
@@ -26,17 +26,17 @@ files = StaticFiles(directory=FOLDER)
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def get_page(request: Request) -> Response:
-    """Answer with the page."""
-    return await _file("index.html", request)
+    """Send the page."""
+    return await _send_file("index.html", request)
 
 
 @router.api_route("/playground/{path:path}", methods=["GET", "HEAD"])
 async def get_file(path: str, request: Request) -> Response:
-    """Answer with one of its files, or 304. Raises HTTPException 404."""
-    return await _file(path, request)
+    """Send a file of the page, or 304. Raises HTTPException 404."""
+    return await _send_file(path, request)
 
 
-async def _file(path: str, request: Request) -> Response:
+async def _send_file(path: str, request: Request) -> Response:
     answer = await files.get_response(path, request.scope)
     answer.headers.update(HEADERS)
     return answer

@@ -1,4 +1,4 @@
-"""/v1/workflows: songs, podcasts, ambiences and style transfers, composed of several clips."""
+"""The routes /v1/workflows, which build songs, podcasts, ambiences and style transfers."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from api.respond.responses import EVENTS, respond
 from api.respond.workflows import WorkflowAnswer, WorkflowProgress
 from api.routes.bodies import (
     JsonOrFormRoute,
+    build_caller,
     build_from_request,
-    caller_of,
     describe_form,
 )
 from api.routes.documentation import (
@@ -20,8 +20,8 @@ from api.routes.documentation import (
     HEADERS,
     UPLOAD_ERRORS,
     Answers,
-    events,
-    json_body,
+    describe_events,
+    describe_json_body,
 )
 from api.schemas.workflows import AmbienceBody, SongBody
 from api.service import Served
@@ -32,12 +32,12 @@ from graph.workflows.style_transfer import CONTENT
 NAMES = ("progress", "done", "error")
 ANSWERED: dict[str, Any] = {
     "model": WorkflowAnswer,
-    "description": "A mix and its stems, files in base64. Where events are accepted: `progress` "
-    "while they are made, then `done`, or `error`.",
-    "content": {EVENTS: events(WorkflowProgress, WorkflowAnswer, ErrorBody, named=NAMES)},
+    "description": "The mix and its stems as files in base64. A request that accepts events gets "
+    "`progress` while they are generated, and then `done` or `error`.",
+    "content": {EVENTS: describe_events(WorkflowProgress, WorkflowAnswer, ErrorBody, named=NAMES)},
     "headers": {k: v for k, v in HEADERS.items() if k != "content-disposition"},
 }
-SONG = json_body(
+SONG = describe_json_body(
     one_section={"sections": [{"name": "theme", "prompt": "calm piano", "bars": 1}], "tempo": 240},
     produced={
         "sections": [
@@ -51,7 +51,7 @@ SONG = json_body(
         "seed": 7,
     },
 )
-AMBIENCE = json_body(
+AMBIENCE = describe_json_body(
     environment={"environment": "ocean", "duration": 2, "seed": 7},
     prompt={"prompt": "rain on a tin roof", "duration": 2, "format": "flac"},
 )
@@ -72,27 +72,27 @@ of_forms = APIRouter(route_class=UploadRoute, responses=_with_files, **_shared)
 
 @of_json.post("/song", response_class=Response, openapi_extra=SONG)
 async def create_song(request: Request, body: SongBody, service: Served) -> Response:
-    """Make a song of sections that continue each other, with sound effects laid over."""
-    built = await build_task(service, caller_of(request), "song", body, {})
+    """Generate a song of sections that continue each other, with sound effects."""
+    built = await build_task(service, build_caller(request), "song", body, {})
     return await respond(request, service, built)
 
 
 @of_json.post("/ambience", response_class=Response, openapi_extra=AMBIENCE)
 async def create_ambience(request: Request, body: AmbienceBody, service: Served) -> Response:
-    """Make an ambience that can be repeated without a seam."""
-    built = await build_task(service, caller_of(request), "ambience", body, {})
+    """Generate an ambience that can be repeated as a loop."""
+    built = await build_task(service, build_caller(request), "ambience", body, {})
     return await respond(request, service, built)
 
 
 @of_both.post("/podcast", response_class=Response, openapi_extra=PODCAST)
 async def create_podcast(request: Request, service: Served) -> Response:
-    """Make a podcast's intro, transitions and outro, and music that gives way to its voice."""
+    """Generate the intro, transitions and outro of a podcast, and music under its voice."""
     built = await build_from_request(request, service, "podcast")
     return await respond(request, service, built)
 
 
 @of_forms.post("/style-transfer", response_class=Response, openapi_extra=STYLE_TRANSFER)
 async def transfer_style(request: Request, service: Served) -> Response:
-    """Play a file's melody in another style, by a model that follows melodies."""
+    """Play the melody of a file in another style; it needs a model that follows melodies."""
     built = await build_from_request(request, service, "style_transfer")
     return await respond(request, service, built)

@@ -1,4 +1,4 @@
-"""Request bodies: strict, with errors that say the range, and the fields of sampling."""
+"""The base classes of request bodies: strict validation, and the fields of sampling."""
 
 import secrets
 from typing import Annotated, Any
@@ -12,28 +12,34 @@ from deployments.settings import StrictModel
 from engine.params import GenerationParams
 
 
-def _whole(value: Any) -> Any:
+def _convert_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-WHOLE = BeforeValidator(_whole)
-"""Makes 3.0 an integer, as JSON Schema has it and some languages write it."""
+WHOLE = BeforeValidator(_convert_whole)
+"""Accepts a float such as 3.0 as an integer, as JSON Schema does."""
+ModelName = Annotated[str | None, Field(description="The name of a model in /v1/models.")]
+Seed = Annotated[
+    int | None,
+    Field(ge=0, le=2**63 - 1, description="The same seed gives the same audio; default: random."),
+    WHOLE,
+]
 
 
 class RequestModel(StrictModel):
-    """A request body: no coercion, no unknown fields, and errors that say the range."""
+    """A request body without coercion and unknown fields; its errors name the valid range."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _say_the_range(
+    def _explain_range(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
     ) -> Any:
         try:
             return handler(value)
         except ValidationError as error:
-            allowed = _range(cls.model_fields[info.field_name or ""].metadata)
+            allowed = _describe_range(cls.model_fields[info.field_name or ""].metadata)
             if not allowed:
                 raise
             reason = error.errors()[0]["msg"]
@@ -44,7 +50,7 @@ class RequestModel(StrictModel):
             ) from error
 
 
-def _range(constraints: list[Any]) -> str:
+def _describe_range(constraints: list[Any]) -> str:
     words = []
     for constraint in constraints:
         match constraint:
@@ -57,42 +63,38 @@ def _range(constraints: list[Any]) -> str:
     return " ".join(words)
 
 
-class DrawingBody(RequestModel):
-    """How codes are drawn, with AudioCraft's names and defaults."""
+class SamplingBody(RequestModel):
+    """The parameters of sampling, with AudioCraft's names and defaults."""
 
     temperature: Annotated[
         float,
         Field(
             ge=0,
             le=10,
-            description="0 decodes greedily; else at least 0.01.",
+            description="The sampling temperature: 0 for greedy decoding, or at least 0.01.",
             json_schema_extra={"not": {"exclusiveMinimum": 0, "exclusiveMaximum": 0.01}},
         ),
     ] = 1.0
     top_k: Annotated[
         int,
-        Field(ge=0, le=65536, description="Sample among the k likeliest; 0: among all."),
+        Field(ge=0, le=65536, description="Sample from the k most likely codes; 0: from all."),
         WHOLE,
     ] = 250
     top_p: Annotated[
-        float, Field(ge=0, le=1, description="Above 0, replaces top_k: nucleus sampling.")
+        float, Field(ge=0, le=1, description="Nucleus sampling: a value above 0 replaces `top_k`.")
     ] = 0.0
-    seed: Annotated[
-        int | None,
-        Field(ge=0, le=2**63 - 1, description="Same seed, same audio. Drawn if left out."),
-        WHOLE,
-    ] = None
-    model: Annotated[str | None, Field(description="A name from /v1/models.")] = None
+    seed: Seed = None
+    model: ModelName = None
 
     @field_validator("temperature")
     @classmethod
-    def _divides(cls, temperature: float) -> float:
+    def _check_temperature(cls, temperature: float) -> float:
         if 0 < temperature < 0.01:
             raise ValueError("must be 0 (greedy) or at least 0.01")
         return temperature
 
-    def drawn(self, text: str, frames: int) -> GenerationParams:
-        """Return the engine's parameters; a seed is drawn where none is given."""
+    def build_sampling_params(self, text: str, frames: int) -> GenerationParams:
+        """Build the engine's parameters; without a seed, choose a random one."""
         return GenerationParams(
             text=text,
             frames=frames,
@@ -103,14 +105,14 @@ class DrawingBody(RequestModel):
         )
 
 
-class RepeatableBody(DrawingBody):
-    """The same of what is answered whole: with a seed it has but one answer."""
+class RepeatableBody(SamplingBody):
+    """The sampling parameters of a request whose whole answer can be cached."""
 
     cache: Annotated[
-        bool, Field(description="Whether an answer that was kept will do, where a seed is given.")
+        bool, Field(description="Whether a cached answer is allowed, for requests with a seed.")
     ] = True
 
     @property
     def repeatable(self) -> bool:
-        """Whether the same body has but one answer, and one that was kept will do."""
+        """Whether equal bodies have equal answers, and a cached answer is allowed."""
         return self.cache and self.seed is not None

@@ -1,68 +1,57 @@
-"""Bodies of the endpoints of files: encode, decode, regenerate and analyze."""
+"""The bodies of the routes that process files: encode, decode, regenerate and analyze."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from api.audio.codes_file import MAX_CODE
-from api.schemas.base import WHOLE, RequestModel
+from api.schemas.base import WHOLE, ModelName, RequestModel, Seed
 
-ModelName = Annotated[str | None, Field(description="A name from /v1/models.")]
 Code = Annotated[int, Field(ge=0, lt=MAX_CODE), WHOLE]
 
 
 class EncodeBody(RequestModel):
-    """How to encode a file."""
+    """The options of encoding a file."""
 
     codebooks: Annotated[
-        int | None, Field(ge=1, description="Keep the first so many; by default all."), WHOLE
+        int | None, Field(ge=1, description="The number of codebooks; the default is all."), WHOLE
     ] = None
     bandwidth: Annotated[
         float | None,
-        Field(gt=0, le=1000, description="The number of codebooks as a bandwidth, in kbit/s."),
+        Field(gt=0, le=1000, description="A bandwidth in kbit/s, instead of `codebooks`."),
     ] = None
-    format: Annotated[Literal["json", "safetensors"], Field(description="What the answer is.")] = (
-        "json"
-    )
+    format: Annotated[
+        Literal["json", "safetensors"], Field(description="The format of the answer.")
+    ] = "json"
     model: ModelName = None
 
 
 class DecodeBody(RequestModel):
-    """Codes to decode."""
+    """The codes to decode to audio."""
 
     codes: Annotated[
-        list[list[Code]] | None, Field(description="[codebooks][frames]", min_length=1)
+        list[list[Code]] | None, Field(description="Codes [codebooks][frames].", min_length=1)
     ] = None
     samples: Annotated[
         int | None,
-        Field(ge=1, description="Samples per channel to keep; by default those of all frames."),
+        Field(ge=1, description="The number of samples per channel to keep; the default is all."),
         WHOLE,
     ] = None
     model: ModelName = None
 
 
 class DiffuseBody(RequestModel):
-    """How to decode by diffusion."""
+    """The options of decoding by multi-band diffusion."""
 
-    seed: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=2**63 - 1,
-            description="The same seed gives the same audio. Drawn if left out.",
-        ),
-        WHOLE,
-    ] = None
+    seed: Seed = None
     model: ModelName = None
 
 
 class AnalyzeBody(RequestModel):
-    """How to judge a file."""
+    """The options of analyzing a file."""
 
     threshold: Annotated[
         float | None,
-        Field(
-            ge=0, le=1, description="The mean score above which a file is real; 0.5 if left out."
-        ),
+        Field(ge=0, le=1, description="Higher mean scores count as real; the default is 0.5."),
     ] = None
     model: ModelName = None

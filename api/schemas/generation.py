@@ -1,4 +1,4 @@
-"""What clips are generated from; it becomes `engine.params`."""
+"""The bodies of generations, and how they become the engine's parameters."""
 
 from dataclasses import replace
 from typing import Annotated, Literal, Self
@@ -19,34 +19,34 @@ from graph.workflows.levels import LOUDNESS_BLOCK_S
 Text = Annotated[
     str,
     Field(
-        description="What to hear.",
+        description="A description of the audio to generate.",
         json_schema_extra=rules.WORDS,
     ),
 ]
 GuidanceScale = Annotated[
-    float, Field(ge=0, le=20, description="Classifier-free: how closely to follow the text.")
+    float, Field(ge=0, le=20, description="The scale of classifier-free guidance.")
 ]
 TARGET_S = 10.0
-"""Within which `auto` would have a request done."""
+"""The default time limit of quality `auto`, in seconds."""
 SHORTEST_S = 0.02
-"""A frame of the codecs that language models have."""
+"""The length of one frame in the codecs of the language models, in seconds."""
 
 
-class SamplingBody(RepeatableBody):
-    """The same of one clip, which lasts so long."""
+class ClipBody(RepeatableBody):
+    """The sampling parameters and the duration of a clip."""
 
     duration: Annotated[
         float,
         Field(
             ge=SHORTEST_S,
             le=3600,
-            description="Seconds; by default 10, or all that the server allows.",
-            json_schema_extra=rules.limited(maximum="max_duration_s", default="max_duration_s"),
+            description="The length in seconds; the default is 10, at most the server's limit.",
+            json_schema_extra=rules.limit_by(maximum="max_duration_s", default="max_duration_s"),
         ),
     ] = 10.0
 
-    def frames(self, pair: ModelWithCodec, limits: Limits, field: str = "duration") -> int:
-        """Return the clip's frames. Raises ApiError where it is too short or too long."""
+    def count_frames(self, pair: ModelWithCodec, limits: Limits, field: str = "duration") -> int:
+        """Return the clip's number of frames. Raises ApiError if it is too short or too long."""
         shortest, longest = 1 / pair.codec.frame_rate, limits.max_duration_s
         by_default = "duration" not in self.model_fields_set
         seconds = min(self.duration, longest) if by_default else self.duration
@@ -55,13 +55,17 @@ class SamplingBody(RepeatableBody):
             raise ApiError(422, "invalid_value", message, field)
         return int(seconds * pair.codec.frame_rate)
 
-    def sampled(self, text: str, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
-        """Return the engine's parameters. Raises ApiError where a clip is too short or too long."""
-        return self.drawn(text, self.frames(pair, limits))
+    def build_clip_params(
+        self, text: str, pair: ModelWithCodec, limits: Limits
+    ) -> GenerationParams:
+        """Build the engine's parameters. Raises ApiError if the clip is too short or too long."""
+        return self.build_sampling_params(text, self.count_frames(pair, limits))
 
 
-def spoken(text: str) -> str:
-    """Return a text that has words. Raises ValueError."""
+def check_words(text: str | None) -> str | None:
+    """Return the text. Raises ValueError if it is only white space or is not valid Unicode."""
+    if text is None:
+        return None
     if not text.strip():
         raise ValueError("must not be empty")
     try:
@@ -71,24 +75,23 @@ def spoken(text: str) -> str:
     return text
 
 
-class GenerateBody(SamplingBody):
-    """Text to audio."""
+class GenerateBody(ClipBody):
+    """The body of the simple routes, which generate one clip from one text."""
 
     text: Text
-    cfg_coef: Annotated[
-        float, Field(ge=0, le=20, description="Classifier-free guidance: how closely to follow.")
-    ] = 3.0
+    cfg_coef: GuidanceScale = 3.0
 
-    _spoken = field_validator("text")(spoken)
+    _check_words = field_validator("text")(check_words)
 
-    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
-        """Return the engine's parameters. Raises ApiError where model or limits allow less."""
+    def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
+        """Build the engine's parameters. Raises ApiError if the model or the limits forbid them."""
         check_text(self.text, limits, "text")
-        return replace(self.sampled(self.text, pair, limits), guidance_scale=self.cfg_coef)
+        params = self.build_clip_params(self.text, pair, limits)
+        return replace(params, guidance_scale=self.cfg_coef)
 
 
-class GenerationsBody(SamplingBody, OutputBody):
-    """Texts to audio, several clips of each."""
+class GenerationsBody(ClipBody, OutputBody):
+    """The body of a generation: one or more prompts, and one or more clips of each."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -101,13 +104,13 @@ class GenerationsBody(SamplingBody, OutputBody):
         }
     )
 
-    prompt: Annotated[Text | None, Field(description="What to hear.")] = None
+    prompt: Annotated[Text | None, Field(description="The audio to generate.")] = None
     prompts: Annotated[
         list[Text] | None,
         Field(
             min_length=1,
-            description="Several, instead of `prompt`.",
-            json_schema_extra=rules.limited(maxItems="max_clips"),
+            description="A list of prompts, instead of `prompt`.",
+            json_schema_extra=rules.limit_by(maxItems="max_clips"),
         ),
     ] = None
     n: Annotated[
@@ -115,67 +118,68 @@ class GenerationsBody(SamplingBody, OutputBody):
         Field(
             ge=1,
             le=64,
-            description="Variations of each prompt.",
-            json_schema_extra=rules.limited(maximum="max_clips"),
+            description="The number of clips of each prompt.",
+            json_schema_extra=rules.limit_by(maximum="max_clips"),
         ),
         WHOLE,
     ] = 1
     guidance_scale: GuidanceScale = 3.0
-    greedy: Annotated[bool, Field(description="Take the likeliest codes, as temperature 0.")] = (
-        False
-    )
+    greedy: Annotated[
+        bool, Field(description="Always choose the most likely code, as with temperature 0.")
+    ] = False
     extend_stride: Annotated[
         float | None,
-        Field(
-            gt=0, le=3600, description="Seconds by which windows advance in clips longer than one."
-        ),
+        Field(gt=0, le=3600, description="The step between windows of a long clip, in seconds."),
     ] = None
     quality: Annotated[
         TierName | Literal["auto"] | None,
         Field(
-            description="A tier, which stands for what is not said here of `model`, `decoder`, and "
-            "the file (`format`, `sample_rate`, `bitrate`, all or none); /v1/limits tells of what. "
-            "`auto`: the best that is likely made within `target_s`."
+            description="The tier sets `model`, `decoder` and the fields of the file (`format`, "
+            "`sample_rate`, `bitrate`) that the request leaves out; see /v1/limits. If the request "
+            "sets one field of the file, the tier sets none of them. `auto` chooses the best tier "
+            "that can probably finish within `target_s`."
         ),
     ] = None
     target_s: Annotated[
-        float | None, Field(gt=0, le=3600, description="Seconds, of `auto`; by default 10.")
+        float | None, Field(gt=0, le=3600, description="The time limit of `auto`; default: 10 s.")
     ] = None
     decoder: Annotated[
-        Decoder, Field(description="`mbd`: multi-band diffusion, finer, slower.")
+        Decoder, Field(description="`mbd`: multi-band diffusion, better but slower.")
     ] = "encodec"
-    return_codes: Annotated[bool, Field(description="Answer with JSON, codes included.")] = False
-    start: Annotated[float, Field(ge=0, description="Of `continue_from`, in seconds.")] = 0.0
-    end: Annotated[float | None, Field(gt=0, description="Of `continue_from`, in seconds.")] = None
+    return_codes: Annotated[bool, Field(description="Answer with JSON and the codes.")] = False
+    start: Annotated[float, Field(ge=0, description="The start in the file, in seconds.")] = 0.0
+    end: Annotated[float | None, Field(gt=0, description="The end in the file, in seconds.")] = None
     include_prompt: Annotated[
-        bool, Field(description="Whether the answer begins with what is continued.")
+        bool, Field(description="Whether the answer begins with the audio that is continued.")
     ] = True
     stream: Annotated[
         bool,
-        Field(description="Send the clip while it is made, from its first fraction of a second."),
+        Field(description="Whether the server sends the clip while it is generated."),
     ] = False
 
-    _spoken = field_validator("prompt")(lambda text: text if text is None else spoken(text))
+    _check_words = field_validator("prompt")(check_words)
 
     @field_validator("prompts")
     @classmethod
-    def _all_spoken(cls, texts: list[str] | None) -> list[str] | None:
-        return texts if texts is None else [spoken(text) for text in texts]
+    def _check_prompts(cls, texts: list[str] | None) -> list[str] | None:
+        for text in texts or ():
+            check_words(text)
+        return texts
 
     @model_validator(mode="after")
-    def _one_kind_of_prompt(self) -> Self:
+    def _check_one_prompt(self) -> Self:
         if (self.prompt is None) == (self.prompts is None):
             raise ValueError("give either prompt or prompts")
         return self
 
     @property
     def texts(self) -> list[str]:
-        """The prompts."""
+        """The prompts, from `prompts` or `prompt`."""
         return self.prompts or [self.prompt or ""]
 
-    def check(self, pair: ModelWithCodec, limits: Limits) -> None:
-        """Raise ApiError where model or limits allow less; to be asked before files are read."""
-        self.frames(pair, limits)
+    def check_limits(self, pair: ModelWithCodec, limits: Limits) -> None:
+        """Check the body before files are read. Raises ApiError if model or limits forbid it."""
+        self.count_frames(pair, limits)
         if self.normalize == "loudness" and self.duration < LOUDNESS_BLOCK_S:
             reason = f"a clip below {LOUDNESS_BLOCK_S:g} s has no loudness; use peak or rms"
             raise ApiError(422, "invalid_value", f"normalize: {reason}", "normalize")
@@ -185,14 +189,14 @@ class GenerationsBody(SamplingBody, OutputBody):
             message = f"n: {clips} clips in one request; allowed: up to {limits.max_clips}"
             raise ApiError(422, "invalid_value", message, "n")
 
-    def params(
+    def build_params(
         self, pair: ModelWithCodec, limits: Limits, prompt: Codes | None
     ) -> list[GenerationParams]:
-        """Return each clip's parameters: every prompt, and every variation of it.
+        """Build the parameters of each clip, for every variation of every prompt.
 
-        Raises ApiError where there is nothing to generate after `prompt`.
+        Raises ApiError if `prompt` leaves no frames to generate.
         """
-        sampled = self.sampled("", pair, limits)
+        sampled = self.build_clip_params("", pair, limits)
         if prompt:
             check_room(prompt.frames, sampled.frames, pair.codec.frame_rate)
         of_each = replace(

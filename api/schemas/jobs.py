@@ -1,4 +1,4 @@
-"""Bodies of jobs: those of each task, with the kind of task and a webhook."""
+"""The bodies of jobs: the body of each task, with the type of the task and a webhook."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -14,14 +14,14 @@ DEFAULT_TYPE = "generation"
 
 
 class JobFields(RequestModel):
-    """What every job's body has beside the fields of its task."""
+    """The fields that every job has in addition to the fields of its task."""
 
     webhook: Annotated[
         str | None,
         Field(
             max_length=2000,
-            description="An https address that is told when the job starts and ends, signed after "
-            "Standard Webhooks.",
+            description="An https address that receives a message when the job starts and ends, "
+            "signed as in Standard Webhooks.",
         ),
     ] = None
 
@@ -44,7 +44,7 @@ class GenerationJob(GenerationsBody, JobFields):
     @model_validator(mode="after")
     def _check_stream(self) -> Self:
         if self.stream:
-            raise ValueError("a job has nobody to stream to; leave out stream")
+            raise ValueError("a job cannot stream; leave out stream")
         return self
 
 
@@ -127,11 +127,11 @@ JOB_BODIES: dict[str, type[Job]] = {
     "analyze": AnalyzeJob,
 }
 JSON_TYPES = ("generation", "song", "podcast", "ambience", "decode")
-"""The types that need no file."""
+"""The types of jobs that can be sent without a file."""
 
 
 def read_type(body: Any) -> str:
-    """Return the type that a body names, or the default."""
+    """Return the type of job that a body names, or the default type."""
     named = body.get("type", DEFAULT_TYPE) if isinstance(body, dict) else DEFAULT_TYPE
     return named if isinstance(named, str) else ""
 
@@ -150,7 +150,7 @@ AnyJob = Annotated[
     Discriminator(
         read_type,
         custom_error_type="unknown_type",
-        custom_error_message=f"type: valid are {', '.join(JOB_BODIES)}",
+        custom_error_message=f"type: valid values are {', '.join(JOB_BODIES)}",
     ),
 ]
 ONE_JOB: TypeAdapter[Job] = TypeAdapter(AnyJob)

@@ -1,12 +1,12 @@
-"""What a live session's client says, and what it is told."""
+"""The messages of a live session, from the client and from the server."""
 
 from dataclasses import replace
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from api.schemas.base import DrawingBody, RequestModel
-from api.schemas.generation import GuidanceScale, spoken
+from api.schemas.base import RequestModel, SamplingBody
+from api.schemas.generation import GuidanceScale, check_words
 from engine.params import GenerationParams
 from graph.errors import ApiError, ErrorDetail
 from graph.registry import ModelWithCodec
@@ -16,12 +16,12 @@ MOODS = (
     (0.8, "intense battle music"),
     (0.5, "suspense music"),
 )
-"""Above so much tension; the first that holds."""
+"""Pairs of tension and prompt: the first pair whose tension is exceeded is used."""
 CALM = "peaceful ambient music"
 
 
-def prompt_of(tension: float, location: str | None) -> str:
-    """Return the prompt of a state; `tension` is from 0 to 1."""
+def describe_state(tension: float, location: str | None) -> str:
+    """Return the prompt for a state of a game; `tension` is from 0 to 1."""
     mood = next((mood for above, mood in MOODS if tension > above), CALM)
     return f"{mood}, {location}" if location else mood
 
@@ -29,61 +29,61 @@ def prompt_of(tension: float, location: str | None) -> str:
 LONGEST_S = 10.0
 
 
-class Wanted(RequestModel):
-    """What to hear: a prompt, or a game's state."""
+class LivePrompt(RequestModel):
+    """The fields that choose the audio: a prompt, or the state of a game."""
 
     prompt: str | None = None
     tension: Annotated[float | None, Field(ge=0, le=1)] = None
     location: str | None = None
 
-    _spoken = field_validator("prompt", "location")(lambda t: t if t is None else spoken(t))
+    _check_words = field_validator("prompt", "location")(check_words)
 
     @model_validator(mode="after")
-    def _a_location_has_a_tension(self) -> Self:
+    def _check_location(self) -> Self:
         if self.location is not None and self.tension is None:
             raise ValueError("location belongs to tension; give both")
         return self
 
-    def text(self, limits: Limits) -> str | None:
-        """Return the prompt, where one is wanted. Raises ApiError 422 where it is too long."""
+    def choose_text(self, limits: Limits) -> str | None:
+        """Return the prompt, or None without one. Raises ApiError 422 if it is too long."""
         for field in ("prompt", "location"):
             check_text(getattr(self, field) or "", limits, field)
-        return self.prompt if self.tension is None else prompt_of(self.tension, self.location)
+        return self.prompt if self.tension is None else describe_state(self.tension, self.location)
 
 
-class Start(Wanted, DrawingBody):
-    """The first message."""
+class Start(LivePrompt, SamplingBody):
+    """The client's first message, which starts the session."""
 
     guidance_scale: GuidanceScale = 3.0
     passage: Annotated[float, Field(ge=1, le=LONGEST_S)] = 4.0
-    """Seconds that are made at a time."""
+    """The length of one passage, in seconds."""
 
     @model_validator(mode="after")
-    def _one_kind_of_prompt(self) -> Self:
+    def _check_one_prompt(self) -> Self:
         if (self.prompt is None) == (self.tension is None):
             raise ValueError("give either prompt or tension")
         return self
 
-    def params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
-        """Return the parameters of the first passage. Raises ApiError 422."""
+    def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
+        """Build the parameters of the first passage. Raises ApiError 422."""
         longest = min(LONGEST_S, pair.language_model.max_seconds / 2)
         if self.passage > longest:
             message = f"passage: {self.passage:g} s; allowed for this model: 1 to {longest:g} s"
             raise ApiError(422, "invalid_value", message, "passage")
-        text = self.text(limits)
+        text = self.choose_text(limits)
         assert text
-        drawn = self.drawn(text, int(self.passage * pair.codec.frame_rate))
+        drawn = self.build_sampling_params(text, int(self.passage * pair.codec.frame_rate))
         return replace(drawn, guidance_scale=self.guidance_scale)
 
 
-class Said(Wanted):
-    """Any later message."""
+class LiveMessage(LivePrompt):
+    """Any later message of the client."""
 
     played: Annotated[float | None, Field(ge=0)] = None
     stop: Literal[True] | None = None
 
     @model_validator(mode="after")
-    def _one_thing(self) -> Self:
+    def _check_one_field(self) -> Self:
         given = [self.prompt, self.tension, self.played, self.stop]
         if len(given) - given.count(None) != 1:
             raise ValueError("give one of prompt, tension, played, stop")
@@ -91,7 +91,7 @@ class Said(Wanted):
 
 
 class Started(BaseModel):
-    """The session is there; its audio follows."""
+    """The server's first message: the session has started."""
 
     type: Literal["started"] = "started"
     model: str
@@ -105,7 +105,7 @@ class Started(BaseModel):
 
 
 class Passage(BaseModel):
-    """From `start`, in seconds of the session's audio, it follows this prompt."""
+    """A new passage follows this prompt from `start`, in seconds of the session's audio."""
 
     type: Literal["passage"] = "passage"
     number: int
@@ -114,8 +114,8 @@ class Passage(BaseModel):
     prompt: str
 
 
-class Told(BaseModel):
-    """What went wrong."""
+class LiveError(BaseModel):
+    """An error of the session."""
 
     type: Literal["error"] = "error"
     error: ErrorDetail

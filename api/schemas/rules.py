@@ -1,4 +1,4 @@
-"""The fields of output files, and what fields ask of each other as JSON Schema."""
+"""The fields of output files, and JSON Schema rules between the fields of bodies."""
 
 from dataclasses import fields
 from typing import Annotated, Any
@@ -13,28 +13,28 @@ Rule = dict[str, Any]
 LIMITS = "x-limits"
 
 
-def limited(**bounds: str) -> Rule:
-    """Bound a field by limits of the server, such as `maximum="max_clips"`.
+def limit_by(**bounds: str) -> Rule:
+    """Return a rule that names limits of the server, such as `maximum="max_clips"`.
 
-    They change while it runs, so `api.openapi` fills them in.
+    The limits can change while the server runs, so `api.openapi` fills in their values.
     """
     return {LIMITS: bounds}
 
 
-WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f\x85]"} | limited(maxLength="max_text_chars")
-"""A text that is not only white space."""
+WORDS: Rule = {"pattern": r"[^\s\x1c-\x1f\x85]"} | limit_by(maxLength="max_text_chars")
+"""The rule for a text that is not only white space."""
 
 
-def if_given(field: str, value: object, then: Rule) -> Rule:
-    """Rule the other fields where one has a value that is not its default."""
+def build_condition(field: str, value: object, then: Rule) -> Rule:
+    """Return a rule for the other fields that applies if `field` has `value`."""
     return {
         "if": {"properties": {field: {"const": value}}, "required": [field]},
         "then": {"properties": then},
     }
 
 
-def _of_format(kind: Format) -> Rule:
-    """Return what the fields may be beside the format."""
+def _describe_format(kind: Format) -> Rule:
+    """Return the valid values of the other fields for a format."""
     least, most = kind.bitrates or (0, 0)
     return {
         "sample_format": {"enum": list(kind.sample_formats)},
@@ -43,11 +43,11 @@ def _of_format(kind: Format) -> Rule:
     }
 
 
-def _alike() -> list[Rule]:
-    """Return one rule for all formats that allow the same."""
+def _build_format_rules() -> list[Rule]:
+    """Build the rules of all formats; formats with equal rules share one."""
     found = list[Rule]()
     for name, kind in FORMATS.items():
-        others = _of_format(kind)
+        others = _describe_format(kind)
         for rule in found:
             if {**rule["properties"], "format": None} == {**others, "format": None}:
                 rule["properties"]["format"]["enum"].append(name)
@@ -59,9 +59,9 @@ def _alike() -> list[Rule]:
 
 
 RATE: Rule = {"minimum": RATES[0], "maximum": RATES[1]}
-OUTPUT: Rule = {"anyOf": _alike()}
-LOUDNESS = if_given("normalize", "loudness", {"duration": {"minimum": LOUDNESS_BLOCK_S}})
-STREAM = if_given(
+OUTPUT: Rule = {"anyOf": _build_format_rules()}
+LOUDNESS = build_condition("normalize", "loudness", {"duration": {"minimum": LOUDNESS_BLOCK_S}})
+STREAM = build_condition(
     "stream",
     True,
     {
@@ -73,8 +73,8 @@ STREAM = if_given(
 NO_STREAM: Rule = {"properties": {"stream": {"const": False}}}
 
 
-def one_of(first: str, second: str) -> Rule:
-    """Rule that one of two fields is given; null is as good as left out."""
+def require_one(first: str, second: str) -> Rule:
+    """Return a rule that exactly one of two fields is given; null counts as left out."""
     null: Rule = {"type": "null"}
     ways = (first, second), (second, first)
     return {
@@ -85,8 +85,8 @@ def one_of(first: str, second: str) -> Rule:
     }
 
 
-BARS_OR_SECONDS = one_of("bars", "seconds")
-ENVIRONMENT_OR_PROMPT = one_of("environment", "prompt")
+BARS_OR_SECONDS = require_one("bars", "seconds")
+ENVIRONMENT_OR_PROMPT = require_one("environment", "prompt")
 ONE_KIND_OF_PROMPT: Rule = {
     "anyOf": [
         {
@@ -105,50 +105,50 @@ ONE_KIND_OF_PROMPT: Rule = {
 
 
 class FileBody(RequestModel):
-    """What is wanted of the files, their levels and edges aside."""
+    """The fields of output files, without levels and edges."""
 
     format: Annotated[
         FormatName,
-        Field(description="`opus` and `ogg` (Vorbis) are Ogg files, `aac` has ADTS frames."),
+        Field(description="`opus` and `ogg` (Vorbis) are Ogg files; `aac` has ADTS frames."),
     ] = "wav"
     sample_format: Annotated[
-        SampleFormat, Field(description="Of wav, pcm (both any) and flac (s16, s24).")
+        SampleFormat, Field(description="Any for wav and pcm; `s16` or `s24` for flac.")
     ] = "s16"
     sample_rate: Annotated[
         int | None,
         Field(
-            description="By default the model's, or the next that the format has.",
+            description="The rate in Hz; the default is the model's, or the next in the format.",
             json_schema_extra=RATE,
         ),
         WHOLE,
     ] = None
     bitrate: Annotated[
         int | None,
-        Field(description="Of mp3, aac (128) and opus (96), in kbit/s."),
+        Field(description="The kbit/s of mp3 and aac (default 128) or opus (default 96)."),
         WHOLE,
     ] = None
-    tag_prompt: Annotated[bool, Field(description="Whether the file tells its prompt.")] = True
+    tag_prompt: Annotated[bool, Field(description="Add the prompt to the tags.")] = True
 
-    def output(self) -> Output:
-        """Return what is wanted. Raises InvalidRequest where the format has no such thing."""
+    def build_output(self) -> Output:
+        """Build the file's settings. Raises InvalidRequest if the format does not support them."""
         names = [field.name for field in fields(Output) if field.name in type(self).model_fields]
         wanted = Output(**{name: getattr(self, name) for name in names})
-        wanted.check()
+        wanted.check_format()
         return wanted
 
 
 class OutputBody(FileBody):
-    """What is wanted of the files."""
+    """The fields of output files, with levels and edges."""
 
     normalize: Annotated[
         Normalize,
         Field(
-            description="The level, as AudioCraft's `audio_write` sets it: -1 dB of peak, "
-            "-18 dB of rms, -14 LUFS of loudness; `clip` at -1 dB."
+            description="How to set the level, as AudioCraft's `audio_write` does: `peak` to -1 "
+            "dB, `rms` to -18 dB, `loudness` to -14 LUFS; `clip` limits peaks to -1 dB."
         ),
     ] = "none"
-    fade_in: Annotated[float, Field(ge=0, le=60, description="Seconds.")] = 0.0
-    fade_out: Annotated[float, Field(ge=0, le=60, description="Seconds.")] = 0.0
+    fade_in: Annotated[float, Field(ge=0, le=60, description="The fade-in in seconds.")] = 0.0
+    fade_out: Annotated[float, Field(ge=0, le=60, description="The fade-out in seconds.")] = 0.0
     trim_silence: Annotated[
-        bool, Field(description="Leave out what is below -50 dBFS at both ends.")
+        bool, Field(description="Whether to remove samples below -50 dBFS at both ends.")
     ] = False

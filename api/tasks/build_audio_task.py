@@ -77,7 +77,7 @@ def _read_codes(body: DecodeBody, files: Files) -> tuple[Codes, int | None]:
         field = "codes" if body.codes is None else CODES_FILE
         raise ApiError(422, "missing_field", f"{field}: {message}", field)
     if body.codes is None:
-        codes, samples = codes_file.read(files[CODES_FILE])
+        codes, samples = codes_file.read_codes(files[CODES_FILE])
         return codes, body.samples or samples
     return codes_file.pack_rows(body.codes), body.samples
 
@@ -89,7 +89,7 @@ async def build_diffuse(service: Service, caller: Caller, body: DiffuseBody, fil
     codec, info = registry.get_codec(diffusion), await registry.describe_codec(diffusion)
     source: Codes | Upload
     if CODES_FILE in files:
-        codes, samples = await asyncio.to_thread(codes_file.read, files[CODES_FILE])
+        codes, samples = await asyncio.to_thread(codes_file.read_codes, files[CODES_FILE])
         codes_file.check_seconds(codes, info, limits.max_duration_s)
         source = codes
     else:

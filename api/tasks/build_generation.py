@@ -1,4 +1,4 @@
-"""Builds generations: from a body and its uploads, or from parameters that a route has read."""
+"""Builds generations from a body and its uploads, or from parameters of a route."""
 
 from api.audio import codes_file
 from api.audio.output import Output
@@ -23,15 +23,15 @@ MELODY_STEMS = "x-melody-stems"
 async def build_generation(
     service: Service, caller: Caller, body: GenerationsBody, files: Files
 ) -> Parts:
-    """Build clips of one model. Raises ApiError, InvalidRequest or InvalidAudio."""
-    assert body.quality != "auto", "the tier is chosen before"
-    registry, output = service.registry, body.output()
+    """Build the generation of a body. Raises ApiError, InvalidRequest or InvalidAudio."""
+    assert body.quality != "auto", "the tier must be chosen before"
+    registry, output = service.registry, body.build_output()
     model = registry.find_model(TokenModelSettings, body.model)
     pair = await registry.get_model_with_codec(model)
-    body.check(pair, service.limits)
+    body.check_limits(pair, service.limits)
     melody = await _probe_melody(service, pair, files.get("melody"))
     codes, audio = await _read_prompt(service, pair, body, files.get("continue_from"))
-    params = body.params(pair, service.limits, codes)
+    params = body.build_params(pair, service.limits, codes)
     diffusion = registry.find_diffusion(model) if body.decoder == "mbd" else None
     headers: dict[str, str] = {"x-quality": body.quality} if body.quality else {}
     if melody:
@@ -68,7 +68,7 @@ def build_clip(
     repeatable: bool,
     streamed: bool,
 ) -> tuple[GenerationTask, ClipsRendering]:
-    """Build one clip from parameters that a route's own body has given."""
+    """Build the task of one clip from parameters that a route has built."""
     task = GenerationTask(
         share=caller.share,
         began=caller.began,
@@ -83,7 +83,7 @@ def build_clip(
 
 
 def describe_stems(pair: ModelWithCodec) -> dict[str, str]:
-    """Return the header that says what of a melody is followed."""
+    """Return the header that says whether the stems of a melody are separated."""
     assert isinstance(pair.settings, MusicGenSettings)
     return {MELODY_STEMS: "separated" if pair.settings.stem_separation else "whole"}
 
@@ -100,14 +100,14 @@ async def _probe_melody(
 async def _read_prompt(
     service: Service, pair: ModelWithCodec, body: GenerationsBody, data: bytes | None
 ) -> tuple[Codes | None, AudioPrompt | None]:
-    """Return what clips continue: codes of a file of codes, or the part of a probed upload."""
+    """Return the codes, or the part of an audio file, that the clips continue."""
     if data is None:
         if {"start", "end", "include_prompt"} & body.model_fields_set:
-            message = "start, end and include_prompt belong to continue_from; send it along"
+            message = "start, end and include_prompt need the file continue_from; send it too"
             raise ApiError(422, "missing_field", message, "continue_from")
         return None, None
-    if data[8:9] == b"{":  # safetensors begins with the length of a JSON head
-        codes, _ = codes_file.read(data)
+    if data[8:9] == b"{":  # safetensors: the length of the header, then the header in JSON
+        codes, _ = codes_file.read_codes(data)
         rate = pair.codec.frame_rate
         start, end = _choose_part(body, codes.frames / rate)
         return Codes.pack(codes.array()[:, int(start * rate) : round(end * rate)]), None
@@ -116,9 +116,9 @@ async def _read_prompt(
 
 
 def _choose_part(body: GenerationsBody, seconds: float) -> tuple[float, float]:
-    """Return where a part begins and ends, in seconds. Raises ApiError 422 where it is empty."""
+    """Return the start and end of a part in seconds. Raises ApiError 422 if it is empty."""
     start, end = min(body.start, seconds), min(body.end or seconds, seconds)
     if start >= end:
-        message = f"start: nothing lies between start and end; the file has {seconds:g} s"
+        message = f"start: the part from start to end is empty; the file has {seconds:g} s"
         raise ApiError(422, "invalid_value", message, "start")
     return start, end

@@ -32,16 +32,16 @@ async def build_workflow(
     service: Service, caller: Caller, body: WorkflowBody, files: Files
 ) -> Parts:
     """Build any of the four workflows. Raises ApiError, InvalidRequest or InvalidAudio."""
-    output = body.output()
+    output = body.build_output()
     body_hash = await asyncio.to_thread(hash_request, body.model_dump_json(), files)
-    drawn = replace(body.drawn("", 1), guidance_scale=body.guidance_scale)
+    params = replace(body.build_sampling_params("", 1), guidance_scale=body.guidance_scale)
     context = Context(
         share=caller.share,
         began=caller.began,
         pipeline=service.pipeline,
         registry=service.registry,
         limits=service.limits,
-        drawn=drawn,
+        drawn=params,
         body_hash=body_hash,
         repeatable=body.repeatable,
         model=body.model,

@@ -1,4 +1,4 @@
-"""What all builders of tasks use: who calls, and the probe of uploads."""
+"""The caller of a request and the probe of uploads, which all builders of tasks use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose request it is, and since when."""
+    """The share of a request's key, and the time when the request began."""
 
     share: Share
     began: float
-    """By `time.perf_counter`."""
+    """The time in seconds by `time.perf_counter`."""
 
 
 Parts = tuple[Task, Rendering]
 
 
 async def probe_upload(service: Service, data: bytes, field: str) -> Upload:
-    """Return an upload with its length; it is not decoded. Raises InvalidAudio."""
+    """Read the length of an upload without decoding it. Raises InvalidAudio."""
     return await service.pipeline.probe_upload(data, service.limits.build_media_limits(), field)

@@ -1,7 +1,6 @@
-"""The table of tasks: each kind's body, its uploads, and what builds it.
+"""The table of tasks, with the body, the uploads and the builder of each type.
 
-Routes and jobs build tasks through this table. Nothing costly happens here: uploads are probed,
-not decoded.
+Routes and jobs build tasks with this table. Uploads are probed here, but not decoded.
 """
 
 import time
@@ -36,15 +35,15 @@ from graph.workflows.style_transfer import CONTENT
 
 @dataclass(frozen=True)
 class TaskType:
-    """One kind of task."""
+    """One type of task."""
 
     body: type[RequestModel]
     build: Callable[[Service, Caller, Any, Files], Awaitable[Parts]]
     uploads: Mapping[str, bool] = field(default_factory=dict)
-    """The fields of files, and whether each is needed."""
+    """The fields of files, and whether each file is required."""
 
-    async def resolve(self, service: Service, body: Any, files: Files) -> Any:
-        """Return the body with what the configuration of this moment gives it."""
+    async def resolve_body(self, service: Service, body: Any, files: Files) -> Any:
+        """Return the body with the values of the current configuration."""
         if isinstance(body, GenerationsBody):
             return await apply_quality(service, body, files)
         return body
@@ -77,14 +76,14 @@ async def build_task(
     kind = TASK_TYPES[name]
     for upload, needed in kind.uploads.items():
         if needed and upload not in files:
-            raise ApiError(422, "missing_field", f"{upload}: a file is needed", upload)
-    resolved = await kind.resolve(service, body, files)
+            raise ApiError(422, "missing_field", f"{upload}: a file is required", upload)
+    resolved = await kind.resolve_body(service, body, files)
     task, rendering = await kind.build(service, caller, resolved, files)
     return Built(task, rendering, body.model_dump_json(), files, resolved)
 
 
 async def build_job_task(service: Service, job: Job, files: Files) -> tuple[Task, Render]:
-    """Build the task of an accepted job. Raises ApiError 401 where its key has been removed."""
+    """Build the task of an accepted job. Raises ApiError 401 if its key was removed."""
     caller = Caller(find_share(job.owner, service.limits.keys), time.perf_counter())
     kind = TASK_TYPES[cast(TypeName, job.type)]
     body = kind.body.model_validate_json(job.body)

@@ -70,7 +70,7 @@ def deployment(config: Config, name: str) -> Config:
             lambda c: deployment(c, "ingress")["user_config"].update(
                 quality={"draft": {"bitrate": 8}}
             ),
-            r"user_config\.quality\.draft: .*bitrate: wav has none to choose",
+            r"user_config\.quality\.draft: .*bitrate: wav supports no bit rate",
         ),
         (
             lambda c: deployment(c, "codec").update(name="codex"),

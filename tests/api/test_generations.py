@@ -75,7 +75,7 @@ async def test_a_clip_goes_on_from_a_file(served: Served, codec: Codec, kind: st
     if kind == "codes":
         whole = await part.encode.remote(AudioPiece(audio))
         prompt = whole.codes.array()[:, 25:75]
-        file = codes_file.write(whole.codes, codec.info, audio.samples, "codec")
+        file = codes_file.write_codes(whole.codes, codec.info, audio.samples, "codec")
     else:
         cut = type(audio).pack(audio.array()[:, RATE // 2 : 3 * RATE // 2], RATE)
         prompt = (await part.encode.remote(AudioPiece(cut))).codes.array()
@@ -121,7 +121,7 @@ async def test_diffusion_decodes_where_it_is_asked_for(served: Served):
 
 async def test_codes_by_diffusion_alone(served: Served, codec: Codec):
     codes = Codes.pack(np.zeros((4, 20), int))
-    file = codes_file.write(codes, codec.info, 6000, "codec")
+    file = codes_file.write_codes(codes, codec.info, 6000, "codec")
     decoded = await served.http.post("/v1/mbd/decode", files={"codes_file": file})
     assert decoded.status_code == 200, decoded.text
     assert samples(decoded.content).shape == (1, 6000)
@@ -141,7 +141,7 @@ async def test_files_by_diffusion_alone(served: Served):
 
 async def test_diffusion_takes_no_more_than_a_request_may_ask_for(served: Served, codec: Codec):
     """Nothing of it runs in pieces, so one long file would hold a replica."""
-    file = codes_file.write(Codes.pack(np.zeros((4, 1501), int)), codec.info, 1, "codec")
+    file = codes_file.write_codes(Codes.pack(np.zeros((4, 1501), int)), codec.info, 1, "codec")
     decoded = await served.http.post("/v1/mbd/decode", files={"codes_file": file})
     made = await served.http.post("/v1/mbd/regenerate", files={"audio_file": wav(31)})
     for response in (decoded, made):

@@ -158,8 +158,8 @@ async def test_the_limits_tell_what_tiers_stand_for(server: Server):
 @pytest.mark.parametrize(
     ("tier", "what"),
     [
-        ({"bitrate": 64}, "wav has none to choose"),
-        ({"format": "opus", "sample_rate": 32000}, "opus has 48000"),
+        ({"bitrate": 64}, "wav supports no bit rate"),
+        ({"format": "opus", "sample_rate": 32000}, "opus supports 48000"),
         ({"format": "mp3", "bitrate": 1000}, "from 32 to 320"),
         ({"steps": 3}, "valid keys: model, decoder"),
         ({"decoder": "dac"}, "encodec"),

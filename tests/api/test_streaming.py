@@ -76,7 +76,7 @@ async def test_a_continuation_streams(
 ):
     """Also where the codec gives nothing for so few frames, or all that it gives is left out."""
     prompt = np.full((4, frames), 3)
-    file = codes_file.write(Codes.pack(prompt), codec.info, frames * 320, "codec")
+    file = codes_file.write_codes(Codes.pack(prompt), codec.info, frames * 320, "codec")
     data = {"prompt": "a", "duration": "2", "seed": "5", "include_prompt": str(include).lower()}
     data["sample_rate"] = str(rate)
     whole, growing = [
@@ -97,7 +97,7 @@ async def test_what_fails_before_the_first_sample_is_an_error_answer(
 ):
     """Also where the sound of a prompt could have been sent before."""
     served.music.error = InvalidRequest("the text has 300 tokens", "text")
-    prompt = codes_file.write(Codes.pack(np.zeros((4, 60), int)), codec.info, 1, "codec")
+    prompt = codes_file.write_codes(Codes.pack(np.zeros((4, 60), int)), codec.info, 1, "codec")
     sent = {"data": {"prompt": "a", "stream": "true"}, "files": {"continue_from": prompt}}
     response = await served.http.post(PATH, headers=headers, **sent)
     assert response.status_code == 422

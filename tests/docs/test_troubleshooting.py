@@ -17,8 +17,10 @@ from tests.docs.pages import ROOT, named, page, rows, sections
 PAGE = page("troubleshooting.md")
 OTHER = "other"
 FROM_TABLES = {
-    ("api/errors.py", "from_validation"): {(str(s), c) for s, c in VALIDATION_CODES.values()},
-    ("api/errors.py", "from_http"): {
+    ("api/errors.py", "describe_validation_error"): {
+        (str(s), c) for s, c in VALIDATION_CODES.values()
+    },
+    ("api/errors.py", "describe_http_error"): {
         *((str(status), code) for status, code in HTTP_CODES.items()),
         (OTHER, "http_error"),
     },

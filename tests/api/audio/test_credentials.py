@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from api.audio import codes_file
 from api.audio.credentials import PURPOSES, CredentialsError, Signer
-from api.audio.encoder import encode
+from api.audio.encoder import encode_samples
 from api.audio.output import FORMATS, Output
 from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from engine.params import Codes
@@ -234,7 +234,7 @@ async def test_decoded_uploads_are_not_signed(signing: Served):
     """Whose they are is not known here; that no prompt made them is."""
     codes = Codes.pack(np.zeros((4, 20), int))
     info = await signing.service.registry.handles["codec"].info.remote()
-    files = {"codes_file": codes_file.write(codes, info, 6000, "codec")}
+    files = {"codes_file": codes_file.write_codes(codes, info, 6000, "codec")}
     for path in ("/v1/codec/decode", "/v1/mbd/decode"):
         response = await signing.http.post(path, files=files)
         assert response.status_code == 200, response.text
@@ -246,7 +246,7 @@ async def test_decoded_uploads_are_not_signed(signing: Served):
     "algorithm", ["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"]
 )
 def test_every_algorithm_signs(written: Write, algorithm: str):
-    file = Signer(written(algorithm)).sign(silence(), Output(), TAGS)
+    file = Signer(written(algorithm)).sign_file(silence(), Output(), TAGS)
     manifest = manifest_of(file)
     assert manifest["signature_info"]["alg"].lower() == algorithm
     assert action_of(manifest)["parameters"]["seed"] == TAGS.seed
@@ -255,11 +255,11 @@ def test_every_algorithm_signs(written: Write, algorithm: str):
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_certificates_for_each_purpose_sign(written: Write, purpose: str):
     signer = Signer(written(purpose=x509.ObjectIdentifier(purpose)))
-    manifest_of(signer.sign(silence(), Output(), TAGS), trusting=purpose)
+    manifest_of(signer.sign_file(silence(), Output(), TAGS), trusting=purpose)
 
 
 def silence() -> bytes:
-    return encode(np.zeros((1, 8000), np.float32), 16000, Output(), None)
+    return encode_samples(np.zeros((1, 8000), np.float32), 16000, Output(), None)
 
 
 def test_many_threads_sign_at_once(written: Write):
@@ -268,7 +268,7 @@ def test_many_threads_sign_at_once(written: Write):
     def sign(number: int) -> list[bytes]:
         together.wait()
         tags = replace(TAGS, seed=number)
-        return [signer.sign(silence(), Output(), tags) for _ in range(5)]
+        return [signer.sign_file(silence(), Output(), tags) for _ in range(5)]
 
     with ThreadPoolExecutor(8) as pool:
         for number, files in enumerate(pool.map(sign, range(8))):
@@ -279,12 +279,15 @@ def test_many_threads_sign_at_once(written: Write):
 OTHER = key_for("es256", 2).private_bytes(PEM, PKCS8, PLAIN)
 LOCKED = key_for("es256").private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"word"))
 WRONG = {
-    "a key of another": ({"key": OTHER}, "private_key .* is the signer's"),
+    "a key of another": ({"key": OTHER}, "private_key .* must be the key of the signer"),
     "another algorithm": ({"key": OTHER, "algorithm": "ps256"}, "for algorithm ps256"),
     "a key with a passphrase": ({"key": LOCKED}, "without a passphrase"),
     "no key": ({"key": b"none"}, "private key"),
     "no certificate": ({"chain": lambda leaf, ca: b"none"}, "certificate"),
-    "the authority first": ({"chain": lambda leaf, ca: ca + leaf}, "begins with the signer's"),
+    "the authority first": (
+        {"chain": lambda leaf, ca: ca + leaf},
+        "begin with the certificate of the signer",
+    ),
     "an end in the past": ({"days": 0.5}, "valid now"),
     "another purpose": ({"purpose": ExtendedKeyUsageOID.SERVER_AUTH}, "for e-mail protection"),
 }
@@ -332,13 +335,13 @@ async def test_who_cannot_sign_now_says_so(
 
 async def test_other_requests_go_on_while_one_is_signed(signing: Served):
     """Signing runs on a thread of its own: the loop turns meanwhile."""
-    sign, loop = signing.service.signer.sign, asyncio.get_running_loop()
+    sign, loop = signing.service.signer.sign_file, asyncio.get_running_loop()
 
     def asks_the_loop(*args: object) -> bytes:
         asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(10)
         return sign(*args)
 
-    signing.service.signer.sign = asks_the_loop
+    signing.service.signer.sign_file = asks_the_loop
     assert (await generated(signing)).headers[HEADER] == "signed"
     response, _ = await events_of(signing)
     assert response.text.count("event: done") == 1

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from api.audio.encoder import Encoder, encode
+from api.audio.encoder import Encoder, encode_samples
 from api.audio.output import FORMATS, Output
 from api.audio.tags import AI_GENERATED, Tags
 from engine import media
@@ -43,8 +43,8 @@ def tone(seconds: float = 1.0, channels: int = 1, rate: int = RATE) -> np.ndarra
 def streamed(samples: np.ndarray, output: Output) -> list[bytes]:
     encoder = Encoder(output, RATE, *samples.shape, TAGS, streamed=True)
     cuts = [0, 0, 1, 700, 4801, 4801, 8000, samples.shape[1]]
-    parts = [encoder.add(samples[:, a:b]) for a, b in pairwise(cuts)]
-    return [*parts, encoder.end()]
+    parts = [encoder.add_samples(samples[:, a:b]) for a, b in pairwise(cuts)]
+    return [*parts, encoder.finish()]
 
 
 def read(file: bytes) -> tuple[np.ndarray, int]:
@@ -68,7 +68,7 @@ STEP = {"s16": 2**-15, "s24": 2**-23, "f32": 0}
 @pytest.mark.parametrize("channels", [1, 2])
 def test_lossless_files_hold_the_samples(output: Output, channels: int):
     samples = tone(channels=channels)
-    file = encode(samples, RATE, output, TAGS)
+    file = encode_samples(samples, RATE, output, TAGS)
     audio, rate = soundfile.read(io.BytesIO(file), always_2d=True)
     assert rate == RATE
     assert audio.T.shape == samples.shape
@@ -80,8 +80,8 @@ def test_lossless_files_hold_the_samples(output: Output, channels: int):
 @pytest.mark.parametrize("form", ["s16", "s24", "f32"])
 def test_raw_samples_are_a_wavs_without_its_head(form: str):
     samples = tone(channels=2)
-    raw = encode(samples, RATE, Output("pcm", form), TAGS)
-    wav = encode(samples, RATE, Output("wav", form), None)
+    raw = encode_samples(samples, RATE, Output("pcm", form), TAGS)
+    wav = encode_samples(samples, RATE, Output("wav", form), None)
     assert wav.endswith(raw)
     assert len(raw) == samples.size * {"s16": 2, "s24": 3, "f32": 4}[form]
 
@@ -90,7 +90,7 @@ def test_raw_samples_are_a_wavs_without_its_head(form: str):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_lossy_files_sound_alike(output: Output, channels: int):
     samples = tone(channels=channels)
-    file = encode(samples, RATE, output, TAGS)
+    file = encode_samples(samples, RATE, output, TAGS)
     audio, rate = read(file)
     assert rate == (48000 if output.format == "opus" else RATE)
     known = tone(channels=channels, rate=rate)
@@ -103,7 +103,7 @@ def test_lossy_files_sound_alike(output: Output, channels: int):
 def test_a_stream_is_the_whole_file_as_it_grows(output: Output):
     samples = tone()
     parts = streamed(samples, output)
-    whole = encode(samples, RATE, output, TAGS)
+    whole = encode_samples(samples, RATE, output, TAGS)
     joined = b"".join(parts)
     if output.format in ("wav", "pcm"):
         assert joined == whole
@@ -118,7 +118,11 @@ def test_a_stream_is_the_whole_file_as_it_grows(output: Output):
 def test_another_rate_keeps_the_length_and_the_sound(rate: int, streaming: bool):
     samples = tone(channels=2)[:, :-7]
     output = Output("wav", "f32", sample_rate=rate)
-    file = b"".join(streamed(samples, output)) if streaming else encode(samples, RATE, output, None)
+    file = (
+        b"".join(streamed(samples, output))
+        if streaming
+        else encode_samples(samples, RATE, output, None)
+    )
     audio, given = read(file)
     assert given == rate
     assert audio.shape[1] == -(-samples.shape[1] * rate // RATE)
@@ -129,14 +133,16 @@ def test_another_rate_keeps_the_length_and_the_sound(rate: int, streaming: bool)
 def test_full_scale_is_clipped_and_never_wraps():
     samples = np.array([[1.5, -1.5, 1.0, -1.0]], np.float32)
     for form in ("s16", "s24"):
-        audio, _ = soundfile.read(io.BytesIO(encode(samples, RATE, Output("wav", form), None)))
+        audio, _ = soundfile.read(
+            io.BytesIO(encode_samples(samples, RATE, Output("wav", form), None))
+        )
         assert np.sign(audio).tolist() == [1, -1, 1, -1]
         assert np.abs(audio).min() > 0.999
 
 
 def test_what_is_shorter_than_it_said_is_filled_up():
     encoder = Encoder(Output("wav"), RATE, 1, 1000, None, streamed=True)
-    file = encoder.add(tone()[:, :400]) + encoder.end()
+    file = encoder.add_samples(tone()[:, :400]) + encoder.finish()
     audio, _ = soundfile.read(io.BytesIO(file))
     assert len(audio) == 1000
     assert not audio[400:].any()
@@ -152,7 +158,11 @@ def told(file: bytes) -> dict[str, str]:
 @pytest.mark.parametrize("output", [LOSSLESS[0], LOSSLESS[3], *LOSSY], ids=str)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_files_tell_how_they_were_made(output: Output, streaming: bool):
-    file = b"".join(streamed(tone(), output)) if streaming else encode(tone(), RATE, output, TAGS)
+    file = (
+        b"".join(streamed(tone(), output))
+        if streaming
+        else encode_samples(tone(), RATE, output, TAGS)
+    )
     found = told(file)
     made = json.loads(found["comment"])
     assert made == {
@@ -169,7 +179,7 @@ def test_files_tell_how_they_were_made(output: Output, streaming: bool):
 
 def test_a_prompt_that_is_not_to_be_told_is_nowhere():
     for name in FORMATS:
-        file = encode(tone(), RATE, Output(name), replace(TAGS, prompt=None))
+        file = encode_samples(tone(), RATE, Output(name), replace(TAGS, prompt=None))
         assert b"thunder" not in file
 
 
@@ -185,10 +195,10 @@ def chunks(file: bytes) -> dict[bytes, bytes]:
 
 
 def test_odd_sizes_are_padded():
-    file = encode(tone()[:, :3], RATE, Output("wav", "s24"), TAGS)
+    file = encode_samples(tone()[:, :3], RATE, Output("wav", "s24"), TAGS)
     assert len(chunks(file)[b"data"]) == 9
     assert b"".join(streamed(tone()[:, :3], Output("wav", "s24"))) == file
-    assert len(encode(tone()[:, :3], RATE, Output("pcm", "s24"), None)) == 9
+    assert len(encode_samples(tone()[:, :3], RATE, Output("pcm", "s24"), None)) == 9
 
 
 def test_a_long_vorbis_file_leaves_its_thread_alive():
@@ -200,13 +210,13 @@ def test_a_long_vorbis_file_leaves_its_thread_alive():
 
 def encode_in_a_thread(samples: np.ndarray, output: Output) -> bytes:
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(encode, samples, RATE, output, TAGS).result()
+        return pool.submit(encode_samples, samples, RATE, output, TAGS).result()
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_any_prompt_can_be_told(name: str):
     prompt = "\0rain\x07 \ufffe\uffff\ttab & \U0001f3b9"
-    file = encode(tone(), RATE, Output(name), replace(TAGS, prompt=prompt))
+    file = encode_samples(tone(), RATE, Output(name), replace(TAGS, prompt=prompt))
     if name == "wav":
         ElementTree.fromstring(chunks(file)[b"_PMX"])
     if name != "pcm":
@@ -215,24 +225,24 @@ def test_any_prompt_can_be_told(name: str):
 
 @pytest.mark.parametrize("name", ["wav", "pcm", "flac", "mp3", "aac", "opus"])
 def test_the_same_samples_give_the_same_bytes(name: str):
-    first, second = (encode(tone(), RATE, Output(name), TAGS) for _ in range(2))
+    first, second = (encode_samples(tone(), RATE, Output(name), TAGS) for _ in range(2))
     assert first == second
 
 
 @pytest.mark.parametrize(
     ("output", "param", "reason"),
     [
-        (Output("mp3", "s24"), "sample_format", "mp3 has s16, not s24"),
-        (Output("flac", "f32"), "sample_format", "flac has s16, s24, not f32"),
-        (Output("opus", sample_rate=44100), "sample_rate", "opus has 48000, not 44100"),
+        (Output("mp3", "s24"), "sample_format", "mp3 supports s16, not s24"),
+        (Output("flac", "f32"), "sample_format", "flac supports s16, s24, not f32"),
+        (Output("opus", sample_rate=44100), "sample_rate", "opus supports 48000, not 44100"),
         (Output("wav", sample_rate=7999), "sample_rate", "from 8000 to 96000"),
         (Output("mp3", bitrate=500), "bitrate", "from 32 to 320 kbit/s, not 500"),
-        (Output("wav", bitrate=128), "bitrate", "none to choose"),
+        (Output("wav", bitrate=128), "bitrate", "no bit rate"),
     ],
 )
 def test_what_a_format_has_not_is_refused(output: Output, param: str, reason: str):
     with pytest.raises(InvalidRequest, match=reason) as raised:
-        output.check()
+        output.check_format()
     assert raised.value.param == param
 
 

@@ -119,7 +119,7 @@ async def test_a_list_is_accepted_whole_or_not_at_all(working: Working):
 
 async def test_files_come_along(working: Working):
     codec = CodecInfo(4, 512, 16000, 1, 50.0)
-    prompt = codes_file.write(Codes.pack(np.zeros((4, 50), np.int64)), codec, 16000, "codec")
+    prompt = codes_file.write_codes(Codes.pack(np.zeros((4, 50), np.int64)), codec, 16000, "codec")
     answer = await working.http.post(
         "/v1/jobs", data={"prompt": "x", "duration": "2"}, files={"continue_from": prompt}
     )

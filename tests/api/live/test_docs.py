@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.schemas.live import CALM, MOODS, prompt_of
+from api.schemas.live import CALM, MOODS, describe_state
 from api.settings import UserConfig
 from tests.api.conftest import Served
 from tests.application import ROOT
@@ -43,5 +43,5 @@ def test_the_limits_are_the_pages():
 )
 def test_states_sound_as_the_page_says(tension: float, mood: str):
     assert f"`{mood}`" in PAGE
-    assert prompt_of(tension, None) == mood
-    assert prompt_of(tension, "city") == f"{mood}, city"
+    assert describe_state(tension, None) == mood
+    assert describe_state(tension, "city") == f"{mood}, city"

@@ -159,9 +159,9 @@ async def test_jobs_of_several_types_are_accepted_together(everything: Everythin
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
-        ({"type": "opera"}, None, "type: valid are generation, song"),
+        ({"type": "opera"}, None, "type: valid values are generation, song"),
         ({"type": "song"}, "sections", "Field required"),
-        ({"type": "analyze"}, "audio_file", "a file is needed"),
+        ({"type": "analyze"}, "audio_file", "a file is required"),
         ({"type": "song", "sections": SECTIONS, "loops": 1}, "loops", "unknown key 'loops'"),
         ([{"prompt": "a"}, {"prompt": "a", "duration": -1}], "1.duration", "allowed: from 0.02"),
     ],

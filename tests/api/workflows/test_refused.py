@@ -82,7 +82,7 @@ FORMS: list[tuple[str, dict[str, str], dict[str, bytes], str, str]] = [
     ("podcast", {"theme": "sea", "bed_gain_db": "1"}, {}, "bed_gain_db", "from -60 to 0"),
     ("podcast", {"theme": "x" * 101}, {}, "theme", "1 to 100"),
     ("podcast", {"intro": "1"}, {}, "theme", ""),
-    ("style-transfer", {"style": "jazz"}, {}, "content", "a file is needed"),
+    ("style-transfer", {"style": "jazz"}, {}, "content", "a file is required"),
     ("style-transfer", {}, {"content": wav(1)}, "style", ""),
     ("style-transfer", {"style": "jazz"}, {"content": b"no"}, "content", ""),
     ("style-transfer", {"style": "jazz"}, {"content": wav(31)}, "content", "from 0.4 to 30 s"),
