@@ -38,10 +38,8 @@ def write_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_new_ledger_has_the_state_of_the_last_one(redis_server: RedisServer):
     now = 100.0
-    first, second = (
-        Accounts(lambda: now),
-        Accounts(lambda: now + 5000),
-    )  # the clock of another machine
+    # The second ledger has the clock of another machine.
+    first, second = Accounts(lambda: now), Accounts(lambda: now + 5000)
     async with run_store(redis_server, first):
         assert first.admit(
             "i", "1", Charge("a", 1.0, "sound", 90.0), Share("a"), Patience(60)
