@@ -27,7 +27,7 @@ SAMPLE_RATE = 16000
 CODEBOOKS, CARDINALITY = 4, 512
 TEXT_ENCODER = "bundle:tiny/t5"
 CAPTIONS = 2000
-"""Of music, and as many of sounds, that the tokenizer learns its pieces from."""
+"""How many captions of music, and as many of sounds, the tokenizer is trained on."""
 
 
 def write_tokenizer(folder: Path) -> None:

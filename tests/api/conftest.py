@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isawaitable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -39,7 +40,7 @@ from engine.params import (
     LanguageModelInfo,
     Waveform,
 )
-from graph.settings import IngressSettings, JobsSettings
+from graph.settings import FolderStore, IngressSettings, JobsSettings
 from tests import checkpoints as write
 
 
@@ -301,7 +302,7 @@ class Served:
 
 
 @pytest.fixture
-async def served(codec: Codec) -> AsyncIterator[Served]:
+async def served(codec: Codec, tmp_path: Path) -> AsyncIterator[Served]:
     models = [
         MusicGenSettings(name="music", kind="musicgen", checkpoint="x", codec="codec"),
         MusicGenSettings(name="hum", kind="musicgen", checkpoint="x", codec="codec"),
@@ -316,7 +317,9 @@ async def served(codec: Codec) -> AsyncIterator[Served]:
         "other": Real(codec), "diffusion": diffusion, "media": Media(),
     }  # fmt: skip
 
-    service = serving(models, handles, UserConfig(max_clips=6, max_text_chars=100))
+    jobs = JobsSettings(store=FolderStore(folder=str(tmp_path / "jobs")))
+    limits = UserConfig(max_clips=6, max_text_chars=100)
+    service = serving(models, handles, limits, settings=jobs)
     app = create_app(service)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -185,7 +185,7 @@ def form(files: dict[str, bytes], **data: str) -> dict[str, object]:
             {"json": {"prompt": "a", "format": "mp3", "sample_rate": 96000}},
             422,
             "invalid_value",
-            "mp3 has 8000",
+            "mp3 supports 8000",
         ),
         (
             {"json": {"prompt": "a", "stream": True, "decoder": "mbd"}},

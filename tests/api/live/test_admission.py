@@ -156,7 +156,7 @@ async def test_a_later_passage_waits(
         await live.start(prompt="a", passage=1)
         await live.hear_until(lambda: live.passages)
         accounts = served.service.ledger.methods.accounts
-        monkeypatch.setattr(accounts, "_by_backlog", lambda *_: Verdict("busy", 0.1))
+        monkeypatch.setattr(accounts, "_check_backlog", lambda *_: Verdict("busy", 0.1))
         gate.set()
         await live.hear_until(lambda: live.errors)
         if then == "stops":

@@ -235,7 +235,7 @@ async def test_a_models_charge_ends_with_its_stage(everything: Everything):
     settle, accounts = everything.ledger.accounts.settle, everything.ledger.accounts
 
     def noted(ingress: str, number: str, *, done: bool) -> None:
-        charge = accounts._books.ingresses[ingress].charges.get(number)
+        charge = accounts._state.ingresses[ingress].charges.get(number)
         if charge:
             settled.append(charge.model)
         settle(ingress, number, done=done)

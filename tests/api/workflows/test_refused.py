@@ -34,7 +34,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"distribution": {"bandwidth": 1}}, 422, "distribution.bandwidth", "0.45, 0.9, 1.35, 1.8"),
     ({"model": "none"}, 404, "model", "valid: music, hum, sound"),
     ({"effects": [EFFECT], "effects_model": "none"}, 404, "effects_model", "valid: music"),
-    ({"format": "mp3", "sample_rate": 12345}, 422, "sample_rate", "mp3 has"),
+    ({"format": "mp3", "sample_rate": 12345}, 422, "sample_rate", "mp3 supports"),
     ({"normalize": "peak"}, 422, "normalize", "valid keys: format"),
 ]  # fmt: skip
 
