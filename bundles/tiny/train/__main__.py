@@ -4,7 +4,7 @@ Everything a stage makes lies in the work folder: rendered clips, its state and 
 that was ended goes on where it last saved; its budget counts all of its runs. What it learns from
 other models, it takes from the bundle, so export each stage (`bundles.tiny.train.export`) before
 the next: `codec`, then `decoder`, perhaps `adversaries`, and `music` (with the text encoder), then
-the others.
+the others. `next-codec` goes on from the codec; the language models do not know its codes yet.
 """
 
 import argparse
@@ -12,13 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bundles.tiny.train import codec, decoder, diffusion, discriminators, language
+from bundles.tiny.train import codec, decoder, diffusion, discriminators, language, next_codec
 from bundles.tiny.train.export import BUNDLE
 
 STAGES: dict[str, Callable[..., None]] = {
     "codec": codec.train,
     "decoder": partial(decoder.train, "decoder", bundle=BUNDLE),
     "adversaries": partial(decoder.train, "adversaries", bundle=BUNDLE),
+    "next-codec": partial(next_codec.train, bundle=BUNDLE),
     "music": partial(language.train, "music", bundle=BUNDLE),
     "melody": partial(language.train, "melody", bundle=BUNDLE),
     "sound": partial(language.train, "sound", bundle=BUNDLE),
