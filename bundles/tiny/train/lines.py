@@ -16,18 +16,20 @@ SILENCE = 1e-4
 class LinesLoss(nn.Module):
     """How far the multiples of the frame rate stand out of the spectrum, beyond the original's.
 
-    It is the mean over lines of the natural logarithm of the power of a line over that of its
-    neighbours, so far as that exceeds the original's and what chance makes of noise.
+    It is the root of the mean over lines of the power of a line over that of its neighbours, so far
+    as that exceeds the original's and what chance makes of noise. The strongest lines count most: a
+    mean of amplitudes or of logarithms took the others away first and left them (measured).
     """
 
-    def __init__(self, hop: int, lowest: int = 4, chance: float = 1.5) -> None:
+    def __init__(self, hop: int, lowest: int = 4, chance: float = 2.0) -> None:
         super().__init__()
         self._hop, self._lowest, self._chance = hop, lowest, chance
 
     def forward(self, made: Tensor, real: Tensor) -> Tensor:
         """Compare [B, 1, samples] with the original; samples are a multiple of the hop."""
         allowed = self._stand_out(real).clamp(min=self._chance)
-        loss: Tensor = (self._stand_out(made) / allowed).log().relu().mean()
+        beyond = (self._stand_out(made) / allowed - 1).relu().mean(-1)
+        loss: Tensor = (beyond + 1e-4).sqrt().mean()
         return loss
 
     def _stand_out(self, audio: Tensor) -> Tensor:
@@ -36,11 +38,12 @@ class LinesLoss(nn.Module):
         window = torch.hann_window(samples, device=audio.device)
         power = torch.fft.rfft(audio[:, 0] * window).abs().square()
         power = power + SILENCE**2 * window.square().sum()
-        centres = torch.arange(self._lowest * spacing, samples // 2 - spacing, spacing)
+        centres = torch.arange(self._lowest * spacing, samples // 2, spacing)
         away = torch.arange(4, spacing // 2 - 3)
         around = torch.cat([-away, away])
         lines = power[:, centres[:, None] + torch.arange(-1, 2)].mean(-1)
-        ratio: Tensor = lines / power[:, centres[:, None] + around].mean(-1)
+        # The neighbours learn from other losses: here they would only be made louder.
+        ratio: Tensor = lines / power[:, centres[:, None] + around].mean(-1).detach()
         return ratio
 
 

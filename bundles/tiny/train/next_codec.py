@@ -1,6 +1,6 @@
 """Trains the next codec, from its first step to its last, with AudioCraft's balanced losses.
 
-It begins with the weights of the codec in the bundle and reconstructs at first; soon the
+It begins with the encoder of the codec in the bundle and reconstructs at first; soon the
 adversaries join and stay to the end. `LinesLoss` keeps the decoder from repeating one waveform in
 every frame. The clips hold some plain noise, in which such lines are heard best.
 """
@@ -27,17 +27,17 @@ from bundles.tiny.train.warm import begin_with
 
 STAGE = "next-codec"
 MUSIC_CLIPS, SOUND_CLIPS = 3000, 1500
-MUSIC, SOUND, NOISE = 8, 3, 1
+MUSIC, SOUND, NOISE = 6, 3, 3
 """Crops of each kind in a batch."""
-JUDGED = [0, 4, 8, 11]
+JUDGED = [0, 3, 6, 9]
 """Those that the adversaries hear: two of music, one sound, one noise."""
 SAMPLES = SAMPLE_RATE
 HOP = SAMPLE_RATE // 50
-RATE = 5e-4
-FALL = 0.4
+RATE = 1e-3
+FALL = 0.8
 """In this last share of the budget, the rate falls to nearly nothing."""
-ADVERSARIES_FROM_STEP = 600
-WEIGHTS = {"l1": 0.2, "msspec": 2.0, "mrstft": 1.0, "lines": 0.5}
+ADVERSARIES_FROM_STEP = 2000
+WEIGHTS = {"l1": 0.2, "msspec": 2.0, "mrstft": 1.0, "lines": 2.0}
 WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 0.5, 1.0
 REVIVE_EVERY_STEPS = 20
 LEAST_USE = 0.03
