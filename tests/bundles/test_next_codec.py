@@ -77,6 +77,14 @@ def test_loss_hears_a_waveform_that_repeats_and_leads_away_from_it():
     assert float(loss(shorter, real)) < float(before.detach())
 
 
+def test_loss_hears_notches_where_lines_would_be():
+    real = make_noise(np.random.default_rng(2), 4, 50 * HOP)
+    folded = real.reshape(4, 1, 50, HOP).mean(2)
+    notched = real - 0.9 * folded.repeat(1, 1, 50)
+    loss = LinesLoss(HOP)
+    assert float(loss(notched, real)) > float(loss(real, real)) + 0.2
+
+
 @pytest.mark.training
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("fluid")

@@ -37,7 +37,7 @@ RATE = 1e-3
 FALL = 0.8
 """In this last share of the budget, the rate falls to nearly nothing."""
 ADVERSARIES_FROM_STEP = 2000
-WEIGHTS = {"l1": 0.2, "msspec": 2.0, "mrstft": 1.0, "lines": 2.0}
+WEIGHTS = {"l1": 0.2, "msspec": 2.0, "mrstft": 1.0, "lines": 1.0}
 WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 0.5, 1.0
 REVIVE_EVERY_STEPS = 20
 LEAST_USE = 0.03
