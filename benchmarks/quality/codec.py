@@ -1,7 +1,8 @@
 """How close the codec's copies come to held-out clips, beside Opus and an untrained codec.
 
 Opus has 12 kbit/s (wideband); this codec has 1.8. The distance is AudioCraft's multi-resolution
-mel loss, in single units of its logarithm and magnitude.
+mel loss, in single units of its logarithm and magnitude. Lines are what `quality.lines` measures,
+in held-out clips and in noise, a chord and rain.
 """
 
 import io
@@ -17,6 +18,7 @@ from audiocraft.models import builders
 from numpy.typing import NDArray
 
 from benchmarks.quality.figures import Row, mean_and_interval, show
+from benchmarks.quality.lines import make_signals, measure_many
 from bundles.tiny.data.store import Clips
 from bundles.tiny.generate import copied
 from bundles.tiny.recipe import SAMPLE_RATE, codec_config, fill_codebooks
@@ -24,7 +26,9 @@ from bundles.tiny.train.codec import FILTERS
 from engine.codec import Codec
 
 OPUS_BITS_PER_SECOND = 12000
+SIGNALS, SIGNAL_SECONDS = 4, 10.0
 Audio = NDArray[np.float32]
+Way = Callable[[Audio], Audio]
 
 
 def by_opus(audio: Audio) -> Audio:
@@ -60,28 +64,63 @@ def aligned(decoded: Audio, original: Audio) -> Audio:
     return shifted
 
 
-def measure(bundle: Path, sets: dict[str, Clips]) -> list[Row]:
-    """Return a row for each kind of clip and each way there and back."""
+def load_ways(bundle: Path) -> tuple[dict[str, Way], float]:
+    """Return each way there and back, by name, and the frame rate of the bundle's codec."""
     torch.manual_seed(0)
     untrained = builders.get_compression_model(codec_config(FILTERS)).eval()
     fill_codebooks(untrained)
     trained = Codec.load(str(bundle / "codec"), device="cpu")
-    ways: dict[str, Callable[[Audio], Audio]] = {
+    ways: dict[str, Way] = {
         "bundle": partial(copied, trained),
         "opus": by_opus,
         "untrained": partial(copied, Codec(untrained)),
     }
+    return ways, trained.info.frame_rate
+
+
+def measure_distances(
+    kind: str, originals: list[Audio], copies: dict[str, list[Audio]]
+) -> list[Row]:
+    """Return the mel distance of each way's copies, and the bundle's over Opus's."""
     distance = MultiScaleMelSpectrogramLoss(SAMPLE_RATE, f_min=50, normalized=True, alphas=False)
+    rows: list[Row] = []
+    means: dict[str, float] = {}
+    for name, made in copies.items():
+        pairs = [
+            (torch.from_numpy(of)[None, None] for of in pair)
+            for pair in zip(made, originals, strict=True)
+        ]
+        values = [float(distance(*pair)) for pair in pairs]
+        means[name] = float(np.mean(values))
+        what = {"what": "mel distance", "kind": kind, "by": name}
+        rows.append(show(what | mean_and_interval(values)))
+    ratio = round(means["bundle"] / means["opus"], 2)
+    rows.append(show({"what": "mel distance, bundle / opus", "kind": kind, "mean": ratio}))
+    return rows
+
+
+def measure_lines_of(
+    kind: str, originals: list[Audio], copies: dict[str, list[Audio]], frame_rate: float
+) -> list[Row]:
+    """Return how far lines stand out of the originals and of each way's copies, in dB."""
+    rows: list[Row] = []
+    for name, audio in ({"original": originals} | copies).items():
+        what: Row = {"what": "lines, dB", "kind": kind, "by": name}
+        rows.append(show(what | measure_many(audio, frame_rate)))
+    return rows
+
+
+@torch.inference_mode()
+def measure(bundle: Path, sets: dict[str, Clips]) -> list[Row]:
+    """Return a row for each measure, kind of clip, and way there and back."""
+    ways, frame_rate = load_ways(bundle)
     rows: list[Row] = []
     for kind, rendered in sets.items():
         originals = [(clip / 32768).astype(np.float32) for clip in rendered.audio]
-        means: dict[str, float] = {}
-        for name, way in ways.items():
-            pairs = [(torch.from_numpy(way(x))[None, None], torch.from_numpy(x)) for x in originals]
-            values = [float(distance(made, x[None, None])) for made, x in pairs]
-            means[name] = float(np.mean(values))
-            what = {"what": "mel distance", "kind": kind, "by": name}
-            rows.append(show(what | mean_and_interval(values)))
-        ratio = round(means["bundle"] / means["opus"], 2)
-        rows.append(show({"what": "mel distance, bundle / opus", "kind": kind, "mean": ratio}))
+        copies = {name: [way(clip) for clip in originals] for name, way in ways.items()}
+        rows += measure_distances(kind, originals, copies)
+        rows += measure_lines_of(kind, originals, copies, frame_rate)
+    for kind, originals in make_signals(SIGNALS, SIGNAL_SECONDS).items():
+        copies = {name: [way(clip) for clip in originals] for name, way in ways.items()}
+        rows += measure_lines_of(kind, originals, copies, frame_rate)
     return rows
