@@ -26,7 +26,7 @@ SEED = 2036
 SAMPLE_RATE = 16000
 CODEBOOKS, CARDINALITY = 4, 512
 NEXT_CARDINALITY = 1024
-"""Of 2,048 entries, the language models' embeddings and heads would outgrow the bundle's size."""
+"""With 2,048 entries, the language models' embeddings would outgrow the bundle's size."""
 TEXT_ENCODER = "bundle:tiny/t5"
 CAPTIONS = 2000
 """How many captions of music, and as many of sounds, the tokenizer is trained on."""

@@ -41,7 +41,7 @@ WEIGHTS = {"l1": 0.2, "msspec": 2.0, "mrstft": 1.0, "lines": 1.0}
 WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 0.5, 1.0
 REVIVE_EVERY_STEPS = 20
 LEAST_USE = 0.03
-"""Of a code in a batch, as a moving average; a code that is used less begins anew."""
+"""The least use of a code in a batch, as a moving average; a less used code begins anew."""
 
 
 def next_adversaries_config() -> DictConfig:
