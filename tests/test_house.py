@@ -193,6 +193,7 @@ SAME_NAME = {
     "files": "the bodies of the endpoints of files, their answers, and the command line's files",
     "generation": "the task, its bodies, and a measure of quality",
     "jobs": "the queue, its bodies, and its routes",
+    "lines": "the measure of spectral lines, and the loss against them",
     "live": "the bodies and routes of live sessions, and the client's",
     "media": "the engine's decoding of uploads, and its deployment",
     "metrics": "the counters of deployments, and those of the ingress",
