@@ -157,7 +157,7 @@ def wait_for_service(context: typer.Context, name: Name = NAME, timeout: Seconds
 @register_command("status")
 def show_status(context: typer.Context, name: Name = NAME) -> None:
     """Show applications, deployments and endpoints, as the operator last reported them."""
-    service = context.obj.connect_cluster().get(RAY, RAY_SERVICE, name)
+    service = context.obj.connect_cluster().get_object(RAY, RAY_SERVICE, name)
     verdict, found = rollout.judge_service(service), service.get("status") or {}
     active = found.get("activeServiceStatus") or {}
     lines = [

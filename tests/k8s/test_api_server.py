@@ -180,7 +180,7 @@ def test_a_context_that_is_not_there_is_told_of(overlay: Overlay, run: Run) -> N
 
 def test_what_is_not_there_is_told_of(run: Run) -> None:
     done = run("status", "--name", "nothing")
-    assert (done.exit_code, "not found" in done.stderr) == (1, True)
+    assert (done.exit_code, "not found" in done.stderr) == (1, True), done.stderr
 
 
 def test_status_rollback_and_delete(
