@@ -203,14 +203,6 @@ async def merge_streams(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def read_last(answers: AsyncGenerator[T, None]) -> T:
-    """Read a generator to its end; return its last item."""
-    async with aclosing(answers):
-        async for answer in answers:
-            kept = answer
-    return kept
-
-
 def start_detached(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start work that may outlive its request, under the request's id and trace.
 

@@ -32,7 +32,6 @@ from graph.calls import (
     call,
     call_again,
     gather_all,
-    read_last,
     resume_codes,
     stream,
     stream_again,
@@ -177,12 +176,6 @@ class Pipeline:
         """Decode codes by diffusion. Raises InvalidRequest where they do not fit the model."""
         handle = self._handles[model.name].options(stream=True)
         return stream_again(handle.generate, params)
-
-    async def diffuse(self, model: DiffusionSettings, params: DiffusionParams) -> Waveform:
-        """Return only the audio of `stream_diffusion`."""
-        made = await read_last(self.stream_diffusion(model, params))
-        assert made.audio
-        return made.audio
 
     async def encode_audio(self, model: EnCodecSettings, audio: Waveform) -> Codes:
         """Encode audio in pieces of `PIECE_S` seconds."""
