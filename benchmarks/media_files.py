@@ -29,17 +29,28 @@ def encode_with_soundfile(
 
 
 def encode_with_ffmpeg(
-    container: str, codec: str, seconds: float = 1.0, video: str | None = None
+    container: str,
+    codec: str,
+    seconds: float = 1.0,
+    video: str | None = None,
+    audio: NDArray[np.float64] | None = None,
+    options: dict[str, str] | None = None,
+    coding: dict[str, str] | None = None,
 ) -> bytes:
-    """Encode a tone with FFmpeg; `video` names a codec for black pictures beside it."""
+    """Encode a tone, or other audio [1, samples], with FFmpeg, and options of container and codec.
+
+    `video` names a codec for black pictures beside it.
+    """
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
+    with av.open(file, "w", format=container, options=options or {}) as output:
         moving: Any = output.add_stream(video, rate=5) if video else None
         if moving:
             moving.width, moving.height, moving.pix_fmt = 64, 64, "yuv420p"
-        stream: Any = output.add_stream(codec, rate=RATE, layout="mono")
+        stream: Any = output.add_stream(codec, rate=RATE, layout="mono", options=coding or {})
         frame = av.AudioFrame.from_ndarray(
-            make_tone(seconds).astype(np.float32), format="fltp", layout="mono"
+            (make_tone(seconds) if audio is None else audio).astype(np.float32),
+            format="fltp",
+            layout="mono",
         )
         frame.sample_rate = RATE
         resampler = av.AudioResampler(

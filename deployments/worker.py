@@ -42,19 +42,19 @@ def keep_logs() -> None:
 
 
 class Worker:
-    """One thread that runs a model's blocking calls, in order, off the event loop."""
+    """Runs a model's blocking calls off the event loop, by default on one thread and in order."""
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run `function` on the thread.
+        """Run `function` on a thread.
 
         If the caller is cancelled, a queued call never begins. A running call continues, so it
         must check its own flag for cancellation.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, function, *arguments)
+        return await loop.run_in_executor(self._threads, function, *arguments)
 
 
 class Health:

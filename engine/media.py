@@ -12,15 +12,14 @@ from typing import Literal
 
 import av
 import numpy as np
-import torch
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
-from julius.resample import resample_frac
 from numpy.typing import NDArray
 
 from engine.errors import InvalidAudio
 from engine.params import MediaLimits, UploadInfo, Waveform
+from engine.resampling import check_channels, convert_channels, resample_parts
 
 FORMATS = "wav,w64,flac,mp3,ogg,mov,aiff,aac"
 """FFmpeg's names of the formats; `mov` includes m4a and mp4, `ogg` includes Opus."""
@@ -31,7 +30,11 @@ RATES = (1000, 192000)
 UNKNOWN_BYTES = 0x7FFFFF00
 """Sizes from here on mean "unknown": programs that write to a pipe put them into the header."""
 PADDING_S = 0.1
-"""How much longer than its audio a stream of packets may be."""
+"""How much longer than the limit audio may be, since coders fill their last packet."""
+GUESSED = ("mp3", "aac")
+"""FFmpeg's names of formats that may not store their length, which FFmpeg guesses then."""
+PART_S = 1.0
+"""Seconds of decoded samples that are converted at once."""
 CUT_SHORT = 0.95
 """A file with less than this share of the length in its header is treated as truncated."""
 
@@ -51,17 +54,21 @@ def probe(data: bytes, limits: MediaLimits) -> UploadInfo:
     return info
 
 
-def decode(data: bytes, limits: MediaLimits) -> Waveform:
-    """Decode the first audio stream of a file, at its own rate, full scale ±1.
+def decode(
+    data: bytes, limits: MediaLimits, sample_rate: int | None = None, channels: int | None = None
+) -> Waveform:
+    """Decode the first audio stream of a file, full scale ±1; by default at its rate and channels.
 
-    Only the first audio stream is decoded.
+    Rate and channels are converted as AudioCraft's `convert_audio` does. Raises InvalidAudio.
     """
     with _open_file(data, limits) as container:
         stream = _select_stream(container, limits)
-        audio, rate = _decode_samples(container, stream, limits), stream.rate
-    if not np.isfinite(audio).all():
-        raise InvalidAudio("the file has samples that are not finite numbers")
-    return Waveform.pack(audio, rate)
+        sample_rate, channels = sample_rate or stream.rate, channels or stream.channels
+        check_channels(stream.channels, channels)
+        parts = _decode_parts(container, stream, limits)
+        resampled = resample_parts(parts, stream.rate, sample_rate)
+        made = [convert_channels(part, channels) for part in resampled]
+    return Waveform.pack(np.concatenate(made, axis=1), sample_rate)
 
 
 @contextmanager
@@ -101,31 +108,45 @@ def _select_stream(container: InputContainer, limits: MediaLimits) -> AudioStrea
     if not 1 <= stream.channels <= limits.max_channels:
         most = limits.max_channels
         raise InvalidAudio(f"the file has {stream.channels} channels; allowed: 1 to {most}")
-    if (stated := _stated_seconds(stream)) and stated > limits.max_seconds:
+    if _stated_seconds(container, stream) > limits.max_seconds + PADDING_S:
         raise InvalidAudio(_too_long_message(limits))
     stream.codec_context.thread_type = "NONE"
     return stream
 
 
-def _decode_samples(
+def _decode_parts(
     container: InputContainer, stream: AudioStream, limits: MediaLimits
-) -> NDArray[np.float32]:
-    """Decode a stream to float32 [channels, samples]; raise InvalidAudio if it is too long."""
-    most = int(limits.max_seconds * stream.rate)
-    parts: list[NDArray[np.float32]] = []
-    count = 0
-    for part in _decode_frames(container, stream):
-        count += part.shape[1]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield parts of about `PART_S` seconds, float32 [channels, samples].
+
+    Raises InvalidAudio if the file is too long, is cut short, or has samples that are no numbers.
+    """
+    most = int((limits.max_seconds + PADDING_S) * stream.rate)
+    frames: list[NDArray[np.float32]] = []
+    count = waiting = 0
+    for frame in _decode_frames(container, stream):
+        count, waiting = count + frame.shape[1], waiting + frame.shape[1]
         if count > most:
             raise InvalidAudio(_too_long_message(limits))
-        parts.append(part)
+        frames.append(frame)
+        if waiting >= PART_S * stream.rate:
+            yield _join_frames(frames)
+            frames, waiting = [], 0
     if not count:
         raise InvalidAudio("the file has no samples")
-    stated = _stated_seconds(stream)
-    if stated and count / stream.rate < CUT_SHORT * stated - 0.1:
+    stated = _stated_seconds(container, stream)
+    if count / stream.rate < CUT_SHORT * stated - 0.1:
         found = f"it states {stated:.1f} s, and only {count / stream.rate:.1f} s are there"
         raise InvalidAudio(f"the file is cut short: {found}")
-    return np.concatenate(parts, axis=1)
+    if frames:
+        yield _join_frames(frames)
+
+
+def _join_frames(frames: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    joined = np.concatenate(frames, axis=1)
+    if not np.isfinite(joined).all():
+        raise InvalidAudio("the file has samples that are not finite numbers")
+    return joined
 
 
 def _decode_frames(container: InputContainer, stream: AudioStream) -> Iterator[NDArray[np.float32]]:
@@ -136,10 +157,11 @@ def _decode_frames(container: InputContainer, stream: AudioStream) -> Iterator[N
     yield from (part.to_ndarray().astype(np.float32) for part in resampler.resample(None))
 
 
-def _stated_seconds(stream: AudioStream) -> float | None:
-    """Return the duration that the header states, or None."""
-    if stream.duration is None or stream.time_base is None:
-        return None
+def _stated_seconds(container: InputContainer, stream: AudioStream) -> float:
+    """Return the length that the container stores; 0 if it stores none, or FFmpeg guesses it."""
+    guessed = container.format.name in GUESSED
+    if guessed or stream.duration is None or stream.time_base is None:
+        return 0.0
     return float(stream.duration * stream.time_base)
 
 
@@ -152,21 +174,3 @@ def _stated_bytes(data: bytes) -> int:
 
 def _too_long_message(limits: MediaLimits) -> str:
     return f"the audio is longer than {limits.max_seconds:g} s; send a shorter part"
-
-
-def convert(audio: Waveform, sample_rate: int, channels: int) -> Waveform:
-    """Convert the sample rate and the channels as AudioCraft's `convert_audio` does.
-
-    Mono is the mean of all channels, a mono file is copied to every channel, and of too many
-    channels the first are kept. Raises InvalidAudio if there are too few.
-    """
-    samples = torch.tensor(audio.array())
-    if audio.sample_rate != sample_rate:
-        samples = resample_frac(samples, audio.sample_rate, sample_rate)
-    if channels == 1:
-        samples = samples.mean(0, keepdim=True)
-    elif audio.channels == 1:
-        samples = samples.expand(channels, -1)
-    elif audio.channels < channels:
-        raise InvalidAudio(f"the file has {audio.channels} channels; send 1, {channels} or more")
-    return Waveform.pack(samples[:channels].numpy(), sample_rate)

@@ -237,7 +237,7 @@ class Media:
 
     @property
     def decode(self) -> Method:
-        return Method(lambda data, limits, *to: media.convert(media.decode(data, limits), *to))
+        return Method(media.decode)
 
     @property
     def probe(self) -> Method:

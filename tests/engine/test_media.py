@@ -1,7 +1,10 @@
 """Tests that audio files are decoded, and that all other uploads give InvalidAudio."""
 
+import io
 import tracemalloc
+from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -10,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.media_files import FILES, RATE, encode_with_ffmpeg, encode_with_soundfile, make_tone
+from engine import resampling
 from engine.errors import InvalidAudio
-from engine.media import convert, decode
-from engine.params import MediaLimits, Waveform
+from engine.media import PADDING_S, decode, probe
+from engine.params import MediaLimits
 
 LIMITS = MediaLimits(max_bytes=2_000_000, max_seconds=20, max_channels=2)
 
@@ -113,21 +117,54 @@ def test_damaged_files_end_cleanly(source: str):
         except InvalidAudio:
             return
         assert np.isfinite(audio.array()).all()
-        assert audio.samples <= LIMITS.max_seconds * audio.sample_rate
+        assert audio.samples <= (LIMITS.max_seconds + PADDING_S) * audio.sample_rate
 
     decode_damaged()
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (16000, 1), (32000, 2), (48000, 1)])
 @pytest.mark.parametrize("given_channels", [1, 2])
-def test_converting_is_audiocrafts(rate: int, channels: int, given_channels: int):
-    audio = make_tone(0.3, given_channels).astype(np.float32)
-    made = convert(Waveform.pack(audio, RATE), rate, channels)
-    expected = convert_audio(torch.tensor(audio), RATE, rate, channels).numpy()
+@pytest.mark.parametrize("seconds", [0.3, 13])
+def test_converting_is_audiocrafts(
+    rate: int, channels: int, given_channels: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(resampling, "BLOCK_S", 5)
+    audio = make_tone(seconds, given_channels)
+    file = encode_with_soundfile("WAV", "FLOAT", audio)
+    made = decode(file, replace(LIMITS, max_bytes=10**7), rate, channels)
+    expected = convert_audio(torch.tensor(audio.astype(np.float32)), RATE, rate, channels).numpy()
     assert (made.sample_rate, made.channels) == (rate, channels)
     np.testing.assert_array_equal(made.array(), expected)
 
 
 def test_two_channels_do_not_become_three():
     with pytest.raises(InvalidAudio, match="send 1, 3 or more"):
-        convert(Waveform.pack(make_tone(channels=2), RATE), RATE, 3)
+        decode(encode_with_soundfile("WAV", "PCM_16", make_tone(channels=2)), LIMITS, RATE, 3)
+
+
+@pytest.mark.parametrize("container", ["aac", "mp3"])
+def test_a_length_that_ffmpeg_guesses_refuses_no_file(container: str):
+    """The first seconds have fewer bits than the rest, so FFmpeg's guess is far too long."""
+    audio = make_tone(20)
+    audio[:, 4 * RATE :] += np.random.default_rng(0).normal(0, 0.2, (1, 16 * RATE))
+    quality = {"aac": ("adts", "aac"), "mp3": ("mp3", "libmp3lame")}[container]
+    coding = {"flags": "+qscale", "global_quality": "590"}  # a variable bit rate
+    file = encode_with_ffmpeg(*quality, audio=audio, options={"write_xing": "0"}, coding=coding)
+    with av.open(io.BytesIO(file)) as opened:
+        stream = opened.streams.audio[0]
+        assert float(stream.duration * stream.time_base) > 21, "FFmpeg guesses no wrong length"
+    assert probe(file, LIMITS).seconds == pytest.approx(20, abs=0.1)
+    assert decode(file, LIMITS).seconds == pytest.approx(20, abs=0.1)
+    with pytest.raises(InvalidAudio, match="longer than 19"):
+        decode(file, replace(LIMITS, max_seconds=19))
+    with pytest.raises(InvalidAudio, match="longer than 19"):
+        probe(file, replace(LIMITS, max_seconds=19))
+
+
+@pytest.mark.parametrize("kind", ["aac", "mp3", "m4a", "opus"])
+def test_a_coders_padding_refuses_no_file_of_the_longest_length(kind: str):
+    containers = {"aac": "adts", "mp3": "mp3", "m4a": "ipod", "opus": "ogg"}
+    codecs = {"mp3": "libmp3lame", "opus": "libopus"}
+    file = encode_with_ffmpeg(containers[kind], codecs.get(kind, "aac"), 20)
+    probe(file, LIMITS)
+    assert decode(file, LIMITS).seconds == pytest.approx(20, abs=PADDING_S)
