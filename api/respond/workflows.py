@@ -106,10 +106,10 @@ class WorkflowRendering(Rendering):
             seed=self.task.seed,
             format=self.files.output.format,
             sample_rate=self.files.output.rate_for(rate),
-            channels=result.samples.shape[0],
+            channels=mix.placed[0].samples.shape[0],
             duration=mix.total / rate,
             loudness=result.loudness,
-            mix=self._build_track(result, "mix", result.samples, 0, tags),
+            mix=self._build_track(result, "mix", mix.sum_samples(), 0, tags),
             stems=[
                 self._build_track(
                     result, stem.name, stem.placed.samples, stem.placed.start,

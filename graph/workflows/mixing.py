@@ -1,21 +1,23 @@
 """Mixes clips: pure functions of float samples [channels, samples], full scale ±1."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from engine.params import Waveform
 from graph.workflows.levels import (
+    BLOCK,
     PEAK_DB,
     Samples,
-    compute_limiter_gain,
     db_to_factor,
+    limit_peaks,
+    measure_block_loudness,
     measure_loudness,
-    measure_true_peak,
+    measure_peaks,
 )
 
 EDGE_S = 0.01
@@ -45,58 +47,87 @@ class Placed:
 
 def sum_stems(stems: Sequence[Placed], total: int) -> Samples:
     """Return the sum of stems, `total` samples long; no stem may be outside of it."""
-    mix = np.zeros((stems[0].samples.shape[0], total), np.float32)
-    for stem in stems:
-        if stem.start is not None:
-            end = stem.start + stem.samples.shape[1]
-            assert 0 <= stem.start <= end <= total, (stem.start, end, total)
-            mix[:, stem.start : end] += stem.samples
+    mix = np.empty((stems[0].samples.shape[0], total), np.float32)
+    for number, block in enumerate(sum_blocks(stems, total)):
+        mix[:, number * BLOCK : number * BLOCK + block.shape[1]] = block
     return mix
 
 
-def level_mix(
-    mix: Samples, stems: Sequence[Placed], rate: int, target: float
-) -> tuple[Samples, list[Placed]]:
-    """Set the loudness of a mix in LUFS; its stems get the same factor at each sample.
+def sum_blocks(stems: Sequence[Placed], total: int) -> Iterator[Samples]:
+    """Yield the sum of stems in blocks; the whole sum is never held."""
+    placed = [(one.samples, one.start) for one in stems if one.start is not None]
+    for samples, start in placed:
+        assert 0 <= start <= start + samples.shape[1] <= total, (start, samples.shape, total)
+    for first in range(0, total, BLOCK):
+        block = np.zeros((stems[0].samples.shape[0], min(BLOCK, total - first)), np.float32)
+        for samples, start in placed:
+            part = samples[:, max(first - start, 0) : max(first - start + block.shape[1], 0)]
+            at = max(start - first, 0)
+            block[:, at : at + part.shape[1]] += part
+        yield block
+
+
+def level_stems(stems: Sequence[Placed], total: int, rate: int, target: float) -> Sequence[Placed]:
+    """Set the loudness of the sum of stems in LUFS, which get the same factor at each sample.
 
     True peaks are limited to -1 dB, by at most `LIMITED_DB`. The gain is lower where that is not
     enough, or where the peak of a stem would be above full scale. Stems that are not in the mix
-    get the gain of the whole mix, within full scale.
+    get the gain of the whole mix, within full scale. The samples are changed in place.
     """
-    gain, curve = _compute_gains(mix, rate, target)
-    placed = [_apply_gain(stem, curve) for stem in stems if stem.start is not None]
-    over = max(1.0, *(_measure_peak(stem) for stem in placed)) if placed else 1.0
-    curve, gain = curve / np.float32(over), gain / over
-    turned = []
+    stems = [_make_writable(stem) for stem in stems]
+    gain, curve = _compute_gains(stems, total, rate, target)
+    placed = [stem for stem in stems if stem.start is not None]
+    over = max(1.0, *(_measure_peak(stem, curve) for stem in placed)) if placed else 1.0
+    curve, gain = np.divide(curve, np.float32(over), out=curve), gain / over
     for stem in stems:
-        own = curve if stem.start is not None else np.float32(min(gain, 1 / _measure_peak(stem)))
-        turned.append(_apply_gain(stem, own))
-    return apply_gain(mix, curve), turned
+        if stem.start is None:
+            own: NDArray[np.float32] | np.float32 = np.float32(min(gain, 1 / _measure_peak(stem)))
+        else:
+            own = curve[stem.start : stem.start + stem.samples.shape[1]]
+        np.multiply(stem.samples, own, out=stem.samples)
+    return stems
 
 
-def _compute_gains(mix: Samples, rate: int, target: float) -> tuple[float, NDArray[np.float32]]:
+def _make_writable(stem: Placed) -> Placed:
+    """Return a stem whose samples can be changed; those of a whole clip are its bytes."""
+    return stem if stem.samples.flags.writeable else replace(stem, samples=stem.samples.copy())
+
+
+def _compute_gains(
+    stems: Sequence[Placed], total: int, rate: int, target: float
+) -> tuple[float, NDArray[np.float32]]:
     """Return the factor of the whole mix, and that of each sample, with the limiter."""
-    most = db_to_factor(PEAK_DB + LIMITED_DB) / max(measure_true_peak(mix), 1e-9)
-    gain, curve = 1.0, compute_limiter_gain(mix, rate)
+    peaks = np.empty(total, np.float32)
+    at = 0
+    for part in measure_peaks(sum_blocks(stems, total)):
+        peaks[at : at + len(part)] = part
+        at += len(part)
+    most = db_to_factor(PEAK_DB + LIMITED_DB) / max(float(peaks.max(initial=0)), 1e-9)
+    gain, curve = 1.0, limit_peaks(peaks, rate, 1.0)
     for _ in range(ROUNDS):
-        measured = measure_loudness(apply_gain(mix, curve), rate)
+        measured = measure_block_loudness(_apply_curve(sum_blocks(stems, total), curve), rate)
         if measured is None or gain == most or abs(measured - target) < TOLERANCE_DB:
             break
         gain = min(gain * db_to_factor(target - measured), most)
-        curve = np.float32(gain) * compute_limiter_gain(apply_gain(mix, gain), rate)
+        del curve  # before the next one is made
+        curve = limit_peaks(peaks, rate, gain)
     return gain, curve
 
 
-def _apply_gain(stem: Placed, gain: NDArray[np.float32] | np.float32) -> Placed:
-    """Multiply a stem by one factor, or by the factors of the mix at its place."""
-    if isinstance(gain, np.ndarray):
-        assert stem.start is not None
-        gain = gain[stem.start : stem.start + stem.samples.shape[1]]
-    return replace(stem, samples=apply_gain(stem.samples, gain))
+def _apply_curve(blocks: Iterator[Samples], curve: NDArray[np.float32]) -> Iterator[Samples]:
+    for number, block in enumerate(blocks):
+        yield block * curve[number * BLOCK : number * BLOCK + block.shape[1]]
 
 
-def _measure_peak(stem: Placed) -> float:
-    return max(float(np.abs(stem.samples).max(initial=0)), 1e-9)
+def _measure_peak(stem: Placed, curve: NDArray[np.float32] | None = None) -> float:
+    """Return the highest sample of a stem, multiplied by the factors of the mix at its place."""
+    highest = 1e-9
+    for first in range(0, stem.samples.shape[1], BLOCK):
+        part = stem.samples[:, first : first + BLOCK]
+        if curve is not None and stem.start is not None:
+            part = part * curve[stem.start + first : stem.start + first + part.shape[1]]
+        highest = max(highest, float(np.abs(part).max()))
+    return highest
 
 
 def match_loudness(samples: Samples, rate: int, target: float) -> Samples:
@@ -172,12 +203,12 @@ def compute_ducking(voice: Samples, rate: int) -> NDArray[np.float32]:
 
 
 def resample(samples: Samples, before: int, after: int) -> Samples:
-    """Change the sample rate."""
+    """Change the sample rate; the result covers all samples."""
     if before == after:
         return samples
-    shared = math.gcd(before, after)
-    made: Samples = resample_poly(samples, after // shared, before // shared, axis=1)
-    return made.astype(np.float32)
+    length = -(-samples.shape[1] * after // before)
+    made: Samples = soxr.resample(samples.T, before, after).T[:, :length]
+    return np.pad(made, ((0, 0), (0, length - made.shape[1])))
 
 
 def resample_loop(loop: Samples, before: int, after: int) -> Samples:

@@ -7,7 +7,7 @@ from deployments.settings import AudioGenSettings, MusicGenSettings
 from graph.errors import ApiError
 from graph.registry import ModelWithCodec, count_frames, find_pair
 from graph.settings import Limits, check_clip_count, check_seconds, check_text
-from graph.workflows.levels import db_to_factor, measure_loudness
+from graph.workflows.levels import db_to_factor, measure_block_loudness
 from graph.workflows.mixing import (
     Placed,
     apply_gain,
@@ -15,7 +15,7 @@ from graph.workflows.mixing import (
     fade_edges,
     fade_ends,
     match_loudness,
-    sum_stems,
+    sum_blocks,
 )
 from graph.workflows.task import (
     Context,
@@ -206,7 +206,8 @@ def mix_song(
         samples = fade_ends(samples, grid.over if number else 0, 0 if last else grid.over)
         stems.append(Stem(clip.name, Placed(samples, start), clip))
         timing.append(TimeSpan(clip.name, grid.edges[number], end))
-    music = measure_loudness(sum_stems([stem.placed for stem in stems], grid.edges[-1]), grid.rate)
+    parts = sum_blocks([stem.placed for stem in stems], grid.edges[-1])
+    music = measure_block_loudness(parts, grid.rate)
     for clip, effect in zip(effects, song.effects, strict=True):
         start = round(effect.at * grid.rate)
         room = min(round(effect.duration * grid.rate), grid.edges[-1] - start)

@@ -29,10 +29,10 @@ from graph.workflows.levels import (
     PEAK_DB,
     Samples,
     db_to_factor,
-    measure_loudness,
+    measure_block_loudness,
     measure_true_peak,
 )
-from graph.workflows.mixing import Placed, apply_gain, level_mix, sum_stems
+from graph.workflows.mixing import Placed, apply_gain, level_stems, sum_blocks, sum_stems
 
 CONTEXT_S = 5.0
 """Seconds of the clip before it that a clip continues."""
@@ -101,6 +101,15 @@ class Mix:
     timing: Sequence[TimeSpan]
     is_loop: bool = False
 
+    @property
+    def placed(self) -> Sequence[Placed]:
+        """The samples of the stems."""
+        return [stem.placed for stem in self.stems]
+
+    def sum_samples(self) -> Samples:
+        """Return the samples [channels, samples] of the mix, which is nowhere kept."""
+        return sum_stems(self.placed, self.total)
+
 
 @dataclass(frozen=True)
 class Distribution:
@@ -115,8 +124,6 @@ class MixedAudio(Result):
     """A leveled mix with its stems."""
 
     mix: Mix
-    samples: Samples
-    """Samples [channels, samples], full scale ±1."""
     loudness: float | None
     """The loudness in LUFS; None where the mix is too short or too quiet."""
     distribution: Samples | None
@@ -219,7 +226,10 @@ class WorkflowTask(Task):
                     if not left[event.model]:
                         yield StageEnd(event.model)
         yield Progress(len(self.clips), "mix", 0, 1, 1.0, "mix")
-        yield await self._level_mix(await asyncio.to_thread(self.mix, Material(audio, speech)))
+        mix = await asyncio.to_thread(self.mix, Material(audio, speech))
+        audio.clear()  # the stems are copies
+        speech = None
+        yield await self._level_mix(mix)
 
     async def _decode_file(self, file: Upload | None, rate: int, channels: int) -> Waveform | None:
         if file is None:
@@ -257,22 +267,23 @@ class WorkflowTask(Task):
 
     async def _level_mix(self, mix: Mix) -> MixedAudio:
         """Level a mix; each step on a thread, so that cancelling ends it in between."""
-        placed = [stem.placed for stem in mix.stems]
-        samples = await asyncio.to_thread(sum_stems, placed, mix.total)
-        leveling = samples, placed, mix.sample_rate, self.loudness
-        samples, placed = await asyncio.to_thread(level_mix, *leveling)
+        rate, total = mix.sample_rate, mix.total
+        leveling = mix.placed, total, rate, self.loudness
+        placed = await asyncio.to_thread(level_stems, *leveling)
         stems = [replace(s, placed=p) for s, p in zip(mix.stems, placed, strict=True)]
-        loudness = await asyncio.to_thread(measure_loudness, samples, mix.sample_rate)
-        distribution = await self._make_distribution(samples, mix.sample_rate)
-        return MixedAudio(replace(mix, stems=stems), samples, loudness, distribution)
+        mix = replace(mix, stems=stems)
+        blocks = sum_blocks(placed, total)
+        loudness = await asyncio.to_thread(measure_block_loudness, blocks, rate)
+        return MixedAudio(mix, loudness, await self._make_distribution(mix))
 
-    async def _make_distribution(self, samples: Samples, rate: int) -> Samples | None:
+    async def _make_distribution(self, mix: Mix) -> Samples | None:
         """Return the mix after the distribution's codec, with peaks below `PEAK_DB`."""
         if self.distribution is None:
             return None
         codec, pipeline = self.distribution.codec, self.context.pipeline
-        codes = await pipeline.encode_audio(codec, Waveform.pack(samples, rate))
+        samples = await asyncio.to_thread(mix.sum_samples)
+        codes = await pipeline.encode_audio(codec, Waveform.pack(samples, mix.sample_rate))
         kept = Codes.pack(codes.array()[: self.distribution.codebooks])
-        decoded = (await pipeline.decode_codes(codec, kept)).array()[:, : samples.shape[1]]
+        decoded = (await pipeline.decode_codes(codec, kept)).array()[:, : mix.total]
         peak = await asyncio.to_thread(measure_true_peak, decoded)
         return apply_gain(decoded, min(1.0, db_to_factor(PEAK_DB) / max(peak, 1e-9)))

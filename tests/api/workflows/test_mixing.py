@@ -22,7 +22,7 @@ from graph.workflows.mixing import (
     compute_ducking,
     fade_edges,
     fade_ends,
-    level_mix,
+    level_stems,
     match_channels,
     match_loudness,
     repeat_loop,
@@ -32,6 +32,16 @@ from graph.workflows.mixing import (
 )
 
 RATE = 16000
+
+
+def level_mix(
+    mix: np.ndarray, stems: list[Placed], rate: int, target: float
+) -> tuple[np.ndarray, list[Placed]]:
+    """Level copies of stems; return their sum and them."""
+    copies = [Placed(stem.samples.copy(), stem.start) for stem in stems]
+    np.testing.assert_array_equal(sum_stems(copies, mix.shape[1]), mix)
+    turned = level_stems(copies, mix.shape[1], rate, target)
+    return sum_stems(turned, mix.shape[1]), turned
 
 
 def noise(seconds: float, seed: int = 0, channels: int = 1) -> np.ndarray:
