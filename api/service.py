@@ -14,6 +14,7 @@ from deployments.settings import AnyModelSettings, TokenModelSettings
 from graph.admission import Admission, LedgerClient
 from graph.cache import Cache
 from graph.execution import Executor
+from graph.held_bytes import HeldBytes
 from graph.idempotency import Idempotency
 from graph.jobs.jobs import Jobs, build_jobs
 from graph.jobs.webhooks import Webhooks
@@ -69,6 +70,7 @@ class Service:
             Idempotency(self.jobs, lambda: self.limits.keep_jobs_s),
             self.metrics,
             self.diffusion_speed,
+            HeldBytes(lambda: self.limits.max_held_bytes),
         )
 
     def _count_slots(self, model: str) -> int:

@@ -6,7 +6,7 @@ answer and the others wait for it; the ledger knows who makes what.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 from uuid import uuid4
@@ -31,6 +31,19 @@ class Answer:
     def size(self) -> int:
         """Bytes that the answer takes in the cache."""
         return len(self.body) + ENTRY_BYTES
+
+
+@dataclass(frozen=True)
+class AnswerParts:
+    """An answer whose body is made while its parts are read, once and on threads."""
+
+    parts: Iterable[bytes]
+    media_type: str
+    headers: dict[str, str]
+
+    def join(self) -> Answer:
+        """Read all parts, and return the whole answer."""
+        return Answer(b"".join(self.parts), self.media_type, self.headers)
 
 
 Make = Callable[[], Awaitable[Answer]]

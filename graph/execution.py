@@ -7,14 +7,15 @@ from contextlib import aclosing
 from opentelemetry.trace import get_current_span
 
 from graph.admission import Admission
-from graph.cache import Answer, Cache, Found
+from graph.cache import Answer, AnswerParts, Cache, Found
+from graph.held_bytes import HeldBytes
 from graph.idempotency import Idempotency
 from graph.metrics import ClipMetrics, Metrics
 from graph.price import DiffusionSpeed
 from graph.tasks.task import AudioPart, Clip, Event, Result, StageEnd, Task
 
-Render = Callable[[Result], Answer]
-"""Turns a task's result into its answer; runs on a thread."""
+Render = Callable[[Result], AnswerParts]
+"""Turns a task's result into its answer; runs on a thread, as the reading of its parts does."""
 
 
 class Executor:
@@ -27,8 +28,10 @@ class Executor:
         idempotency: Idempotency,
         metrics: Metrics,
         diffusion_speed: DiffusionSpeed,
+        held_bytes: HeldBytes,
     ) -> None:
         self.admission, self.cache, self.idempotency = admission, cache, idempotency
+        self.held_bytes = held_bytes
         self._metrics, self._diffusion_speed = metrics, diffusion_speed
 
     async def stream_events(
@@ -74,6 +77,11 @@ class Executor:
 
     async def make_answer(self, task: Task, render: Render) -> Answer:
         """Run a task to its end and render its result. Raises as `stream_events` does."""
+        parts = await self.make_parts(task, render)
+        return await asyncio.to_thread(parts.join)
+
+    async def make_parts(self, task: Task, render: Render) -> AnswerParts:
+        """Run a task to its end; its answer is made while its parts are read."""
         result = await self._run_to_end(task)
         return await asyncio.to_thread(render, result)
 

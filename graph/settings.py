@@ -40,6 +40,8 @@ class Limits(StrictModel):
     max_upload_channels: Annotated[int, Field(ge=1)] = 2
     cache_bytes: Annotated[int, Field(ge=0)] = 64_000_000
     """The size of the answers that an ingress keeps."""
+    max_held_bytes: Annotated[int, Field(ge=1)] = 2_000_000_000
+    """The bytes of audio, uploads and answers that the requests of one ingress may hold."""
     max_wait_s: Annotated[float, Field(gt=0)] = 60.0
     """Seconds; a request that would wait longer for its model is refused, unless its key uses less
     than its share of the model."""

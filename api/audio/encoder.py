@@ -1,6 +1,7 @@
 """Encodes samples as an audio file, in parts or all at once."""
 
 import io
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Protocol
 
@@ -96,11 +97,21 @@ class Encoder:
         return self._sink.write_samples(samples) if samples.shape[1] else b""
 
 
-def encode_samples(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
-    """Encode float samples [channels, samples] as a whole file; integers are clipped at ±1."""
+def encode_parts(samples: Samples, rate: int, output: Output, tags: Tags | None) -> Iterator[bytes]:
+    """Yield the parts of a whole file of float samples [channels, samples]; integers are clipped
+    at ±1.
+    """
     channels, total = samples.shape
     encoder = Encoder(output, rate, channels, total, tags, streamed=False)
-    return encoder.add_samples(samples) + encoder.finish()
+    for start in range(0, total, BLOCK):
+        if part := encoder.add_samples(samples[:, start : start + BLOCK]):
+            yield part
+    yield encoder.finish()
+
+
+def encode_samples(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
+    """Encode float samples [channels, samples] as a whole file."""
+    return b"".join(encode_parts(samples, rate, output, tags))
 
 
 class Resampler:

@@ -1,14 +1,15 @@
 """Builds the file of a clip: level, edges, encoding and signature."""
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
 
 import numpy as np
 
 from api.audio.credentials import Signer
-from api.audio.encoder import Encoder, encode_samples
+from api.audio.encoder import Encoder, encode_parts
 from api.audio.output import Normalize, Output
 from api.audio.tags import Tags
-from deployments.tracing import open_span
+from deployments.tracing import add_span, open_span
 from engine.params import Waveform
 from graph.workflows.levels import (
     PEAK_DB,
@@ -82,28 +83,34 @@ def compute_loudness_gain(samples: Samples, rate: int, target: float) -> float:
     return min(db_to_factor(target - measured), db_to_factor(PEAK_DB) / measure_true_peak(samples))
 
 
-@dataclass(frozen=True)
-class ClipFile:
-    """The file of a whole clip, and its length in seconds."""
-
-    data: bytes
-    seconds: float
+def measure_seconds(audio: Waveform, output: Output) -> float:
+    """Return the length of the file of a whole clip, from which silence may be trimmed."""
+    if not output.trim_silence:
+        return audio.seconds
+    samples: int = trim_silence(audio.array()).shape[1]
+    return samples / audio.sample_rate
 
 
 def build_file(
-    audio: Waveform, output: Output, tags: Tags | None = None, signer: Signer | None = None
-) -> ClipFile:
-    """Build the file of a clip; sign its tags if the format can hold a signature.
+    samples: Samples, rate: int, output: Output, tags: Tags | None, signer: Signer | None
+) -> Iterator[bytes]:
+    """Yield the parts of the file of a clip; sign its tags if the format can hold a signature.
 
-    Raises ApiError 503 if the file cannot be signed now.
+    A signed file is one part. Raises ApiError 503 if the file cannot be signed now.
     """
-    with open_span(f"encode {output.format}"):
-        samples = finish_clip(audio.array(), audio.sample_rate, output)
-        data = encode_samples(samples, audio.sample_rate, output, tags)
-    if signer and tags and signer.supports(output):
+    began = time.perf_counter()
+    samples = finish_clip(samples, rate, output)
+    parts = encode_parts(samples, rate, output, tags)
+    signs = signer and tags and signer.supports(output)
+    whole = b"".join(parts) if signs else b""
+    yield from parts
+    add_span(f"encode {output.format}", began, time.perf_counter())
+    if whole:
+        assert signer
+        assert tags
         with open_span(f"sign {output.format}"):
-            data = signer.sign_file(data, output, tags)
-    return ClipFile(data, samples.shape[1] / audio.sample_rate)
+            signed = signer.sign_file(whole, output, tags)
+        yield signed
 
 
 class GrowingFile:

@@ -1,21 +1,20 @@
 """Builds the answers of generations: a file, clips in JSON, a growing file, or events."""
 
-import base64
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field
 
-from api.audio.file import GrowingFile
+from api.audio.file import GrowingFile, measure_seconds
 from api.audio.output import Output
 from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from api.respond.rendering import FileMaker, Rendering
 from engine.params import GenerationParams
-from graph.cache import Answer
+from graph.cache import AnswerParts
 from graph.registry import ModelWithCodec
 from graph.tasks.generation import Clips, GenerationTask
-from graph.tasks.task import AudioPart, Clip, Event, Result
+from graph.tasks.task import AudioPart, Clip, Event, Result, count_audio_bytes
 
 
 class GeneratedClip(BaseModel):
@@ -48,11 +47,6 @@ class AudioEvent(BaseModel):
     clip: int
     audio: str
     """Bytes in base64; the bytes of all events of a clip form its file."""
-
-
-def encode_base64(data: bytes) -> str:
-    """Return bytes as base64 text."""
-    return base64.b64encode(data).decode()
 
 
 @dataclass(kw_only=True)
@@ -92,16 +86,25 @@ class ClipsRendering(Rendering):
         """Return what identifies the answer, except the task: the output and the codes."""
         return super().content(), self.files.output, self.return_codes
 
-    def render(self, result: Result) -> Answer:
+    def count_answer_bytes(self) -> int:
+        """Return the bytes of all files, which JSON contains in base64; 0 if they are streamed."""
+        if self.task.streamed:
+            return 0
+        codec, frames = self.task.pair.codec, sum(c.params.frames for c in self.task.clips)
+        rate = codec.sample_rate
+        audio = count_audio_bytes(frames / codec.frame_rate, rate, codec.channels)
+        files = self.files.count_bytes(audio, rate)
+        return files if self.is_file else files * 4 // 3
+
+    def render(self, result: Result) -> AnswerParts:
         """Return the file of the only clip, or all clips in JSON."""
         if not self.is_file:
             return super().render(result)
         assert isinstance(result, Clips)
         (clip,) = result.clips
-        assert clip.audio
-        file = self.files.make_file(clip.audio, self._build_tags(0))
+        file = b"".join(self._build_whole(clip))
         timing = {"server-timing": format_timing(clip.seconds, self.task.began)}
-        return Answer(file.data, self.media_type, self.file_headers | timing)
+        return AnswerParts((file,), self.media_type, self.file_headers | timing)
 
     def describe_result(self, result: Result) -> GenerationsAnswer:
         """Describe all clips, with their files unless those were already sent."""
@@ -117,33 +120,41 @@ class ClipsRendering(Rendering):
 
     def _describe_clip(self, clip: Clip, *, sent: bool) -> GeneratedClip:
         request, codec = self.task.clips[clip.clip], self.task.pair.codec
-        audio = None if sent else self._build_whole(clip)
+        audio = None if sent else self._embed_file(clip)
         return GeneratedClip(
             prompt=request.params.text,
             variation=request.params.variation,
             duration=self.seconds[clip.clip],
             sample_rate=self.files.output.rate_for(codec.sample_rate),
             channels=codec.channels,
-            audio=None if audio is None else encode_base64(audio),
+            audio=audio,
             codes=clip.codes.array().tolist() if self.return_codes else None,
         )
 
-    def _build_whole(self, clip: Clip) -> bytes:
+    def _embed_file(self, clip: Clip) -> str:
+        """Return the mark of a whole clip's file."""
         assert clip.audio
-        file = self.files.make_file(clip.audio, self._build_tags(clip.clip))
-        self.seconds[clip.clip] = file.seconds
-        return file.data
+        self.seconds[clip.clip] = measure_seconds(clip.audio, self.files.output)
+        return self.embedded.add_file(lambda: self._build_whole(clip))
+
+    def _build_whole(self, clip: Clip) -> Iterator[bytes]:
+        assert clip.audio
+        tags = self._build_tags(clip.clip)
+        return self.files.build_file(clip.audio.array(), clip.audio.sample_rate, tags)
 
     def build_messages(self, event: Event) -> list[tuple[str, BaseModel]]:
         """Return the messages of an event, such as the audio of a clip. Call it on a thread."""
         if not isinstance(event, AudioPart | Clip):
             return super().build_messages(event)
         if isinstance(event, Clip) and event.audio:
-            data = self._build_whole(event)
-        else:
-            data = self.build_bytes(event)
-        audio = AudioEvent(clip=event.clip, audio=encode_base64(data))
-        return [("audio", audio)] if data else []
+            return [("audio", AudioEvent(clip=event.clip, audio=self._embed_file(event)))]
+        audio = self.embed_bytes(event)
+        return [("audio", AudioEvent(clip=event.clip, audio=audio))] if audio else []
+
+    def embed_bytes(self, event: Event) -> str | None:
+        """Return the mark of the next bytes of a streamed clip; None where there are none."""
+        data = self.build_bytes(event)
+        return self.embedded.add_file(lambda: [data]) if data else None
 
     def build_bytes(self, event: Event) -> bytes:
         """Return the next bytes of a streamed clip's file. Call it on a thread."""

@@ -1,15 +1,16 @@
 """Builds the answers of routes that process files: codes, decoded audio, and analyses."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from api.audio import codes_file
-from api.respond.clips import encode_base64
+from api.audio.file import measure_seconds
 from api.respond.rendering import FileAnswer, FileMaker, Rendering
-from graph.cache import Answer
+from engine.params import Waveform
+from graph.cache import AnswerParts
 from graph.tasks.audio_files import (
     AnalyzedAudio,
     AnalyzeTask,
@@ -94,13 +95,13 @@ class CodesRendering(Rendering):
         """Return what identifies the answer, except the task."""
         return super().content(), self.layout
 
-    def render(self, result: Result) -> Answer:
+    def render(self, result: Result) -> AnswerParts:
         """Return the codes in the layout that was asked for."""
         if self.layout == "json":
             return super().render(result)
         assert isinstance(result, EncodedAudio)
         file = codes_file.write_codes(result.codes, self.task.info, result.samples, self.task.model)
-        return Answer(file, SAFETENSORS, self.headers)
+        return AnswerParts((file,), SAFETENSORS, self.headers)
 
     def describe_result(self, result: Result) -> CodesAnswer:
         """Return the codes as JSON describes them."""
@@ -130,25 +131,32 @@ class WavRendering(Rendering):
         """The headers, with a file name."""
         return SAVE_WAV | super().headers
 
-    def render(self, result: Result) -> Answer:
+    def count_answer_bytes(self) -> int:
+        """Return the bytes of the file."""
+        return self.files.count_bytes(self.task.count_bytes(), self.task.info.sample_rate)
+
+    def render(self, result: Result) -> AnswerParts:
         """Return the file."""
         assert isinstance(result, DecodedAudio)
-        file = self.files.make_file(result.audio, None)
-        return Answer(file.data, self.files.output.kind.media_type, self.headers)
+        file = b"".join(self._build_file(result.audio))
+        return AnswerParts((file,), self.files.output.kind.media_type, self.headers)
 
     def describe_result(self, result: Result) -> FileAnswer:
         """Describe the file as the data of an event."""
         assert isinstance(result, DecodedAudio)
-        file = self.files.make_file(result.audio, None)
+        audio = result.audio
         return FileAnswer(
             model=self.task.model,
             seed=self.task.seed,
             format=self.files.output.format,
-            duration=file.seconds,
-            sample_rate=result.audio.sample_rate,
-            channels=result.audio.channels,
-            audio=encode_base64(file.data),
+            duration=measure_seconds(audio, self.files.output),
+            sample_rate=audio.sample_rate,
+            channels=audio.channels,
+            audio=self.embedded.add_file(lambda: self._build_file(audio)),
         )
+
+    def _build_file(self, audio: Waveform) -> Iterator[bytes]:
+        return self.files.build_file(audio.array(), audio.sample_rate, None)
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,7 @@
 """Converts the events of any task to messages and answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -9,12 +9,13 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel
 
 from api.audio.credentials import Signer
-from api.audio.file import ClipFile, build_file
+from api.audio.file import build_file
 from api.audio.output import Output
 from api.audio.tags import Tags
-from engine.params import Waveform
-from graph.cache import Answer
+from api.respond.embedded_files import EmbeddedFiles
+from graph.cache import AnswerParts
 from graph.tasks.task import Event, Progress, Result, Task
+from graph.workflows.levels import Samples
 
 JSON = "application/json"
 
@@ -53,6 +54,8 @@ class Rendering(ABC):
     """Headers that the route adds."""
     leaves_out_null: bool = True
     """Whether JSON leaves out fields that are null."""
+    embedded: EmbeddedFiles = field(default_factory=EmbeddedFiles)
+    """The files of which JSON contains the marks."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -69,14 +72,22 @@ class Rendering(ABC):
         whole = self.task.key(), type(self).__name__, self.content()
         return sha256(repr(whole).encode()).hexdigest()
 
+    def count_answer_bytes(self) -> int:
+        """Return the bytes of the answer's files, at most; JSON without files is not counted."""
+        return 0
+
+    def count_bytes(self) -> int:
+        """Return how many bytes the ingress holds for the request, at most."""
+        return self.task.count_bytes() + self.count_answer_bytes()
+
     @abstractmethod
     def describe_result(self, result: Result) -> BaseModel:
-        """Return the result as JSON describes it. Call it on a thread."""
+        """Return the result as JSON describes it, with marks for files. Call it on a thread."""
 
-    def render(self, result: Result) -> Answer:
-        """Return the whole answer. Call it on a thread."""
-        body = self._dump_json(self.describe_result(result))
-        return Answer(body.encode(), JSON, self.headers)
+    def render(self, result: Result) -> AnswerParts:
+        """Return the answer, whose files are made while it is read. Call it on a thread."""
+        text = self._dump_json(self.describe_result(result))
+        return AnswerParts(self.embedded.write_text(text), JSON, self.headers)
 
     def describe_progress(self, event: Progress) -> BaseModel:
         """Return a progress event's data."""
@@ -90,9 +101,10 @@ class Rendering(ABC):
             return [("done", self.describe_result(event))]
         return []
 
-    def format_message(self, name: str, message: BaseModel) -> bytes:
-        """Return a message as a server-sent event (WHATWG HTML, 9.2)."""
-        return format_sse_event(data_str=self._dump_json(message), event=name)
+    def format_message(self, name: str, message: BaseModel) -> Iterator[bytes]:
+        """Yield the parts of a server-sent event (WHATWG HTML, 9.2). Read them on a thread."""
+        event = format_sse_event(data_str=self._dump_json(message), event=name)
+        yield from self.embedded.write_text(event.decode())
 
     def _dump_json(self, model: BaseModel) -> str:
         return model.model_dump_json(exclude_none=self.leaves_out_null)
@@ -111,6 +123,11 @@ class FileMaker:
         signed = self.signer and self.signer.supports(self.output)
         return {"x-content-credentials": "signed"} if signed else {}
 
-    def make_file(self, audio: Waveform, tags: Tags | None) -> ClipFile:
-        """Build a file. Raises ApiError 503 if it cannot be signed now."""
-        return build_file(audio, self.output, tags, self.signer)
+    def build_file(self, samples: Samples, rate: int, tags: Tags | None) -> Iterator[bytes]:
+        """Yield the parts of a file. Raises ApiError 503 if it cannot be signed now."""
+        return build_file(samples, rate, self.output, tags, self.signer)
+
+    def count_bytes(self, audio_bytes: int, rate: int) -> int:
+        """Return the bytes of the file of float32 samples at a rate in Hz, at most."""
+        width = {"s16": 2, "s24": 3, "f32": 4}[self.output.sample_format]
+        return audio_bytes * self.output.rate_for(rate) * width // (4 * rate)

@@ -1,15 +1,16 @@
 """Answers every request: with a whole answer, a growing file, or events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
-from starlette.types import Send
+from starlette.concurrency import iterate_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from api.errors import build_error_body, describe_error
 from api.respond.clips import ClipsRendering
@@ -27,6 +28,8 @@ KEEP_ALIVE = format_sse_event(comment="keep-alive")
 """A comment that clients ignore; it stops proxies from closing a silent connection (WHATWG HTML,
 9.2.7)."""
 KEEP_ALIVE_S = 15.0
+LARGE_BYTES = 16_000_000
+"""An answer above this size, and too large for the cache, is sent while it is made."""
 KEY, MAX_KEY_CHARS = "idempotency-key", 255
 
 
@@ -78,20 +81,37 @@ async def respond(
     events = events or accepts_events(request)
     if events:
         refuse_key(request)
-        return await _respond_with_events(request, service, built.rendering)
-    if key := read_idempotency_key(request):
-        return await _respond_once(request, service, built, key)
-    if growing:
-        assert isinstance(built.rendering, ClipsRendering)
-        return await _respond_growing(service, built.rendering)
-    return await _respond_whole(service, built.rendering)
+    with ExitStack() as stack:
+        held = service.executor.held_bytes.hold_bytes(built.rendering.count_bytes())
+        stack.enter_context(held)
+        if events:
+            response = await _respond_with_events(request, service, built.rendering)
+        elif key := read_idempotency_key(request):
+            response = await _respond_once(request, service, built, key)
+        elif growing:
+            assert isinstance(built.rendering, ClipsRendering)
+            response = await _respond_growing(service, built.rendering)
+        else:
+            response = await _respond_whole(service, built.rendering)
+        return HoldingResponse(response, stack.pop_all())
 
 
 async def _respond_whole(service: Service, rendering: Rendering) -> Response:
-    answer = await service.executor.get_answer(
-        rendering.task, rendering.build_key, rendering.render
+    executor, task = service.executor, rendering.task
+    if rendering.count_answer_bytes() <= max(service.limits.cache_bytes, LARGE_BYTES):
+        return _build_response(
+            *await executor.get_answer(task, rendering.build_key, rendering.render)
+        )
+    answer = await executor.make_parts(task, rendering.render)
+    parts = _read_parts(answer.parts)
+    return await StreamedResponse.begin_stream(
+        parts, media_type=answer.media_type, headers=answer.headers
     )
-    return _build_response(*answer)
+
+
+async def _read_parts(parts: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
+    async for part in iterate_in_threadpool(parts):
+        yield part
 
 
 async def _respond_once(request: Request, service: Service, built: Built, key: str) -> Response:
@@ -141,13 +161,23 @@ async def _respond_with_events(
     request: Request, service: Service, rendering: Rendering
 ) -> Response:
     """Send server-sent events, and a comment after every KEEP_ALIVE_S seconds of silence."""
-    messages = merge_streams([_stream_messages(service, rendering)], KEEP_ALIVE, KEEP_ALIVE_S)
-    parts = _end_with_error(request, rendering, messages)
+    parts = _end_with_error(request, rendering, _stream_parts(service, rendering))
     headers = rendering.headers | {"cache-control": "no-store"}
     return await StreamedResponse.begin_stream(parts, media_type=EVENTS, headers=headers)
 
 
-async def _stream_messages(service: Service, rendering: Rendering) -> AsyncGenerator[bytes, None]:
+async def _stream_parts(service: Service, rendering: Rendering) -> AsyncGenerator[bytes, None]:
+    """Yield the parts of all messages; a comment never stands between the parts of one."""
+    stream = _stream_messages(service, rendering)
+    async with aclosing(merge_streams([stream], (KEEP_ALIVE,), KEEP_ALIVE_S)) as messages:
+        async for message in messages:
+            async for part in iterate_in_threadpool(message):
+                yield part
+
+
+async def _stream_messages(
+    service: Service, rendering: Rendering
+) -> AsyncGenerator[Iterable[bytes], None]:
     async with aclosing(service.executor.stream_events(rendering.task)) as events:
         async for event in events:
             if isinstance(event, Progress):
@@ -155,7 +185,7 @@ async def _stream_messages(service: Service, rendering: Rendering) -> AsyncGener
             else:
                 messages = await asyncio.to_thread(rendering.build_messages, event)
             for name, message in messages:
-                yield await asyncio.to_thread(rendering.format_message, name, message)
+                yield rendering.format_message(name, message)
 
 
 async def _end_with_error(
@@ -171,7 +201,7 @@ async def _end_with_error(
     except Exception as error:
         if not begun:
             raise
-        yield rendering.format_message("error", build_error_body(request, error))
+        yield b"".join(rendering.format_message("error", build_error_body(request, error)))
         if describe_error(error).code == INTERNAL_ERROR:
             raise
 
@@ -203,3 +233,17 @@ class StreamedResponse(StreamingResponse):
         yield self._first
         async for part in self._rest:
             yield part
+
+
+class HoldingResponse(Response):
+    """Sends another response, and ends the count of its bytes when it is sent or has failed."""
+
+    def __init__(self, response: Response, held: ExitStack) -> None:
+        self._response, self._held = response, held
+        self.background, self.status_code = response.background, response.status_code
+        self.raw_headers = response.raw_headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        with self._held:
+            await self._response(scope, receive, send)

@@ -1,18 +1,17 @@
 """Builds the answers of workflows: a mix and its stems, as files in JSON."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 from pydantic import BaseModel, Field
 
 from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
-from api.respond.clips import build_clip_tags, encode_base64
+from api.respond.clips import build_clip_tags
 from api.respond.rendering import FileMaker, Rendering
-from engine.params import Waveform
-from graph.tasks.task import Progress, Result
+from graph.tasks.task import Progress, Result, count_audio_bytes
 from graph.workflows.levels import Samples
 from graph.workflows.mixing import resample_loop
-from graph.workflows.task import MixedAudio, Stem, WorkflowTask
+from graph.workflows.task import Mix, MixedAudio, Stem, WorkflowTask
 
 
 class Track(BaseModel):
@@ -85,6 +84,12 @@ class WorkflowRendering(Rendering):
         """Return what identifies the answer, except the task."""
         return super().content(), self.files.output
 
+    def count_answer_bytes(self) -> int:
+        """Return the bytes of the largest file; only one is made at a time."""
+        codec = self.task.pair.codec
+        audio = count_audio_bytes(self.task.seconds, codec.sample_rate, codec.channels)
+        return audio + self.files.count_bytes(audio, codec.sample_rate)
+
     def describe_progress(self, event: Progress) -> WorkflowProgress:
         """Return a progress event's data."""
         return WorkflowProgress(
@@ -109,12 +114,9 @@ class WorkflowRendering(Rendering):
             channels=mix.placed[0].samples.shape[0],
             duration=mix.total / rate,
             loudness=result.loudness,
-            mix=self._build_track(result, "mix", mix.sum_samples(), 0, tags),
+            mix=self._build_track(result, "mix", mix.sum_samples, mix.total, 0, tags),
             stems=[
-                self._build_track(
-                    result, stem.name, stem.placed.samples, stem.placed.start,
-                    self._build_stem_tags(stem),
-                )
+                self._build_stem_track(result, stem)
                 for stem in stems
             ],
             timing=[
@@ -123,24 +125,43 @@ class WorkflowRendering(Rendering):
             ],
             distribution=None
             if distribution is None
-            else self._build_track(result, "distribution", distribution, 0, tags),
+            else self._build_track(
+                result, "distribution", lambda: distribution, mix.total, 0, tags
+            ),
         )  # fmt: skip
 
+    def _build_stem_track(self, result: MixedAudio, stem: Stem) -> Track:
+        samples, start = stem.placed.samples, stem.placed.start
+        tags = self._build_stem_tags(stem)
+        length = samples.shape[1]
+        return self._build_track(result, stem.name, lambda: samples, length, start, tags)
+
     def _build_track(
-        self, result: MixedAudio, name: str, samples: Samples, start: int | None, tags: Tags | None
+        self,
+        result: MixedAudio,
+        name: str,
+        read: Callable[[], Samples],
+        samples: int,
+        start: int | None,
+        tags: Tags | None,
     ) -> Track:
-        mix = result.mix
-        audio, rate = samples, mix.sample_rate
-        if mix.is_loop:  # a plain change of rate would break the transition from end to beginning
-            rate = self.files.output.rate_for(rate)
-            audio = resample_loop(samples, mix.sample_rate, rate)
-        file = self.files.make_file(Waveform.pack(audio, rate), tags)
+        """Describe a track, whose samples are read when its file is made."""
+        rate = result.mix.sample_rate
         return Track(
             name=name,
-            start=None if start is None else start / mix.sample_rate,
-            duration=samples.shape[1] / mix.sample_rate,
-            audio=encode_base64(file.data),
+            start=None if start is None else start / rate,
+            duration=samples / rate,
+            audio=self.embedded.add_file(lambda: self._build_file(result.mix, read, tags)),
         )
+
+    def _build_file(
+        self, mix: Mix, read: Callable[[], Samples], tags: Tags | None
+    ) -> Iterator[bytes]:
+        audio, rate = read(), mix.sample_rate
+        if mix.is_loop:  # a plain change of rate would break the transition from end to beginning
+            rate = self.files.output.rate_for(rate)
+            audio = resample_loop(audio, mix.sample_rate, rate)
+        return self.files.build_file(audio, rate, tags)
 
     def _build_tags(self) -> Tags:
         """Build the tags of the file of the mix."""

@@ -1,6 +1,6 @@
 """The routes for OpenAI's and ElevenLabs' clients: /v1/audio/speech and /v1/sound-generation."""
 
-import base64
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -55,12 +55,13 @@ class SpeechRendering(ClipsRendering):
             read, made = len(clip.params.text), clip.params.frames
             usage = Usage(input_tokens=read, output_tokens=made, total_tokens=read + made)
             return [("", Done(usage=usage))]
-        data = self.build_bytes(event)
-        return [("", Delta(audio=base64.b64encode(data).decode()))] if data else []
+        audio = self.embed_bytes(event)
+        return [("", Delta(audio=audio))] if audio else []
 
-    def format_message(self, name: str, message: BaseModel) -> bytes:
-        """Return a message as an event without a name."""
-        return format_sse_event(data_str=message.model_dump_json())
+    def format_message(self, name: str, message: BaseModel) -> Iterator[bytes]:
+        """Yield the parts of an event without a name."""
+        event = format_sse_event(data_str=message.model_dump_json())
+        yield from self.embedded.write_text(event.decode())
 
 
 SPEECH_ANSWERS: dict[int | str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Request, Response
@@ -13,6 +14,7 @@ from api.errors import ErrorBody
 from api.respond.clips import GenerationsAnswer
 from api.respond.files import AnalyzeAnswer, CodesAnswer
 from api.respond.responses import read_idempotency_key
+from api.respond.stored_file import respond_with_file
 from api.respond.workflows import WorkflowAnswer
 from api.routes.bodies import (
     JsonOrFormRoute,
@@ -128,6 +130,9 @@ AUDIO: Answers = {
         "model": GenerationsAnswer | WorkflowAnswer | CodesAnswer | AnalyzeAnswer,
         "headers": HEADERS,
     },
+    206: {"description": "The bytes that `Range` asks for."},
+    304: {"description": "The answer has the `ETag` of `If-None-Match`."},
+    416: {"model": ErrorBody, "description": "The answer has none of the bytes of `Range`."},
     409: {"model": ErrorBody, "description": "The job has no answer yet, or will never have one."},
     **UNKNOWN,
 }
@@ -178,10 +183,15 @@ async def delete_job(request: Request, job_id: JobId, service: Served) -> JobAns
 
 @looking.get("/v1/jobs/{job_id}/audio", response_class=Response, responses=AUDIO)
 async def get_job_audio(request: Request, job_id: JobId, service: Served) -> Response:
-    """Return the answer of a finished job: a file, or JSON with several files."""
+    """Return the answer of a finished job: a file, or JSON with several files.
+
+    A download that broke off is continued with `Range`, and `If-Range` with the `ETag`.
+    """
     job = await service.jobs.find_job(job_id, request.state.share.name)
-    made = await service.jobs.read_answer(job)
-    return Response(made.body, media_type=made.media_type, headers=made.headers)
+    answer, size = await service.jobs.find_answer(job)
+    read = partial(service.jobs.files.read_parts, job.name, answer.file)
+    tag = f'"{job.name}.{answer.file}"'
+    return respond_with_file(request, read, size, tag, answer.media_type, answer.headers)
 
 
 async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes], bool]:

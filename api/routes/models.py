@@ -116,6 +116,7 @@ class LimitsAnswer(BaseModel):
     max_upload_s: float
     max_upload_channels: int
     cache_bytes: int
+    max_held_bytes: int
     max_wait_s: float
     max_jobs: int
     max_jobs_per_key: int

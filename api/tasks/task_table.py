@@ -79,13 +79,14 @@ async def build_task(
             raise ApiError(422, "missing_field", f"{upload}: a file is required", upload)
     resolved = await kind.resolve_body(service, body, files)
     task, rendering = await kind.build(service, caller, resolved, files)
+    service.executor.held_bytes.check_size(rendering.count_bytes())
     return Built(task, rendering, body.model_dump_json(), files, resolved)
 
 
-async def build_job_task(service: Service, job: Job, files: Files) -> tuple[Task, Render]:
+async def build_job_task(service: Service, job: Job, files: Files) -> tuple[Task, Render, int]:
     """Build the task of an accepted job. Raises ApiError 401 if its key was removed."""
     caller = Caller(find_share(job.owner, service.limits.keys), time.perf_counter())
     kind = TASK_TYPES[cast(TypeName, job.type)]
     body = kind.body.model_validate_json(job.body)
     task, rendering = await kind.build(service, caller, body, files)
-    return task, rendering.render
+    return task, rendering.render, rendering.count_bytes()

@@ -185,6 +185,7 @@ class Limits:
     max_upload_bytes: int
     max_upload_s: float
     max_upload_channels: int
+    max_held_bytes: int
     max_wait_s: float
     max_jobs: int
     max_jobs_per_key: int

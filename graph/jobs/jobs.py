@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from graph.cache import Answer
 from graph.errors import ApiError
-from graph.jobs.job import Job
+from graph.jobs.job import Job, KeptAnswer
 from graph.jobs.sqlite import SqliteStore
 from graph.jobs.store import Files, Store, Work
 from graph.settings import FolderStore, JobsSettings, Limits
@@ -124,13 +123,12 @@ class Jobs:
             await self.store.put_work(Work("webhook", f"{new.name}.{new.status}", time.time()))
         return done
 
-    async def read_answer(self, job: Job) -> Answer:
-        """Return the answer of a job. Raises ApiError 409 where it has none."""
+    async def find_answer(self, job: Job) -> tuple[KeptAnswer, int]:
+        """Return the answer of a job, and its size. Raises ApiError 409 where it has none."""
         if job.answer is None:
             reason = job.error.message if job.error else "wait until it has finished"
             raise ApiError(409, f"job_{job.status}", f"the job is {job.status}: {reason}", "id")
-        body = await self.files.read_file(job.name, job.answer.file)
-        return Answer(body, job.answer.media_type, job.answer.headers)
+        return job.answer, await self.files.measure_file(job.name, job.answer.file)
 
     async def delete_job(self, name: str) -> None:
         """Delete a job and its files."""

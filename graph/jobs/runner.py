@@ -24,9 +24,9 @@ MAX_ATTEMPTS = 3
 MAX_WAIT_S = 5.0
 """Seconds that a job may let other requests wait; clients that stay connected come first."""
 logger = logging.getLogger("ray.serve")
-BuildTask = Callable[[Job, Mapping[str, bytes]], Awaitable[tuple[Task, Render]]]
-"""Builds a job's task and what renders its result, from the job and its uploads. Raises ApiError,
-401 where its owner's key has been removed."""
+BuildTask = Callable[[Job, Mapping[str, bytes]], Awaitable[tuple[Task, Render, int]]]
+"""Builds a job's task from the job and its uploads; returns it, what renders its result, and the
+bytes that it needs. Raises ApiError, 401 where its owner's key has been removed."""
 
 
 class Runner:
@@ -120,7 +120,12 @@ class Attempt:
             raise ApiError(500, "generation_failed", message)
         job, files = self._job, self._jobs.files
         uploads = {name: await files.read_file(job.name, name) for name in job.uploads}
-        task, render = await self._runner._build_task(self._job, uploads)
+        task, render, size = await self._runner._build_task(self._job, uploads)
+        with self._runner._executor.held_bytes.hold_bytes(size):
+            await self._run_held(task, render)
+
+    async def _run_held(self, task: Task, render: Render) -> None:
+        """Run the task, whose bytes are counted, and keep its answer."""
         admitted = asyncio.Event()
         running = asyncio.create_task(self._read_result(task, admitted))
         try:
@@ -158,7 +163,7 @@ class Attempt:
     async def _keep_answer(self, render: Render, result: Result) -> None:
         answer = await asyncio.to_thread(render, result)
         file = f"answer-{self._job.attempts}"
-        await self._jobs.files.write_file(self._job.name, file, answer.body)
+        await self._jobs.files.write_parts(self._job.name, file, answer.parts)
         kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
         await self._change_job(status="finished", progress=1.0, answer=kept)
 

@@ -1,7 +1,7 @@
 """The store that jobs need: texts that change as a whole, a queue that loses no work, and files."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -9,6 +9,9 @@ from typing import Literal, Protocol
 import fsspec
 
 from graph.errors import ApiError
+
+PART_BYTES = 2**20
+"""The bytes that are read of a file at once."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,19 @@ class Files:
 
     async def write_file(self, job: str, name: str, data: bytes) -> None:
         """Write a file completely or not at all. Raises ApiError 503 where this fails."""
+        await self.write_parts(job, name, (data,))
+
+    async def write_parts(self, job: str, name: str, parts: Iterable[bytes]) -> None:
+        """Write a file while its parts are made, completely or not at all. Raises ApiError 503."""
         path = f"{self._root}/{job}/{name}"
 
         def write() -> None:
             try:
                 self._system.makedirs(f"{self._root}/{job}", exist_ok=True)
-                self._system.pipe_file(path, data)
-            except OSError:
+                with self._system.open(path, "wb") as file:
+                    for part in parts:
+                        file.write(part)
+            except BaseException:
                 with suppress(OSError):
                     self._system.rm_file(path)
                 raise
@@ -94,6 +103,19 @@ class Files:
         except OSError as error:
             message = "the store of results is full or cannot be reached; try again"
             raise ApiError(503, "results_unavailable", message) from error
+
+    async def measure_file(self, job: str, name: str) -> int:
+        """Return the size of a file in bytes. Raises FileNotFoundError."""
+        size: int = await asyncio.to_thread(self._system.size, f"{self._root}/{job}/{name}")
+        return size
+
+    def read_parts(self, job: str, name: str, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` to before `end` in parts; read it on a thread."""
+        with self._system.open(f"{self._root}/{job}/{name}", "rb") as file:
+            file.seek(start)
+            while start < end and (part := file.read(min(PART_BYTES, end - start))):
+                start += len(part)
+                yield part
 
     async def read_file(self, job: str, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""

@@ -10,7 +10,17 @@ from engine.analysis import Analysis
 from engine.params import CodecInfo, Codes, DiffusionParams, DiscriminatorsInfo, Waveform
 from graph.pipeline import Pipeline
 from graph.price import charge_audio
-from graph.tasks.task import Event, Progress, Result, StageEnd, Task, Upload, hash_upload
+from graph.tasks.task import (
+    Event,
+    Progress,
+    Result,
+    StageEnd,
+    Task,
+    Upload,
+    count_audio_bytes,
+    count_upload_bytes,
+    hash_upload,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,10 @@ class EncodeTask(Task):
         """Return the price of the file's length."""
         return [charge_audio(self.share, self.model, self.upload.info.seconds)]
 
+    def count_bytes(self) -> int:
+        """Return the bytes of the file and its samples."""
+        return count_upload_bytes(self.upload, self.info.sample_rate, self.info.channels)
+
     def content(self) -> Hashable:
         """Return the codec, what is kept, and the file's hash."""
         return self.model, self.codebooks, hash_upload(self.upload.data)
@@ -86,6 +100,12 @@ class DecodeTask(Task):
     def price(self) -> Sequence[Charge]:
         """Return the price of the audio that the codes stand for."""
         return [charge_audio(self.share, self.model, self.codes.frames / self.info.frame_rate)]
+
+    def count_bytes(self) -> int:
+        """Return the bytes of the decoded samples."""
+        info = self.info
+        seconds = self.codes.frames / info.frame_rate
+        return count_audio_bytes(seconds, info.sample_rate, info.channels)
 
     def content(self) -> Hashable:
         """Return the codec, the length, and the codes' hash."""
@@ -130,6 +150,13 @@ class DiffuseTask(Task):
         seconds = self.source.info.seconds
         names = self.model, self.codec.name
         return [charge_audio(self.share, name, seconds) for name in names]
+
+    def count_bytes(self) -> int:
+        """Return the bytes of the audio, and of the file that it is made from."""
+        info, source = self.info, self.source
+        if isinstance(source, Upload):
+            return 2 * count_upload_bytes(source, info.sample_rate, info.channels)
+        return count_audio_bytes(source.frames / info.frame_rate, info.sample_rate, info.channels)
 
     def content(self) -> Hashable:
         """Return the model, the seed, the length, and the source's hash."""
@@ -176,6 +203,10 @@ class AnalyzeTask(Task):
     def price(self) -> Sequence[Charge]:
         """Return the price of the file's length."""
         return [charge_audio(self.share, self.model, self.upload.info.seconds)]
+
+    def count_bytes(self) -> int:
+        """Return the bytes of the file and its samples."""
+        return count_upload_bytes(self.upload, self.info.sample_rate, self.info.channels)
 
     def content(self) -> Hashable:
         """Return the model and the file's hash."""

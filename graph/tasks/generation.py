@@ -22,6 +22,8 @@ from graph.tasks.task import (
     StageEnd,
     Task,
     Upload,
+    count_audio_bytes,
+    count_upload_bytes,
     hash_upload,
 )
 
@@ -89,6 +91,17 @@ class GenerationTask(Task):
         seconds = self.prompt.end - self.prompt.start
         clips = charge_clips(self.share, self.model, params, rate, int(seconds * rate))
         return [clips, charge_audio(self.share, self.pair.settings.codec, seconds)]
+
+    def count_bytes(self) -> int:
+        """Return the bytes of the uploads and of the clips, which are not held if streamed."""
+        codec, lm_rate = self.pair.codec, self.pair.language_model.sample_rate
+        prompt = self.prompt.upload if self.prompt else None
+        held = count_upload_bytes(self.melody, lm_rate, 1)
+        held += count_upload_bytes(prompt, codec.sample_rate, codec.channels)
+        frames = 0 if self.streamed else sum(clip.params.frames for clip in self.clips)
+        return held + count_audio_bytes(
+            frames / codec.frame_rate, codec.sample_rate, codec.channels
+        )
 
     def content(self) -> Hashable:
         """Return the clips, with hashes of their uploads."""
@@ -214,6 +227,10 @@ class PassageTask(Task):
         """Return the price of the passage alone; its context is a prompt."""
         rate = self.pair.codec.frame_rate
         return [charge_clips(self.share, self.model, [self.request.params], rate)]
+
+    def count_bytes(self) -> int:
+        """Return 0: a passage is sent in parts."""
+        return 0
 
     def content(self) -> Hashable:
         """Return the passage's parameters, although passages are never kept."""

@@ -1,5 +1,6 @@
 """Defines a task, which is one request that makes or reads audio, and the events of its run."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -154,6 +155,10 @@ class Task(ABC):
         """Return what the task costs each model that admission decides about."""
 
     @abstractmethod
+    def count_bytes(self) -> int:
+        """Return how many bytes of audio and uploads the ingress holds for the task, at most."""
+
+    @abstractmethod
     def content(self) -> Hashable:
         """Return what makes the answer, as a value whose `repr` tells two answers apart."""
 
@@ -171,6 +176,18 @@ class Task(ABC):
         """
         whole = type(self).__name__, self.share.name, self.content()
         return sha256(repr(whole).encode()).hexdigest()
+
+
+def count_audio_bytes(seconds: float, sample_rate: int, channels: int) -> int:
+    """Return the bytes of float32 samples."""
+    return 4 * channels * math.ceil(seconds * sample_rate)
+
+
+def count_upload_bytes(upload: Upload | None, sample_rate: int, channels: int) -> int:
+    """Return the bytes of a file and of its decoded samples."""
+    if upload is None:
+        return 0
+    return len(upload.data) + count_audio_bytes(upload.info.seconds, sample_rate, channels)
 
 
 def hash_upload(data: bytes) -> bytes:

@@ -55,7 +55,7 @@ async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
     clip = PlannedClip(name, pair, replace(context.drawn, text=text, frames=frames))
 
     def mix_loop(material: Material) -> Mix:
-        loop = close_loop(material.clips[clip].array()[:, : samples + over], samples)
+        loop = close_loop(material.take_clip(clip).array()[:, : samples + over], samples)
         stem = Stem(name, Placed(loop, 0), clip)
         return Mix(rate, samples, [stem], [TimeSpan(name, 0, samples)], is_loop=True)
 

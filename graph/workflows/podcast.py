@@ -108,7 +108,7 @@ class PodcastPlan:
         """Return the first seconds of a clip, at the loudness of the podcast."""
         channels, samples = self.intro.pair.codec.channels, round(seconds * self.rate)
         return match_loudness(
-            cut_clip(material.clips[clip], self.rate, channels, samples),
+            cut_clip(material.take_clip(clip), self.rate, channels, samples),
             self.rate,
             self.podcast.loudness,
         )

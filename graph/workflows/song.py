@@ -116,7 +116,7 @@ async def plan_song(
     grid = build_grid(song, pair)
     _check_sections(song, grid, limits)
     _check_effects(song, grid.edges[-1] / grid.rate, limits)
-    sections = _plan_sections(context, song, grid, pair)
+    sections = plan_sections(context, song, grid, pair)
     effects = list[PlannedClip]()
     if song.effects:
         sound = await find_pair(
@@ -164,9 +164,10 @@ def _check_effects(song: Song, seconds: float, limits: Limits) -> None:
             raise ApiError(422, "invalid_value", f"{message}; begin it sooner", f"{field}.at")
 
 
-def _plan_sections(
+def plan_sections(
     context: Context, song: Song, grid: Grid, pair: ModelWithCodec
 ) -> list[PlannedClip]:
+    """Plan the sections' clips, each of which continues the one before it."""
     clips, before = list[PlannedClip](), 0
     for number, section in enumerate(song.sections):
         first, end = grid.compute_frames(number)
@@ -201,7 +202,7 @@ def mix_song(
     for number, clip in enumerate(sections):
         start, end = grid.compute_start(number), grid.edges[number + 1]
         skipped = start - grid.compute_frames(number)[0] * grid.hop
-        samples = material.clips[clip].array()[:, skipped : skipped + end - start]
+        samples = material.take_clip(clip).array()[:, skipped : skipped + end - start]
         last = number == len(sections) - 1
         samples = fade_ends(samples, grid.over if number else 0, 0 if last else grid.over)
         stems.append(Stem(clip.name, Placed(samples, start), clip))
@@ -211,7 +212,9 @@ def mix_song(
     for clip, effect in zip(effects, song.effects, strict=True):
         start = round(effect.at * grid.rate)
         room = min(round(effect.duration * grid.rate), grid.edges[-1] - start)
-        samples = fade_edges(cut_clip(material.clips[clip], grid.rate, channels, room), grid.rate)
+        samples = fade_edges(
+            cut_clip(material.take_clip(clip), grid.rate, channels, room), grid.rate
+        )
         if music is not None:
             samples = match_loudness(samples, grid.rate, music)
         samples = apply_gain(samples, db_to_factor(effect.gain_db))

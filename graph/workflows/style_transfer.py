@@ -50,7 +50,7 @@ async def plan_style_transfer(
     samples = round(seconds * rate)
 
     def mix_clip(material: Material) -> Mix:
-        stem = Stem("style", Placed(material.clips[clip].array()[:, :samples], 0), clip)
+        stem = Stem("style", Placed(material.take_clip(clip).array()[:, :samples], 0), clip)
         return Mix(rate, samples, [stem], [TimeSpan("style", 0, samples)])
 
     return WorkflowTask(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -24,6 +24,8 @@ from graph.tasks.task import (
     StageEnd,
     Task,
     Upload,
+    count_audio_bytes,
+    count_upload_bytes,
 )
 from graph.workflows.levels import (
     PEAK_DB,
@@ -66,9 +68,13 @@ class PlannedClip:
 class Material:
     """The audio that a mix is made from."""
 
-    clips: Mapping[PlannedClip, Waveform]
+    clips: dict[PlannedClip, Waveform]
     speech: Waveform | None = None
     """The decoded speech of a podcast."""
+
+    def take_clip(self, clip: PlannedClip) -> Waveform:
+        """Remove a clip and return it, so that its memory serves the next stem."""
+        return self.clips.pop(clip)
 
 
 @dataclass(frozen=True)
@@ -204,6 +210,15 @@ class WorkflowTask(Task):
             charges.append(charge_audio(self.share, self.distribution.codec.name, self.seconds))
         return charges
 
+    def count_bytes(self) -> int:
+        """Return the bytes of the uploads, of the clips, and of their mix with its gains."""
+        codec = self.pair.codec
+        held = count_upload_bytes(self.melody, self.pair.language_model.sample_rate, 1)
+        held += count_upload_bytes(self.speech, codec.sample_rate, codec.channels)
+        made = sum(clip.params.frames / clip.pair.codec.frame_rate for clip in self.clips)
+        seconds = made + self.seconds * (1 + 2 / codec.channels + bool(self.distribution))
+        return held + count_audio_bytes(seconds, codec.sample_rate, codec.channels)
+
     def content(self) -> Hashable:
         """Return the body's hash, the drawn seed, and the lengths, which depend on the limits."""
         clips = tuple((c.name, c.pair.settings.name, c.params.frames) for c in self.clips)
@@ -227,9 +242,8 @@ class WorkflowTask(Task):
                         yield StageEnd(event.model)
         yield Progress(len(self.clips), "mix", 0, 1, 1.0, "mix")
         mix = await asyncio.to_thread(self.mix, Material(audio, speech))
-        audio.clear()  # the stems are copies
-        speech = None
-        yield await self._level_mix(mix)
+        speech = None  # the stems are copies
+        yield await self.level_mix(mix)
 
     async def _decode_file(self, file: Upload | None, rate: int, channels: int) -> Waveform | None:
         if file is None:
@@ -265,7 +279,7 @@ class WorkflowTask(Task):
             model = clip.pair.settings.name
             yield Clip(number, model, answer.codes, answer.audio, seconds=answer.seconds)
 
-    async def _level_mix(self, mix: Mix) -> MixedAudio:
+    async def level_mix(self, mix: Mix) -> MixedAudio:
         """Level a mix; each step on a thread, so that cancelling ends it in between."""
         rate, total = mix.sample_rate, mix.total
         leveling = mix.placed, total, rate, self.loudness

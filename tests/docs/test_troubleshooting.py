@@ -27,7 +27,7 @@ FROM_TABLES = {
     ("graph/errors.py", "describe_error"): {("500", INTERNAL_ERROR)},
     ("graph/admission.py", "_build_refusal"): {("429", code) for code, _ in REASONS.values()},
     # A job that has finished has an answer.
-    ("graph/jobs/jobs.py", "read_answer"): {
+    ("graph/jobs/jobs.py", "find_answer"): {
         ("409", f"job_{status}") for status in get_args(Status) if status != "finished"
     },
 }

@@ -5,7 +5,9 @@ import errno
 import io
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -69,22 +71,40 @@ async def test_a_job_of_an_older_version_is_done(tmp_path: Path):
         await newer.until(job["id"], "finished")
 
 
+def fill_disk(
+    working: Working, monkeypatch: pytest.MonkeyPatch, tell: Callable[[], object] = bool
+) -> None:
+    """Let each file's first bytes be written, and no more."""
+    system = working.service.jobs.files._system
+    real = system.open
+
+    def open_file(path: str, mode: str) -> Any:
+        file = real(path, mode)
+        if mode == "rb":
+            return file
+
+        def write(data: bytes) -> None:
+            file.f.write(data[:100])
+            tell()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(file, "write", write, raising=False)
+        return file
+
+    monkeypatch.setattr(system, "open", open_file)
+
+
 async def test_a_full_disk_is_waited_for(working: Working, monkeypatch: pytest.MonkeyPatch):
     """What was written of a file goes, so that it takes no room from the next attempt."""
     monkeypatch.setattr(runner, "RETRY_S", 0.1)
-    system, tried = working.service.jobs.files._system, asyncio.Event()
-    real, loop = system.pipe_file, asyncio.get_running_loop()
-
-    def full(path: str, data: bytes) -> None:
-        real(path, data[:100])
-        loop.call_soon_threadsafe(tried.set)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(system, "pipe_file", full)
+    tried = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    fill_disk(working, monkeypatch, lambda: loop.call_soon_threadsafe(tried.set))
     job = await made(working)
     await asyncio.wait_for(tried.wait(), 20)
     await working.until(job["id"], "queued")
-    monkeypatch.setattr(system, "pipe_file", real)
+    monkeypatch.undo()
+    monkeypatch.setattr(runner, "RETRY_S", 0.1)
     ended = await working.until(job["id"], "finished", "failed")
     assert ended["status"] == "finished"
 
@@ -92,12 +112,7 @@ async def test_a_full_disk_is_waited_for(working: Working, monkeypatch: pytest.M
 async def test_a_disk_that_stays_full_is_told(working: Working, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(runner, "RETRY_S", 0.1)
     files = working.service.jobs.files
-
-    def full(path: str, data: bytes) -> None:
-        Path(path).write_bytes(data[:100])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files._system, "pipe_file", full)
+    fill_disk(working, monkeypatch)
     job = await made(working)
     failed = await working.until(job["id"], "failed")
     assert failed["error"]["code"] == "results_unavailable"

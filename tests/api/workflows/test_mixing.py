@@ -5,11 +5,15 @@ import pyloudnorm
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import resample_poly
 
+from graph.workflows import levels
 from graph.workflows.levels import (
     compute_limiter_gain,
     db_to_factor,
+    limit_peaks,
     measure_loudness,
+    measure_peaks,
     measure_true_peak,
 )
 from graph.workflows.mixing import (
@@ -187,6 +191,25 @@ def test_what_is_not_in_the_mix_bounds_but_itself():
     mix, turned = level_mix(sum_stems(stems, 2 * RATE), stems, RATE, -20)
     assert measure_loudness(mix, RATE) == pytest.approx(-20, abs=0.1)
     assert np.abs(turned[1].samples).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_blocks_measure_what_the_whole_does(channels: int):
+    samples = noise(10, channels=channels) * np.linspace(0.1, 2, 10 * RATE, dtype=np.float32)
+    expected = pyloudnorm.Meter(RATE).integrated_loudness(samples.T.astype(float))
+    assert measure_loudness(samples, RATE) == pytest.approx(expected, abs=0.01)
+    whole = np.abs(resample_poly(samples, 4, 1, axis=1)).max(axis=0).reshape(-1, 4).max(axis=1)
+    for size in (7, 1000, 70000, 10**6):
+        blocks = (samples[:, at : at + size] for at in range(0, samples.shape[1], size))
+        made = np.concatenate(list(measure_peaks(blocks)))
+        np.testing.assert_allclose(made, whole, rtol=1e-5)
+
+
+def test_a_limiter_has_no_seam_between_blocks(monkeypatch: pytest.MonkeyPatch):
+    peaks = np.abs(noise(3)[0]) * 12
+    whole = limit_peaks(peaks, RATE, 1.5)
+    monkeypatch.setattr(levels, "BLOCK", 1111)
+    np.testing.assert_allclose(limit_peaks(peaks, RATE, 1.5), whole, rtol=1e-6)
 
 
 def test_silence_has_no_loudness_and_stays():
