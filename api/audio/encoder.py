@@ -8,8 +8,8 @@ from typing import Protocol
 import av
 import numpy as np
 import soundfile
+import soxr
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
@@ -66,7 +66,9 @@ class Encoder:
         self.rate = output.rate_for(rate)
         self._channels = channels
         self._left = -(-samples * self.rate // rate)
-        self._resampler = Resampler(rate, self.rate, channels) if rate != self.rate else None
+        self._resampler = None
+        if rate != self.rate:
+            self._resampler = soxr.ResampleStream(rate, self.rate, channels, "float32")
         if output.format in ("wav", "pcm"):
             head = None
             if output.format == "wav":
@@ -81,15 +83,21 @@ class Encoder:
         """Encode samples; return the bytes that are ready."""
         if not samples.shape[1]:
             return b""
-        resampled = self._resampler.add_samples(samples) if self._resampler else samples
-        return self._write_samples(resampled)
+        return self._write_samples(self._resample_part(samples))
 
     def finish(self) -> bytes:
         """Finish the file; return the remaining bytes."""
-        last = self._write_samples(self._resampler.finish()) if self._resampler else b""
+        none = np.zeros((self._channels, 0), np.float32)
+        last = self._write_samples(self._resample_part(none, last=True))
         if self._left:
             last += self._write_samples(np.zeros((self._channels, self._left), np.float32))
         return last + self._sink.close_file()
+
+    def _resample_part(self, samples: Samples, *, last: bool = False) -> Samples:
+        if self._resampler is None:
+            return samples
+        resampled: Samples = self._resampler.resample_chunk(np.ascontiguousarray(samples.T), last).T
+        return resampled
 
     def _write_samples(self, samples: Samples) -> bytes:
         samples = samples[:, : self._left]
@@ -112,26 +120,6 @@ def encode_parts(samples: Samples, rate: int, output: Output, tags: Tags | None)
 def encode_samples(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
     """Encode float samples [channels, samples] as a whole file."""
     return b"".join(encode_parts(samples, rate, output, tags))
-
-
-class Resampler:
-    """Changes the sample rate of audio that arrives in parts; rates are in Hz."""
-
-    def __init__(self, before: int, after: int, channels: int) -> None:
-        self._before, self._channels = before, channels
-        self._av = AudioResampler("fltp", LAYOUTS[channels], after)
-
-    def add_samples(self, samples: Samples) -> Samples:
-        """Resample samples; return the samples that are ready."""
-        return self._join_frames(self._av.resample(build_frame(samples, "fltp", self._before)))
-
-    def finish(self) -> Samples:
-        """Return the remaining samples."""
-        return self._join_frames(self._av.resample(None))
-
-    def _join_frames(self, frames: list[AudioFrame]) -> Samples:
-        none = np.zeros((self._channels, 0), np.float32)
-        return np.concatenate([none, *(frame.to_ndarray() for frame in frames)], axis=1)
 
 
 def quantize_samples(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:
