@@ -148,6 +148,7 @@ class EngineArgs(StrictModel):
     """Whether a GPU runs each step as one captured graph."""
 
 
+Role = Literal["music", "sound"]
 OTHER_CALLS = 64
 """The most calls without a slot, such as `load`, that a token model's replica accepts."""
 
@@ -156,6 +157,8 @@ class TokenModelSettings(ModelSettings):
     """The settings of a language model over codec tokens."""
 
     dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    role: Role
+    """What the model makes. Where a request names no model, its route picks one by this."""
     codec: str
     """The name of the `encodec` entry that decodes the tokens."""
     frame_rate: Annotated[float, Field(gt=0)] = 50.0
@@ -197,6 +200,7 @@ class MusicGenSettings(TokenModelSettings):
     """The settings of a MusicGen model, which turns text into music."""
 
     kind: Literal["musicgen"]
+    role: Role = "music"
     stem_separation: bool = True
     """Whether a melody model removes drums and bass from melodies with demucs, as AudioCraft does;
     without it, the model follows the whole mix."""
@@ -206,6 +210,7 @@ class AudioGenSettings(TokenModelSettings):
     """The settings of an AudioGen model, which turns text into sound effects and ambience."""
 
     kind: Literal["audiogen"]
+    role: Role = "sound"
 
 
 class EnCodecSettings(ModelSettings):

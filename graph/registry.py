@@ -11,6 +11,7 @@ from deployments.settings import (
     DiffusionSettings,
     EnCodecSettings,
     ModelSettings,
+    Role,
     TokenModelSettings,
 )
 from engine.params import CodecInfo, LanguageModelInfo
@@ -54,15 +55,21 @@ class Registry:
         self._pairs: dict[str, ModelWithCodec] = {}
         self._codecs: dict[str, CodecInfo] = {}
 
-    def find_model(self, kind: type[Model], name: str | None, field: str = "model") -> Model:
-        """Return the model `name`, or the first of its kind. Raises ApiError 404."""
-        of_kind = {m.name: m for m in self.models.values() if isinstance(m, kind)}
-        chosen = next(iter(of_kind), None) if name is None else name
-        if chosen in of_kind:
-            return of_kind[chosen]
+    def find_model(
+        self, kind: type[Model], name: str | None, field: str = "model", role: Role | None = None
+    ) -> Model:
+        """Return the model `name`, or the first of its kind and role. Raises ApiError 404."""
+        fitting = {
+            model.name: model
+            for model in self.models.values()
+            if isinstance(model, kind) and role in (None, getattr(model, "role", None))
+        }
+        chosen = next(iter(fitting), None) if name is None else name
+        if chosen in fitting:
+            return fitting[chosen]
         named = kind.model_fields.get("kind")
-        what = get_args(named.annotation)[0] if named else "language"
-        valid = ", ".join(of_kind) or "none is configured"
+        what = role or (get_args(named.annotation)[0] if named else "language")
+        valid = ", ".join(fitting) or "none is configured"
         message = f"no {what} model {name!r}; valid: {valid}" if name else f"no {what}: {valid}"
         raise ApiError(404, "model_not_found", message, field)
 
@@ -134,11 +141,12 @@ async def check_follows_melody(
 
 
 async def find_pair(
-    registry: Registry, kind: type[TokenModelSettings], name: str | None, field: str = "model"
+    registry: Registry, name: str | None, role: Role, field: str = "model"
 ) -> ModelWithCodec:
-    """Return the model `name`, or the first of a kind. Raises ApiError 404."""
-    wanted = kind if name is None else TokenModelSettings
-    return await registry.get_model_with_codec(registry.find_model(wanted, name, field))
+    """Return the language model `name`, or the first of a role. Raises ApiError 404."""
+    wanted = role if name is None else None
+    model = registry.find_model(TokenModelSettings, name, field, wanted)
+    return await registry.get_model_with_codec(model)
 
 
 def count_frames(seconds: float, pair: ModelWithCodec) -> int:

@@ -17,6 +17,8 @@ MPEG_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 class Format:
     """A file format."""
 
+    title: str
+    """The name for people."""
     media_type: str
     sample_formats: Sequence[SampleFormat] = ("s16",)
     """Integers of 16 or 24 bits, or floats; compressed formats have only the default."""
@@ -29,13 +31,15 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    "wav": Format("audio/wav", get_args(SampleFormat)),
-    "pcm": Format("audio/pcm", get_args(SampleFormat)),
-    "flac": Format("audio/flac", ("s16", "s24")),
-    "mp3": Format("audio/mpeg", rates=MPEG_RATES, bitrates=(32, 320), bitrate=128),
-    "aac": Format("audio/aac", rates=MPEG_RATES, bitrates=(32, 320), bitrate=128),
-    "opus": Format("audio/ogg; codecs=opus", rates=(48000,), bitrates=(16, 256), bitrate=96),
-    "ogg": Format("audio/ogg; codecs=vorbis"),
+    "wav": Format("WAV", "audio/wav", get_args(SampleFormat)),
+    "pcm": Format("PCM", "audio/pcm", get_args(SampleFormat)),
+    "flac": Format("FLAC", "audio/flac", ("s16", "s24")),
+    "mp3": Format("MP3", "audio/mpeg", rates=MPEG_RATES, bitrates=(32, 320), bitrate=128),
+    "aac": Format("AAC", "audio/aac", rates=MPEG_RATES, bitrates=(32, 320), bitrate=128),
+    "opus": Format(
+        "Opus", "audio/ogg; codecs=opus", rates=(48000,), bitrates=(16, 256), bitrate=96
+    ),
+    "ogg": Format("Ogg Vorbis", "audio/ogg; codecs=vorbis"),
 }
 
 

@@ -4,11 +4,10 @@ import { $, el } from "./dom.js";
 
 const NUMBERS = ["duration", "n", "temperature", "guidance_scale", "top_k", "top_p"];
 const TEXTS = ["prompt", "model", "decoder", "format", "normalize"];
-const LANGUAGE = ["musicgen", "audiogen"];
 const LARGEST_SEED = 2n ** 53n - 1n; // of a number that JSON brings over whole
 const EXAMPLES = {
-  musicgen: ["calm piano", "fast drums", "slow waltz with bells"],
-  audiogen: ["rain on a roof", "footsteps on gravel", "thunder"],
+  music: ["calm piano", "fast drums", "slow waltz with bells"],
+  sound: ["rain on a roof", "footsteps on gravel", "thunder"],
 };
 
 const form = $("#compose");
@@ -76,11 +75,12 @@ function seedFits() {
 export function offer(theseModels, theseLimits) {
   [models, limits] = [theseModels, theseLimits];
   const chosen = field("model").value;
-  const offered = models.filter((model) => LANGUAGE.includes(model.kind));
+  const offered = models.filter((model) => model.role);
   field("model").replaceChildren(
     ...offered.map(({ id }) => el("option", { value: id, textContent: id })),
   );
   if (offered.some(({ id }) => id === chosen)) field("model").value = chosen;
+  offerFormats();
   field("duration").max = limits.max_duration_s;
   if (Number(field("duration").value) > limits.max_duration_s)
     field("duration").value = limits.max_duration_s;
@@ -88,6 +88,21 @@ export function offer(theseModels, theseLimits) {
   $("#generate").disabled = !offered.length;
   fit();
 }
+
+/** Offers the server's formats that this browser can play. */
+function offerFormats() {
+  const [audio, chosen] = [document.createElement("audio"), field("format").value];
+  const playable = Object.entries(limits.formats).filter(([, { media_type: type }]) =>
+    audio.canPlayType(type),
+  );
+  field("format").replaceChildren(
+    ...playable.map(([value, { title }]) => el("option", { value, textContent: title })),
+  );
+  if (playable.some(([value]) => value === chosen)) field("format").value = chosen;
+}
+
+/** The media type of a format's file. */
+export const mediaType = (format) => limits.formats[format].media_type;
 
 /** The first model of a kind, or undefined. */
 export const ofKind = (kind) => models.find((model) => model.kind === kind);
@@ -103,7 +118,7 @@ function fit() {
   if (!model) return;
   fitMelody(model);
   fitDecoder(model);
-  const examples = EXAMPLES[model.kind].map((text) =>
+  const examples = EXAMPLES[model.role].map((text) =>
     el("button", { type: "button", textContent: text }),
   );
   for (const one of examples)
@@ -111,8 +126,8 @@ function fit() {
   $("#examples").replaceChildren(...examples);
 }
 
-function describe({ kind, license }) {
-  const what = kind === "musicgen" ? "Makes music" : "Makes sounds";
+function describe({ role, license }) {
+  const what = role === "music" ? "Makes music" : "Makes sounds";
   return license ? `${what}. Its weights' licence: ${license}.` : `${what}.`;
 }
 

@@ -2,19 +2,12 @@
 
 import { Clip } from "./clip.js";
 import { el, inSeconds } from "./dom.js";
+import { mediaType } from "./form.js";
 import { ask, bytesOf, events } from "./server.js";
 import { GrowingWav } from "./wav.js";
 
 const DECODERS = { encodec: "EnCodec", mbd: "Multi-band diffusion" };
 const STAGES = { generate: "Generating", decode: "Decoding" };
-const TYPES = {
-  wav: "audio/wav",
-  flac: "audio/flac",
-  mp3: "audio/mpeg",
-  opus: "audio/ogg",
-  ogg: "audio/ogg",
-  aac: "audio/aac",
-};
 
 /** A seed as the server draws them, where none was given. */
 export const drawnSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
@@ -124,7 +117,7 @@ export class Take {
     const number = this.#clips.findIndex((one) => one.clip === clip) + 1;
     const name =
       this.#clips.length > 1 ? `clip-${seed}-${number}.${format}` : `clip-${seed}.${format}`;
-    return new File([data], name, { type: TYPES[format] });
+    return new File([data], name, { type: mediaType(format) });
   }
 
   /** The request's headers and body: JSON, or a form where a file comes along. */

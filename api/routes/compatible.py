@@ -18,7 +18,8 @@ from api.routes.documentation import ERRORS, FILES, HEADERS, describe_events, de
 from api.schemas.compatible import SoundBody, SpeechBody, read_output_format
 from api.service import Served
 from api.tasks.build_generation import build_clip
-from deployments.settings import AudioGenSettings, TokenModelSettings
+from deployments.settings import TokenModelSettings
+from graph.registry import find_pair
 from graph.tasks.task import Event, Result
 
 
@@ -136,9 +137,7 @@ async def create_sound(
 ) -> Response:
     """Generate a sound effect; `model_id` can name any language model."""
     output = read_output_format(output_format)
-    kind = TokenModelSettings if body.model_id else AudioGenSettings
-    model = service.registry.find_model(kind, body.model_id)
-    pair = await service.registry.get_model_with_codec(model)
+    pair = await find_pair(service.registry, body.model_id, "sound", "model_id")
     task, rendering = build_clip(
         service, build_caller(request), pair, body.build_params(pair, service.limits), output,
         repeatable=False, streamed=read_idempotency_key(request) is None,

@@ -32,7 +32,7 @@ from api.schemas.generation import GenerateBody, GenerationsBody
 from api.service import Served, Service
 from api.tasks.build_generation import MELODY_STEMS, build_clip
 from api.tasks.task_table import TASK_TYPES, build_task
-from deployments.settings import AudioGenSettings, MusicGenSettings, TokenModelSettings
+from deployments.settings import Role, TokenModelSettings
 from graph.errors import ApiError
 
 NAMES = ("progress", "audio", "done", "error")
@@ -111,7 +111,7 @@ def _check_stream(rendering: Rendering, *, as_events: bool) -> None:
 )
 async def generate_music(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate music from a text."""
-    return await _generate_clip(MusicGenSettings, request, body, service)
+    return await _generate_clip("music", request, body, service)
 
 
 @simple.post(
@@ -123,13 +123,13 @@ async def generate_music(request: Request, body: GenerateBody, service: Served) 
 )
 async def generate_audio(request: Request, body: GenerateBody, service: Served) -> Response:
     """Generate a sound effect or an ambience from a text."""
-    return await _generate_clip(AudioGenSettings, request, body, service)
+    return await _generate_clip("sound", request, body, service)
 
 
 async def _generate_clip(
-    kind: type[TokenModelSettings], request: Request, body: GenerateBody, service: Service
+    role: Role, request: Request, body: GenerateBody, service: Service
 ) -> Response:
-    model = service.registry.find_model(kind, body.model)
+    model = service.registry.find_model(TokenModelSettings, body.model, role=role)
     pair = await service.registry.get_model_with_codec(model)
     params = body.build_params(pair, service.limits)
     task, rendering = build_clip(

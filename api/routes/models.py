@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel
 
+from api.audio.output import FORMATS, Format
 from api.errors import ErrorBody
 from api.service import Served, Service
 from api.settings import Tiers
-from deployments.settings import AnyModelSettings, MusicGenSettings
+from deployments.settings import AnyModelSettings, MusicGenSettings, Role, TokenModelSettings
 from graph.calls import gather_all
 from graph.errors import ApiError
 from graph.settings import DECODED_BY_A_CODEC
@@ -23,6 +24,8 @@ class Model(BaseModel):
     """The start of this server, in Unix seconds."""
     owned_by: str
     kind: str
+    role: Role | None
+    """What a language model makes; null for other models."""
     license: str | None
     """The license of the weights."""
     codec: str | None
@@ -56,6 +59,7 @@ async def _describe_model(model: AnyModelSettings, service: Service) -> Model:
         created=service.started_at,
         owned_by=owner or "local",
         kind=model.kind,
+        role=model.role if isinstance(model, TokenModelSettings) else None,
         license=model.license,
         codec=model.codec if isinstance(model, DECODED_BY_A_CODEC) else None,
         melody=await _follows_melody(model, service),
@@ -104,7 +108,7 @@ class KeyLimits(BaseModel):
 
 
 class LimitsAnswer(BaseModel):
-    """All limits of the requests of a key."""
+    """All limits of the requests of a key, and the formats of their files."""
 
     max_body_bytes: int
     max_body_s: float
@@ -129,6 +133,7 @@ class LimitsAnswer(BaseModel):
     quality: Tiers
     local_row_seconds: float
     key: KeyLimits
+    formats: dict[str, Format]
 
 
 limits = APIRouter(tags=["models"])
@@ -144,4 +149,4 @@ async def get_limits(request: Request, service: Served) -> LimitsAnswer:
         requests_per_minute=share.requests_per_minute,
         row_seconds=share.row_seconds,
     )
-    return LimitsAnswer(key=key, **service.limits.model_dump(exclude={"keys"}))
+    return LimitsAnswer(key=key, formats=FORMATS, **service.limits.model_dump(exclude={"keys"}))

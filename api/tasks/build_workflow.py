@@ -16,9 +16,6 @@ from api.schemas.workflows import (
 from api.service import Service
 from api.tasks.build_generation import describe_stems
 from api.tasks.caller import Caller, Files, Parts, probe_upload
-from deployments.settings import (
-    MusicGenSettings,
-)
 from graph.jobs.jobs import hash_request
 from graph.registry import find_pair
 from graph.workflows.ambience import plan_ambience
@@ -75,7 +72,7 @@ async def _plan_workflow(
 async def _choose_distribution(service: Service, body: SongBody) -> Distribution | None:
     if body.distribution is None:
         return None
-    pair = await find_pair(service.registry, MusicGenSettings, body.model)
+    pair = await find_pair(service.registry, body.model, "music")
     field, bandwidth = "distribution.bandwidth", body.distribution.bandwidth
     codebooks = codes_file.count_codebooks(pair.codec, bandwidth, field)
     return Distribution(service.registry.get_codec(pair.settings), codebooks)

@@ -167,6 +167,8 @@ class Model:
     id: str
     kind: str
     """`musicgen`, `audiogen`, `encodec`, `mbd` or `discriminators`."""
+    role: str | None
+    """What a language model makes, `music` or `sound`; None for other models."""
     license: str | None
     """License of the model's weights."""
     owned_by: str
@@ -190,6 +192,8 @@ class Limits:
     max_jobs: int
     max_jobs_per_key: int
     keep_jobs_s: float
+    formats: Mapping[str, Mapping[str, Any]]
+    """The file formats, with the sample formats, sample rates and bit rates of each."""
     key: Mapping[str, Any]
     """Name of the API key, and the limits that apply only to it."""
 

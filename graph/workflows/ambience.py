@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-from deployments.settings import AudioGenSettings
 from graph.registry import count_frames, find_pair
 from graph.settings import check_seconds, check_text
 from graph.workflows.mixing import Placed, close_loop
@@ -41,7 +40,7 @@ class Ambience:
 async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
     """Plan an ambience. Raises ApiError where it cannot be made."""
     limits = context.limits
-    pair = await find_pair(context.registry, AudioGenSettings, context.model)
+    pair = await find_pair(context.registry, context.model, "sound")
     seconds = ambience.duration or min(10.0, limits.max_duration_s)
     check_seconds(seconds, limits.max_duration_s, "", "duration")
     check_text(ambience.prompt or "", limits, "prompt")

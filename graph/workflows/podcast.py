@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deployments.settings import AudioGenSettings, MusicGenSettings
 from graph.registry import ModelWithCodec, count_frames, find_pair
 from graph.settings import Limits, check_clip_count, check_seconds, check_text
 from graph.tasks.task import Upload
@@ -173,7 +172,7 @@ class PodcastPlan:
 async def plan_podcast(context: Context, podcast: Podcast, speech: Upload | None) -> WorkflowTask:
     """Plan a podcast, with or without a voice. Raises ApiError where it cannot be made."""
     limits = context.limits
-    music = await find_pair(context.registry, MusicGenSettings, context.model)
+    music = await find_pair(context.registry, context.model, "music")
     intro_s, outro_s = (
         _choose_seconds(seconds, default, name, limits)
         for name, seconds, default in (
@@ -247,9 +246,7 @@ async def _plan_transitions(
 ) -> list[PlannedClip]:
     if not podcast.transitions:
         return []
-    pair = await find_pair(
-        context.registry, AudioGenSettings, podcast.effects_model, "effects_model"
-    )
+    pair = await find_pair(context.registry, podcast.effects_model, "sound", "effects_model")
     frames = count_frames(seconds, pair)
     return [
         PlannedClip(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from deployments.settings import AudioGenSettings, MusicGenSettings
 from graph.errors import ApiError
 from graph.registry import ModelWithCodec, count_frames, find_pair
 from graph.settings import Limits, check_clip_count, check_seconds, check_text
@@ -111,7 +110,7 @@ async def plan_song(
 ) -> WorkflowTask:
     """Plan a song. Raises ApiError where it cannot be made."""
     limits = context.limits
-    pair = await find_pair(context.registry, MusicGenSettings, context.model)
+    pair = await find_pair(context.registry, context.model, "music")
     check_clip_count(len(song.sections) + len(song.effects), limits, "sections")
     grid = build_grid(song, pair)
     _check_sections(song, grid, limits)
@@ -119,9 +118,7 @@ async def plan_song(
     sections = plan_sections(context, song, grid, pair)
     effects = list[PlannedClip]()
     if song.effects:
-        sound = await find_pair(
-            context.registry, AudioGenSettings, song.effects_model, "effects_model"
-        )
+        sound = await find_pair(context.registry, song.effects_model, "sound", "effects_model")
         effects = _plan_effects(context, song, sound)
     return WorkflowTask(
         name="song",

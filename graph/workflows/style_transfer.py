@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-from deployments.settings import TokenModelSettings
 from graph.errors import ApiError
 from graph.registry import ModelWithCodec, check_follows_melody, count_frames, find_pair
 from graph.settings import check_seconds, check_text
@@ -77,6 +76,6 @@ async def _find_pair(context: Context) -> ModelWithCodec:
             message = "model: none that is configured follows melodies; configure one that does"
             raise ApiError(422, "invalid_value", message, "model")
         name = able[0]
-    pair = await find_pair(context.registry, TokenModelSettings, name)
+    pair = await find_pair(context.registry, name, "music")
     await check_follows_melody(pair, context.registry, "model")
     return pair

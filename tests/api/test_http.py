@@ -2,7 +2,8 @@
 
 import io
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -10,8 +11,10 @@ import soundfile
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.exceptions import DeploymentUnavailableError
 
+import api
+from api.audio.output import FORMATS, Normalize
 from api.service import DeploymentState
-from api.settings import UserConfig
+from api.settings import Decoder, UserConfig
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.params import GenerationParams
 from tests.api.conftest import Server
@@ -177,9 +180,9 @@ async def test_a_charset_is_no_other_type(server: Server):
 @pytest.mark.parametrize(
     ("where", "model", "say"),
     [
-        ("music", "nope", "no musicgen model 'nope'; valid: music"),
-        ("music", "sound", "no musicgen model 'sound'; valid: music"),
-        ("audio", "codec", "no audiogen model 'codec'; valid: sound"),
+        ("music", "nope", "no music model 'nope'; valid: music"),
+        ("music", "sound", "no music model 'sound'; valid: music"),
+        ("audio", "codec", "no sound model 'codec'; valid: sound"),
     ],
 )
 async def test_unknown_model(server: Server, where: str, model: str, say: str):
@@ -252,8 +255,8 @@ async def test_models_in_openais_shape(server: Server):
     assert [m["id"] for m in listing["data"]] == ["music", "sound", "codec"]
     assert listing["data"][1] == {
         "id": "sound", "object": "model", "created": server.service.started_at,
-        "owned_by": "facebook", "kind": "audiogen", "license": "x", "codec": "codec",
-        "melody": False,
+        "owned_by": "facebook", "kind": "audiogen", "role": "sound", "license": "x",
+        "codec": "codec", "melody": False,
     }  # fmt: skip
     assert [m["owned_by"] for m in listing["data"]] == ["bundle", "facebook", "local"]
     assert (await server.http.get("/v1/models/sound")).json() == listing["data"][1]
@@ -325,3 +328,28 @@ async def test_the_docs_need_no_other_server(server: Server):
     for link in links:
         assert link.startswith("/"), link
         assert (await server.http.get(link)).status_code == 200
+
+
+async def test_models_are_picked_by_their_role(server: Server):
+    settings = server.service.registry.models
+    music = settings["music"].model_copy(update={"role": "sound"})
+    server.service.registry.models["music"] = music
+    response = await server.generate()
+    assert_error(response, 404, "model_not_found", "model", "no music: none is configured")
+
+
+async def test_limits_have_the_table_of_formats(server: Server):
+    formats = (await server.http.get("/v1/limits")).json()["formats"]
+    assert list(formats) == list(FORMATS)
+    assert formats["opus"] == {
+        "title": "Opus", "media_type": "audio/ogg; codecs=opus", "sample_formats": ["s16"],
+        "rates": [48000], "bitrates": [16, 256], "bitrate": 96,
+    }  # fmt: skip
+
+
+def test_the_playground_offers_what_the_server_knows():
+    page = (Path(api.__file__).parent / "playground/index.html").read_text()
+    for field, known in (("normalize", get_args(Normalize)), ("decoder", get_args(Decoder))):
+        (select,) = re.findall(rf'<select id="{field}".*?</select>', page, re.DOTALL)
+        offered = set(re.findall(r'<option value="(\w+)"', select))
+        assert offered - {"both"} <= set(known)

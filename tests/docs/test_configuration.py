@@ -76,8 +76,12 @@ WHERE_INHERITED = (Placement, ModelSettings, TokenModelSettings)
 
 def own_fields(model: type[StrictModel]) -> dict[str, FieldInfo]:
     above = [other for other in WHERE_INHERITED if other in model.__mro__[1:]]
-    told = {name for other in above for name in other.model_fields}
-    return {name: field for name, field in model.model_fields.items() if name not in told}
+    elsewhere = {name for other in above for name in other.model_fields}
+    if model is TokenModelSettings:  # each kind has a default of its own
+        elsewhere.add("role")
+    elif issubclass(model, TokenModelSettings):
+        elsewhere.remove("role")
+    return {name: field for name, field in model.model_fields.items() if name not in elsewhere}
 
 
 def default_of(field: FieldInfo) -> Any:
