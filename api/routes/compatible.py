@@ -108,6 +108,7 @@ router = APIRouter(tags=["compatible"], route_class=JsonRoute)
 async def create_speech(request: Request, body: SpeechBody, service: Served) -> Response:
     """Generate music or sounds for OpenAI's clients, with the route for speech."""
     model = service.registry.find_model(TokenModelSettings, body.model)
+    body.check_limits(service.limits)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
         service, build_caller(request), pair, body.build_params(pair, service.limits),
@@ -137,6 +138,7 @@ async def create_sound(
     output = read_output_format(output_format)
     kind = TokenModelSettings if body.model_id else AudioGenSettings
     model = service.registry.find_model(kind, body.model_id)
+    body.check_limits(service.limits)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
         service, build_caller(request), pair, body.build_params(pair, service.limits), output,
