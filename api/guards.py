@@ -2,25 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import Request, Response, WebSocket
 from fastapi.routing import APIRoute
 from ray.exceptions import TaskCancelledError
-from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import build_error_response
-from api.keys import authenticate
+from api.keys import authenticate, is_open
+from api.pages import check_host, check_origin
 from api.service import Service
 from api.sockets import Socket
 from graph.errors import ApiError
 
-MULTIPART = "multipart/form-data"
+JSON, MULTIPART = "application/json", "multipart/form-data"
+MAX_PARTS = 50_000
+"""The most lists, objects and names in a JSON body; these characters in texts count as well."""
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -29,23 +30,26 @@ def get_content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def refuse_unknown_fields(form: FormData, valid: Collection[str]) -> None:
-    """Check that a form has only valid fields. Raises ApiError 422."""
-    unknown = next((field for field in form if field not in valid), None)
-    if unknown is not None:
-        message = f"unknown field {unknown!r}; valid fields: {', '.join(valid)}"
-        raise ApiError(422, "unknown_field", message, unknown)
+def check_parts(body: bytes) -> None:
+    """Refuse a JSON body of too many parts before it is parsed. Raises ApiError 413.
+
+    Each list, object and name costs some hundred times its bytes once it is parsed and checked.
+    A list of numbers does not, which is how codes are sent. The parser holds Python's lock, so a
+    thread would not help others.
+    """
+    if sum(map(body.count, (b"[", b"{", b":"))) > MAX_PARTS:
+        message = f"the body has more than {MAX_PARTS} lists, objects and fields; send fewer"
+        raise ApiError(413, "body_too_large", message)
 
 
 class TypedRoute(APIRoute):
-    """A route that refuses other content types than `wanted`, and forms with unknown fields."""
+    """A route that refuses other content types than `wanted`, and JSON of too many parts."""
 
     wanted: tuple[str, ...]
 
     def get_route_handler(self) -> Handler:
         """Return FastAPI's handler with these checks."""
         handle = super().get_route_handler()
-        fields = [field.alias for field in self.dependant.body_params]
 
         async def handle_checked(request: Request) -> Response:
             kind = get_content_type(request)
@@ -53,8 +57,8 @@ class TypedRoute(APIRoute):
                 wanted = " or ".join(self.wanted)
                 message = f"content-type is {kind or 'missing'!r}; send {wanted}"
                 raise ApiError(415, "unsupported_content_type", message)
-            if kind == MULTIPART and fields:  # FastAPI would ignore unknown fields
-                refuse_unknown_fields(await request.form(), fields)
+            if kind == JSON:
+                check_parts(await request.body())
             return await handle(request)
 
         return handle_checked
@@ -63,7 +67,7 @@ class TypedRoute(APIRoute):
 class JsonRoute(TypedRoute):
     """A route that accepts JSON."""
 
-    wanted = ("application/json",)
+    wanted = (JSON,)
 
 
 class UploadRoute(TypedRoute):
@@ -73,25 +77,25 @@ class UploadRoute(TypedRoute):
 
 
 LEFT = "the client closed the connection before the end of the body"
-# With these headers a client could change when Ray Serve's proxy ends its request.
-STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
 SLOWEST_BODY = 10_000
 """Each time this many bytes arrive, the body gets one more second, up to `limits.max_body_s`."""
 LATE = "the body arrives too slowly, or stopped before its end; send it again"
 
 
 class Guard:
-    """ASGI middleware that refuses unknown keys, STEERING_HEADERS and bodies above the limits.
+    """ASGI middleware that refuses foreign pages, unknown keys and bodies above the limits.
 
     A body may have `limits.max_body_bytes`, and a form also `limits.max_upload_bytes`. A larger or
-    slower body is refused while it is read. Browsers open WebSockets for any page, so a WebSocket
-    is accepted only from pages of this server and of `origins`.
+    slower body is refused while it is read. `origins` are the pages that may call, beside those of
+    this server, and `hosts` the names by which a server without keys may be called.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, origins: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, service: Service, origins: Sequence[str], hosts: Sequence[str]
+    ) -> None:
         self._app = app
         self._service = service
-        self._origins = origins
+        self._origins, self._hosts = origins, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the request and pass it to the application."""
@@ -104,17 +108,16 @@ class Guard:
                 await self._app(scope, receive, send)
 
     def _admit_connection(self, connection: HTTPConnection) -> None:
-        """Store the share of the key in the state. Raises ApiError 400 or 401."""
-        headers = connection.headers
-        if steering := next((name for name in STEERING_HEADERS if name in headers), None):
-            message = f"the header {steering} is not allowed; leave it out"
-            raise ApiError(400, "header_not_allowed", message, steering)
-        connection.state.share = authenticate(connection, self._service.limits.keys)
+        """Store the share of the key in the state. Raises ApiError 401 or 403."""
+        limits = self._service.limits
+        check_origin(connection, self._origins)
+        if not limits.keys and not is_open(connection):
+            check_host(connection, self._hosts)
+        connection.state.share = authenticate(connection, limits)
 
     async def _handle_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         try:
-            self._check_origin(websocket)
             self._admit_connection(websocket)
         except ApiError as error:
             socket = Socket(websocket)
@@ -122,15 +125,6 @@ class Guard:
             await socket.close_with_error(error)
             return
         await self._app(scope, receive, send)
-
-    def _check_origin(self, websocket: WebSocket) -> None:
-        """Check the page that opens a WebSocket in a browser. Raises ApiError 403."""
-        origin = websocket.headers.get("origin")
-        own = origin and urlsplit(origin).netloc == websocket.headers.get("host")
-        if origin is None or own or {"*", origin} & set(self._origins):
-            return
-        message = f"pages of {origin} are not allowed; add it to cors_origins of the ingress"
-        raise ApiError(403, "origin_not_allowed", message)
 
     async def _handle_request(self, request: Request, receive: Receive, send: Send) -> None:
         scope, limits = request.scope, self._service.limits

@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from api import errors, openapi
 from api.audio.tags import SOFTWARE, VERSION
 from api.guards import Guard
+from api.readiness import DeploymentState
 from api.request_log import RequestLog
 from api.routes import (
     audio_files,
@@ -27,7 +28,7 @@ from api.routes import (
     playground,
     workflows,
 )
-from api.service import DeploymentState, Service, build_service
+from api.service import Service, build_service
 from api.settings import UserConfig
 from api.tasks.task_table import build_job_task
 from deployments import tracing
@@ -38,7 +39,10 @@ from graph.settings import INGRESS, IngressSettings
 
 
 def create_app(
-    service: Service, cors_origins: Sequence[str] = (), jobs_at_once: int = 0
+    service: Service,
+    cors_origins: Sequence[str] = (),
+    jobs_at_once: int = 0,
+    allowed_hosts: Sequence[str] = (),
 ) -> FastAPI:
     """Build the HTTP application."""
     runner = Runner(
@@ -75,7 +79,7 @@ def create_app(
     )
     openapi.install_document(app, service)
     app.state.service = service
-    app.add_middleware(Guard, service=service, origins=cors_origins)
+    app.add_middleware(Guard, service=service, origins=cors_origins, hosts=allowed_hosts)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"],
@@ -148,4 +152,6 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
-        return create_app(self._service, settings.cors_origins, settings.jobs.at_once)
+        return create_app(
+            self._service, settings.cors_origins, settings.jobs.at_once, settings.allowed_hosts
+        )

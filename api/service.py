@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from api.audio.credentials import Signer
+from api.readiness import Readiness, States
 from api.settings import UserConfig
 from deployments.settings import AnyModelSettings, TokenModelSettings
 from graph.admission import Admission, LedgerClient
@@ -26,19 +27,6 @@ from graph.registry import Registry
 from graph.settings import LEDGER, IngressSettings
 
 
-@dataclass(frozen=True)
-class DeploymentState:
-    """The state of one deployment."""
-
-    status: str
-    """Serve's name of the status, such as HEALTHY."""
-    running: int
-    """The number of running replicas. A deployment with 0 sleeps: a call would start one."""
-
-
-States = Callable[[], Awaitable[Mapping[str, DeploymentState]]]
-
-
 @dataclass
 class Service:
     """The state of one ingress replica; `limits` is replaced while it runs."""
@@ -54,6 +42,7 @@ class Service:
     live: Sessions
     pipeline: Pipeline = field(init=False)
     executor: Executor = field(init=False)
+    readiness: Readiness = field(init=False)
     diffusion_speed: DiffusionSpeed = field(default_factory=DiffusionSpeed)
     started_at: int = field(default_factory=lambda: int(time.time()))
     """The time of the start, in Unix seconds."""
@@ -64,6 +53,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(self.registry)
+        self.readiness = Readiness(self.registry, self.states)
         self.executor = Executor(
             Admission(self.ledger, lambda: self.limits, self.metrics, self._count_slots),
             Cache(lambda: self.limits.cache_bytes, self.ledger),

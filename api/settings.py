@@ -1,7 +1,8 @@
 """The ingress's `user_config`: limits, keys and tiers, which can change without a restart."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, TypeAdapter, field_validator, model_validator
@@ -104,6 +105,16 @@ class UserConfig(Limits):
             if len(set(values)) < len(values):
                 raise ValueError(f"two keys have the same {what}")
         return keys
+
+    @cached_property
+    def keys_by_name(self) -> Mapping[str, KeySettings]:
+        """The keys by their names."""
+        return {key.name: key for key in self.keys}
+
+    @cached_property
+    def keys_by_hash(self) -> Mapping[str, KeySettings]:
+        """The keys by each of their hashes."""
+        return {one: key for key in self.keys for one in key.sha256}
 
     def add_environment_keys(self) -> Self:
         """Return this configuration with the keys of the environment. Raises ValidationError."""

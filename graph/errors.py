@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from engine.errors import EngineError, InvalidAudio, InvalidRequest
 
 INTERNAL_ERROR = "internal_error"
+MAX_MESSAGE_CHARS, MAX_PARAM_CHARS = 1000, 200
+"""The longest texts of an error, which can quote what the client sent."""
 
 
 @dataclass
@@ -52,4 +54,17 @@ def describe_error(error: Exception) -> ApiError:
 def build_error_detail(error: ApiError) -> ErrorDetail:
     """Build the body's part that describes an error."""
     kind = "server_error" if error.status >= 500 else "invalid_request_error"
-    return ErrorDetail(message=error.message, type=kind, param=error.param, code=error.code)
+    return ErrorDetail(
+        message=shorten_text(error.message, MAX_MESSAGE_CHARS),
+        type=kind,
+        param=error.param and shorten_text(error.param, MAX_PARAM_CHARS),
+        code=error.code,
+    )
+
+
+def shorten_text(text: str, most: int) -> str:
+    """Return a text of at most `most` characters: without its middle if it is longer."""
+    if len(text) <= most:
+        return text
+    kept = most - len(" … ")
+    return f"{text[: kept // 2]} … {text[-(kept // 2) :]}"

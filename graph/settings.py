@@ -30,7 +30,7 @@ class Limits(StrictModel):
     max_text_chars: Annotated[int, Field(ge=1)] = 2000
     max_duration_s: Annotated[float, Field(gt=0)] = 30.0
     """Seconds of audio that a request may ask for; the model may allow less."""
-    max_clips: Annotated[int, Field(ge=1)] = 16
+    max_clips: Annotated[int, Field(ge=1, le=1000)] = 16
     """The prompts times the variations of a request, or the parts of a workflow."""
     max_song_s: Annotated[float, Field(gt=0)] = 300.0
     """The longest song, or podcast with its voice, in seconds."""
@@ -135,6 +135,9 @@ class IngressSettings(Placement):
     jobs: JobsSettings = JobsSettings()
     cors_origins: tuple[str, ...] = ()
     """The origins whose pages may call the API from a browser, such as `https://example.com`."""
+    allowed_hosts: tuple[str, ...] = ()
+    """The names by which a server without keys may be called, such as `audio.example.com` or
+    `*.example.com`, beside its addresses and `localhost`."""
     content_credentials: ContentCredentials | None = None
     """Files are signed only where this is set."""
 

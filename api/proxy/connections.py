@@ -22,7 +22,7 @@ from graph.errors import ApiError
 
 MOST_BYTES = 1_000_000
 """The longest message of a WebSocket; clients send only short texts."""
-PARSED_BYTES = 16_384
+PARSED_BYTES = 4096
 """The bytes that the parser gets at once, so that a long head is refused early."""
 MAX_DISCARDED_BYTES = 1_000_000
 """The bytes that a refused client can still send before it reads the error."""
@@ -85,6 +85,7 @@ class Bounded(HttpToolsProtocol):
 
     def _parse_bytes(self, data: bytes) -> None:
         """Pass bytes to the parser, whose callbacks report the ends of parts of the request."""
+        self._part_bytes = len(data)
         self._request_head.unparsed_bytes += len(data)
         super().data_received(data)
         if not self._refusal:
@@ -96,7 +97,7 @@ class Bounded(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count the bytes of a request's head."""
         super().on_message_begin()
-        self._request_head = RequestHead()
+        self._request_head = RequestHead(unparsed_bytes=self._part_bytes)
 
     def on_url(self, url: bytes) -> None:
         """Count a part of the target."""
@@ -110,13 +111,22 @@ class Bounded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Reset the count of unparsed bytes, and begin to answer."""
-        self._request_head.unparsed_bytes = 0
+        self._forget_parsed()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Reset the count of unparsed bytes, and pass on a part of the body."""
-        self._request_head.unparsed_bytes = 0
+        self._forget_parsed()
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Reset the count of unparsed bytes, and end the request."""
+        self._forget_parsed()
+        super().on_message_complete()
+
+    def _forget_parsed(self) -> None:
+        """Reset the count of unparsed bytes; the part that is parsed may hold another request."""
+        self._request_head.unparsed_bytes = self._part_bytes = 0
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a malformed request; uvicorn calls this while it handles the parser's error."""

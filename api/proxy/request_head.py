@@ -19,13 +19,18 @@ MAX_HEAD_BYTES = 32_768
 """The longest head: target and all headers together."""
 MAX_HEADERS = 100
 """The most headers in one request."""
+STEERING_HEADERS = ("x-request-disconnect-disabled", "x-request-timeout-seconds")
+"""Headers by which a client could change when Ray Serve's proxy ends its request."""
+DECODED_HEADERS = ("x-request-id", "x-session-id", "serve-multiplexed-model-id")
+"""Headers that the proxy decodes as UTF-8; it answers with a plain 500 where it cannot."""
 
 
 @dataclass
 class RequestHead:
     """Counts the bytes of one request's head, and of the trailers after its body.
 
-    Every method raises ApiError, 414 for the target and 431 for headers (RFC 6585).
+    Every method raises ApiError: 414 for the target, 431 for headers (RFC 6585), and 400 for a
+    header that is not allowed.
     """
 
     target_bytes: int = 0
@@ -42,7 +47,8 @@ class RequestHead:
             raise ApiError(414, "path_too_long", message)
 
     def add_header(self, name: bytes, value: bytes) -> None:
-        """Count a complete header."""
+        """Count a complete header, and check it."""
+        _check_header(name, value)
         size = len(name) + len(value)
         self.headers += 1
         self.header_bytes += size
@@ -60,6 +66,21 @@ class RequestHead:
         if size > MAX_HEAD_BYTES:
             message = f"path and headers have more than {MAX_HEAD_BYTES} bytes; send less"
             raise _headers_too_large(message)
+
+
+def _check_header(name: bytes, value: bytes) -> None:
+    """Refuse a header that steers Ray Serve's proxy, or that it cannot decode. Raises ApiError."""
+    called = name.decode("latin-1").lower().replace("_", "-")
+    if called in STEERING_HEADERS:
+        message = f"the header {called} is not allowed; leave it out"
+        raise ApiError(400, "header_not_allowed", message, called)
+    if called not in DECODED_HEADERS:
+        return
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        message = f"the header {called} is not UTF-8; send ASCII characters"
+        raise ApiError(400, "invalid_header", message, called) from error
 
 
 def _headers_too_large(message: str) -> ApiError:

@@ -18,8 +18,7 @@ from api.routes.documentation import ERRORS, FILES, HEADERS, describe_events, de
 from api.schemas.compatible import SoundBody, SpeechBody, read_output_format
 from api.service import Served
 from api.tasks.build_generation import build_clip
-from deployments.settings import TokenModelSettings
-from graph.registry import find_pair
+from deployments.settings import Role, TokenModelSettings
 from graph.tasks.task import Event, Result
 
 
@@ -110,6 +109,7 @@ router = APIRouter(tags=["compatible"], route_class=JsonRoute)
 async def create_speech(request: Request, body: SpeechBody, service: Served) -> Response:
     """Generate music or sounds for OpenAI's clients, with the route for speech."""
     model = service.registry.find_model(TokenModelSettings, body.model)
+    body.check_limits(service.limits)
     pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
         service, build_caller(request), pair, body.build_params(pair, service.limits),
@@ -137,7 +137,10 @@ async def create_sound(
 ) -> Response:
     """Generate a sound effect; `model_id` can name any language model."""
     output = read_output_format(output_format)
-    pair = await find_pair(service.registry, body.model_id, "sound", "model_id")
+    role: Role | None = None if body.model_id else "sound"
+    model = service.registry.find_model(TokenModelSettings, body.model_id, "model_id", role)
+    body.check_limits(service.limits)
+    pair = await service.registry.get_model_with_codec(model)
     task, rendering = build_clip(
         service, build_caller(request), pair, body.build_params(pair, service.limits), output,
         repeatable=False, streamed=read_idempotency_key(request) is None,

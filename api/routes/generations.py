@@ -130,6 +130,7 @@ async def _generate_clip(
     role: Role, request: Request, body: GenerateBody, service: Service
 ) -> Response:
     model = service.registry.find_model(TokenModelSettings, body.model, role=role)
+    body.check_limits(service.limits)
     pair = await service.registry.get_model_with_codec(model)
     params = body.build_params(pair, service.limits)
     task, rendering = build_clip(

@@ -10,10 +10,6 @@ from pydantic import BaseModel
 from api.errors import ErrorBody
 from api.service import Served
 from graph.calls import call, gather_all
-from graph.errors import ApiError
-
-# A deployment also serves requests while Serve changes its number of replicas.
-SERVING = {"HEALTHY", "UPSCALING", "DOWNSCALING"}
 
 router = APIRouter(tags=["health"])
 
@@ -30,16 +26,9 @@ async def get_readiness(service: Served) -> dict[str, str | dict[str, str] | Non
 
     This request does not wake models that sleep.
     """
-    states = await service.states()
-    statuses = {name: state.status for name, state in states.items()}
-    waiting = [f"{name} is {status}" for name, status in statuses.items() if status not in SERVING]
-    if waiting or not statuses:
-        raise ApiError(503, "not_ready", "not ready: " + (", ".join(waiting) or "nothing deployed"))
-    await service.registry.check_models(
-        {name for name, state in states.items() if not state.running}
-    )
+    deployments = dict(await service.readiness.check_deployments())
     config_hash = service.limits.config_hash
-    return {"status": "ready", "deployments": statuses, "config_hash": config_hash}
+    return {"status": "ready", "deployments": deployments, "config_hash": config_hash}
 
 
 class Backlog(BaseModel):

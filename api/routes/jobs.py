@@ -30,6 +30,7 @@ from api.schemas.jobs import (
     DEFAULT_TYPE,
     JOB_BODIES,
     JSON_TYPES,
+    MAX_LISTED_JOBS,
     ONE_JOB,
     SEVERAL_JOBS,
     GenerationJob,
@@ -89,6 +90,7 @@ ONE_OR_MORE = {
         {
             "type": "array",
             "minItems": 1,
+            "maxItems": MAX_LISTED_JOBS,
             "items": {"anyOf": [_describe_body(name) for name in JSON_TYPES]},
         },
     ],

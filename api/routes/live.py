@@ -106,7 +106,7 @@ async def _start_session(service: Service, socket: Socket) -> Session:
     owner = state.share.name
     return Session(
         service.executor, service.pipeline, lambda: service.limits,
-        lambda: find_share(owner, service.limits.keys), pair, params,
+        lambda: find_share(owner, service.limits), pair, params,
     )  # fmt: skip
 
 

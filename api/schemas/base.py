@@ -1,7 +1,7 @@
 """The base classes of request bodies: strict validation, and the fields of sampling."""
 
 import secrets
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -18,6 +18,13 @@ def _convert_whole(value: Any) -> Any:
 
 WHOLE = BeforeValidator(_convert_whole)
 """Accepts a float such as 3.0 as an integer, as JSON Schema does."""
+MAX_ITEMS = 1000
+"""The largest list of parts in any body; `max_clips` is lower or equal."""
+Item = TypeVar("Item")
+Checked = Annotated[list[Item], Field(fail_fast=True)]
+"""A list that is checked up to its first error, so that an error costs no more than a success."""
+Parts = Annotated[Checked[Item], Field(max_length=MAX_ITEMS)]
+"""A list of parts of a body."""
 ModelName = Annotated[str | None, Field(description="The name of a model in /v1/models.")]
 Seed = Annotated[
     int | None,

@@ -27,7 +27,8 @@ class SpeechBody(ClipBody):
 
     input: Text
     voice: Annotated[
-        str | dict[str, Any] | None, Field(description="The server ignores this field.")
+        str | dict[str, Any] | None,
+        Field(description="The server ignores this field.", exclude=True),
     ] = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Annotated[
@@ -38,9 +39,13 @@ class SpeechBody(ClipBody):
 
     _check_words = field_validator("input")(check_words)
 
+    def check_limits(self, limits: Limits) -> None:
+        """Check the body before its model is asked. Raises ApiError if the limits forbid it."""
+        check_text(self.input, limits, "input")
+        self.check_duration(limits)
+
     def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Build the engine's parameters. Raises ApiError if the model or the limits forbid them."""
-        check_text(self.input, limits, "input")
         return self.build_clip_params(self.input, pair, limits)
 
     def build_output(self) -> Output:
@@ -81,12 +86,19 @@ class SoundBody(RequestModel):
             raise ValueError("the server cannot generate loops; leave it out")
         return loop
 
+    def _build_clip(self) -> ClipBody:
+        seconds = self.duration_seconds
+        return ClipBody() if seconds is None else ClipBody(duration=seconds)
+
+    def check_limits(self, limits: Limits) -> None:
+        """Check the body before its model is asked. Raises ApiError if the limits forbid it."""
+        check_text(self.text, limits, "text")
+        self._build_clip().check_duration(limits, "duration_seconds")
+
     def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Build the engine's parameters. Raises ApiError if the model or the limits forbid them."""
-        check_text(self.text, limits, "text")
         influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
-        seconds = self.duration_seconds
-        clip = ClipBody() if seconds is None else ClipBody(duration=seconds)
+        clip = self._build_clip()
         clip.count_frames(pair, limits, "duration_seconds")
         sampled = clip.build_clip_params(self.text, pair, limits)
         return replace(sampled, guidance_scale=GUIDANCE_OF_INFLUENCE * influence)

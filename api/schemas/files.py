@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from api.audio.codes_file import MAX_CODE
-from api.schemas.base import WHOLE, ModelName, RequestModel, Seed
+from api.schemas.base import WHOLE, Checked, ModelName, RequestModel, Seed
 
 Code = Annotated[int, Field(ge=0, lt=MAX_CODE), WHOLE]
 
@@ -30,7 +30,7 @@ class DecodeBody(RequestModel):
     """The codes to decode to audio."""
 
     codes: Annotated[
-        list[list[Code]] | None, Field(description="Codes [codebooks][frames].", min_length=1)
+        Checked[Checked[Code]] | None, Field(description="Codes [codebooks][frames].", min_length=1)
     ] = None
     samples: Annotated[
         int | None,

@@ -6,13 +6,13 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas import rules
-from api.schemas.base import WHOLE, RepeatableBody
+from api.schemas.base import WHOLE, Parts, RepeatableBody
 from api.schemas.rules import OutputBody
 from api.settings import Decoder, TierName
 from engine.params import Codes, GenerationParams
 from graph.errors import ApiError
 from graph.registry import ModelWithCodec
-from graph.settings import Limits, check_text
+from graph.settings import Limits, check_seconds, check_text
 from graph.tasks.generation import check_room
 from graph.workflows.levels import LOUDNESS_BLOCK_S
 
@@ -45,14 +45,18 @@ class ClipBody(RepeatableBody):
         ),
     ] = 10.0
 
+    def check_duration(
+        self, limits: Limits, field: str = "duration", shortest: float = SHORTEST_S
+    ) -> float:
+        """Return the clip's seconds. Raises ApiError if they are too few or too many."""
+        by_default, longest = "duration" not in self.model_fields_set, limits.max_duration_s
+        seconds = min(self.duration, longest) if by_default else self.duration
+        check_seconds(seconds, longest, "", field, shortest)
+        return seconds
+
     def count_frames(self, pair: ModelWithCodec, limits: Limits, field: str = "duration") -> int:
         """Return the clip's number of frames. Raises ApiError if it is too short or too long."""
-        shortest, longest = 1 / pair.codec.frame_rate, limits.max_duration_s
-        by_default = "duration" not in self.model_fields_set
-        seconds = min(self.duration, longest) if by_default else self.duration
-        if not shortest <= seconds <= longest:
-            message = f"{field}: {seconds:g} s; allowed: from {shortest:g} to {longest:g} s"
-            raise ApiError(422, "invalid_value", message, field)
+        seconds = self.check_duration(limits, field, 1 / pair.codec.frame_rate)
         return int(seconds * pair.codec.frame_rate)
 
     def build_clip_params(
@@ -83,9 +87,13 @@ class GenerateBody(ClipBody):
 
     _check_words = field_validator("text")(check_words)
 
+    def check_limits(self, limits: Limits) -> None:
+        """Check the body before its model is asked. Raises ApiError if the limits forbid it."""
+        check_text(self.text, limits, "text")
+        self.check_duration(limits)
+
     def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
         """Build the engine's parameters. Raises ApiError if the model or the limits forbid them."""
-        check_text(self.text, limits, "text")
         params = self.build_clip_params(self.text, pair, limits)
         return replace(params, guidance_scale=self.cfg_coef)
 
@@ -106,7 +114,7 @@ class GenerationsBody(ClipBody, OutputBody):
 
     prompt: Annotated[Text | None, Field(description="The audio to generate.")] = None
     prompts: Annotated[
-        list[Text] | None,
+        Parts[Text] | None,
         Field(
             min_length=1,
             description="A list of prompts, instead of `prompt`.",
@@ -177,9 +185,9 @@ class GenerationsBody(ClipBody, OutputBody):
         """The prompts, from `prompts` or `prompt`."""
         return self.prompts or [self.prompt or ""]
 
-    def check_limits(self, pair: ModelWithCodec, limits: Limits) -> None:
-        """Check the body before files are read. Raises ApiError if model or limits forbid it."""
-        self.count_frames(pair, limits)
+    def check_limits(self, limits: Limits) -> None:
+        """Check the body before its model is asked. Raises ApiError if the limits forbid it."""
+        self.check_duration(limits)
         if self.normalize == "loudness" and self.duration < LOUDNESS_BLOCK_S:
             reason = f"a clip below {LOUDNESS_BLOCK_S:g} s has no loudness; use peak or rms"
             raise ApiError(422, "invalid_value", f"normalize: {reason}", "normalize")

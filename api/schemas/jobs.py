@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from api.schemas import rules
-from api.schemas.base import RequestModel
+from api.schemas.base import Checked, RequestModel
 from api.schemas.files import AnalyzeBody, DecodeBody, DiffuseBody, EncodeBody
 from api.schemas.generation import GenerationsBody
 from api.schemas.workflows import AmbienceBody, PodcastBody, SongBody, StyleTransferBody
@@ -153,5 +153,9 @@ AnyJob = Annotated[
         custom_error_message=f"type: valid values are {', '.join(JOB_BODIES)}",
     ),
 ]
+MAX_LISTED_JOBS = 100
+"""The most jobs in one request."""
 ONE_JOB: TypeAdapter[Job] = TypeAdapter(AnyJob)
-SEVERAL_JOBS: TypeAdapter[list[Job]] = TypeAdapter(Annotated[list[AnyJob], Field(min_length=1)])
+SEVERAL_JOBS: TypeAdapter[list[Job]] = TypeAdapter(
+    Annotated[Checked[AnyJob], Field(min_length=1, max_length=MAX_LISTED_JOBS)]
+)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from api.schemas import rules
-from api.schemas.base import WHOLE, RepeatableBody, RequestModel
+from api.schemas.base import WHOLE, Parts, RepeatableBody, RequestModel
 from api.schemas.generation import GuidanceScale, Text, check_words
 from api.schemas.rules import FileBody
 from graph.workflows import ambience, podcast, song, style_transfer
@@ -104,7 +104,7 @@ class SongBody(WorkflowBody):
     """The body of a song: sections that continue each other, and sound effects."""
 
     sections: Annotated[
-        list[Section],
+        Parts[Section],
         Field(
             min_length=1,
             description="The sections, in order.",
@@ -134,7 +134,7 @@ class SongBody(WorkflowBody):
         ),
     ] = 1.0
     effects: Annotated[
-        list[Effect],
+        Parts[Effect],
         Field(
             default_factory=list,
             description="Sound effects that are mixed into the song.",

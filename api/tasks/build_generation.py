@@ -27,8 +27,8 @@ async def build_generation(
     assert body.quality != "auto", "the tier must be chosen before"
     registry, output = service.registry, body.build_output()
     model = registry.find_model(TokenModelSettings, body.model)
+    body.check_limits(service.limits)
     pair = await registry.get_model_with_codec(model)
-    body.check_limits(pair, service.limits)
     melody = await _probe_melody(service, pair, files.get("melody"))
     codes, audio = await _read_prompt(service, pair, body, files.get("continue_from"))
     params = body.build_params(pair, service.limits, codes)

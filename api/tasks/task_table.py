@@ -85,7 +85,7 @@ async def build_task(
 
 async def build_job_task(service: Service, job: Job, files: Files) -> tuple[Task, Render, int]:
     """Build the task of an accepted job. Raises ApiError 401 if its key was removed."""
-    caller = Caller(find_share(job.owner, service.limits.keys), time.perf_counter())
+    caller = Caller(find_share(job.owner, service.limits), time.perf_counter())
     kind = TASK_TYPES[cast(TypeName, job.type)]
     body = kind.body.model_validate_json(job.body)
     task, rendering = await kind.build(service, caller, body, files)

@@ -40,10 +40,10 @@ class Ambience:
 async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
     """Plan an ambience. Raises ApiError where it cannot be made."""
     limits = context.limits
-    pair = await find_pair(context.registry, context.model, "sound")
     seconds = ambience.duration or min(10.0, limits.max_duration_s)
     check_seconds(seconds, limits.max_duration_s, "", "duration")
     check_text(ambience.prompt or "", limits, "prompt")
+    pair = await find_pair(context.registry, context.model, "sound")
     text = PROMPTS[ambience.environment] if ambience.environment else ambience.prompt
     assert text is not None
     rate = pair.codec.sample_rate

@@ -172,7 +172,6 @@ class PodcastPlan:
 async def plan_podcast(context: Context, podcast: Podcast, speech: Upload | None) -> WorkflowTask:
     """Plan a podcast, with or without a voice. Raises ApiError where it cannot be made."""
     limits = context.limits
-    music = await find_pair(context.registry, context.model, "music")
     intro_s, outro_s = (
         _choose_seconds(seconds, default, name, limits)
         for name, seconds, default in (
@@ -183,6 +182,7 @@ async def plan_podcast(context: Context, podcast: Podcast, speech: Upload | None
     check_text(podcast.theme, limits, "theme")
     check_clip_count(2 + podcast.transitions + (speech is not None), limits, "transitions")
     transition_s = min(TRANSITION_S, limits.max_duration_s)
+    music = await find_pair(context.registry, context.model, "music")
     planned = PodcastPlan(
         podcast=podcast,
         intro=_plan_clip(context, "intro", "podcast intro music", intro_s, music, podcast, 0),

@@ -110,8 +110,9 @@ async def plan_song(
 ) -> WorkflowTask:
     """Plan a song. Raises ApiError where it cannot be made."""
     limits = context.limits
-    pair = await find_pair(context.registry, context.model, "music")
     check_clip_count(len(song.sections) + len(song.effects), limits, "sections")
+    _check_texts(song, limits)
+    pair = await find_pair(context.registry, context.model, "music")
     grid = build_grid(song, pair)
     _check_sections(song, grid, limits)
     _check_effects(song, grid.edges[-1] / grid.rate, limits)
@@ -135,12 +136,19 @@ async def plan_song(
     )
 
 
-def _check_sections(song: Song, grid: Grid, limits: Limits) -> None:
+def _check_texts(song: Song, limits: Limits) -> None:
+    """Check what needs no model, and so wakes none."""
     for number, section in enumerate(song.sections):
+        check_text(section.prompt, limits, f"sections.{number}.prompt")
+    for number, effect in enumerate(song.effects):
+        check_text(effect.prompt, limits, f"effects.{number}.prompt")
+
+
+def _check_sections(song: Song, grid: Grid, limits: Limits) -> None:
+    for number in range(len(song.sections)):
         field = f"sections.{number}"
         seconds = (grid.edges[number + 1] - grid.edges[number]) / grid.rate
         check_seconds(seconds, limits.max_duration_s, "in whole bars it lasts ", field)
-        check_text(section.prompt, limits, f"{field}.prompt")
         if len(song.sections) > 1 and 2 * song.crossfade_beats * 60 / song.tempo > seconds + 1e-9:
             beats = seconds * song.tempo / 60
             message = (
@@ -153,7 +161,6 @@ def _check_sections(song: Song, grid: Grid, limits: Limits) -> None:
 def _check_effects(song: Song, seconds: float, limits: Limits) -> None:
     for number, effect in enumerate(song.effects):
         field = f"effects.{number}"
-        check_text(effect.prompt, limits, f"{field}.prompt")
         check_seconds(effect.duration, limits.max_duration_s, "", f"{field}.duration")
         if effect.at + effect.duration > seconds + 1e-9:
             ends = effect.at + effect.duration

@@ -37,13 +37,13 @@ async def plan_style_transfer(
 ) -> WorkflowTask:
     """Plan a style transfer. Raises ApiError where it cannot be made."""
     limits = context.limits
-    pair = await _find_pair(context)
     check_text(transfer.style, limits, "style")
     if transfer.duration is not None:
         check_seconds(transfer.duration, limits.max_duration_s, "", "duration")
     seconds = transfer.duration or content.info.seconds
     what = "the file lasts, unless duration says less, "
     check_seconds(seconds, limits.max_duration_s, what, CONTENT, LOUDNESS_BLOCK_S)
+    pair = await _find_pair(context)
     params = replace(context.drawn, text=transfer.style, frames=count_frames(seconds, pair))
     clip, rate = PlannedClip("style", pair, params), pair.codec.sample_rate
     samples = round(seconds * rate)

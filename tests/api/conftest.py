@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from api.ingress import create_app
-from api.service import DeploymentState, Service, build_service
+from api.readiness import DeploymentState
+from api.service import Service, build_service
 from api.settings import UserConfig
 from deployments.accounts import Accounts
 from deployments.in_flight import AnswersInFlight
@@ -280,7 +281,7 @@ async def server() -> AsyncIterator[Server]:
     handles = {"music": music, "sound": sound, "codec": codec, "media": Media()}
     service = serving(models, handles, UserConfig(max_body_bytes=2000), report)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield Server(service, music, codec, states, http)
     await service.ledger.close()
 
@@ -322,6 +323,6 @@ async def served(codec: Codec, tmp_path: Path) -> AsyncIterator[Served]:
     service = serving(models, handles, limits, settings=jobs)
     app = create_app(service)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield Served(http, music, hum, diffusion, app, service)
     await service.ledger.close()

@@ -19,8 +19,14 @@ from websockets.exceptions import ConnectionClosed
 
 from api.proxy import connections
 from api.proxy.proxy_limit import ProxyLimit
-from api.proxy.request_head import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TARGET_BYTES
+from api.proxy.request_head import (
+    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    MAX_TARGET_BYTES,
+)
 
+DISCONNECT = "x-request-disconnect-disabled"
 SOON_S, PART, SMALL = 0.3, 100_000, 60_000
 HEAD = b"POST /%b HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\n"
 
@@ -175,6 +181,49 @@ async def test_a_head_that_is_too_large_is_refused(proxy: Proxy, status: int, se
     writer.close()
     await until(lambda: not proxy.connections)
     assert not proxy.ended
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "param"),
+    [
+        (b"x-request-id: \xff", "invalid_header", "x-request-id"),
+        (b"Serve_Multiplexed_Model_Id: \xe9", "invalid_header", "serve-multiplexed-model-id"),
+        (b"x-request-timeout-seconds: 0.001", "header_not_allowed", "x-request-timeout-seconds"),
+        (b"X-Request-Timeout-Seconds: \xff", "header_not_allowed", "x-request-timeout-seconds"),
+        (
+            b"X-Request-Disconnect-Disabled: ?1",
+            "header_not_allowed",
+            "x-request-disconnect-disabled",
+        ),
+    ],
+)
+async def test_headers_that_serve_would_read_are_refused(
+    proxy: Proxy, sent: bytes, code: str, param: str
+):
+    """Of an invalid one Serve makes a plain 500, and of the others a time limit."""
+    reader, writer = await proxy.open()
+    writer.write(START + sent + b"\r\n" + END + b"body")
+    status, body = await read_answer(reader)
+    assert status == 400
+    assert body["error"]["code"] == code  # type: ignore[index]
+    assert body["error"]["param"] == param  # type: ignore[index]
+    assert not proxy.ended
+
+
+async def test_other_headers_may_have_any_bytes(proxy: Proxy):
+    """Such as the cookies that a browser sends to every server of the machine."""
+    reader, writer = await proxy.open()
+    writer.write(START + b"x-request-id: \xc3\xa9\r\ncookie: \xff\r\n" + END + b"body")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_head_without_an_end_is_refused_at_its_limit(proxy: Proxy):
+    """Within one part of what is parsed at once, which the first part of a head counts in too."""
+    reader, writer = await proxy.open()
+    most = MAX_HEAD_BYTES + connections.PARSED_BYTES
+    begun = START + header(MAX_HEADER_BYTES - 10) + b"x: "
+    writer.write(begun + b"v" * (most - len(begun)))
+    assert (await read_answer(reader))[0] == 431
 
 
 @pytest.mark.parametrize("size", [1, 100, 100_000])

@@ -19,7 +19,7 @@ BODY = {"text": "calm piano", "duration": 1}
 @pytest.fixture
 async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_app(server.service, (OURS,)))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 
@@ -51,7 +51,7 @@ async def test_a_preflight_is_answered(http: httpx.AsyncClient):
 @pytest.mark.parametrize(
     ("path", "headers", "content", "status"),
     [
-        ("/generate/music", {"x-request-timeout-seconds": "1"}, b"", 400),  # by the guard
+        ("/generate/music", {"host": "evil.example"}, b"", 403),  # by the guard
         ("/nowhere", {}, b"", 404),
         ("/generate/music", {"content-type": "application/json"}, b"x" * 3000, 413),
         ("/generate/music", {"content-type": "text/plain"}, b"", 415),
@@ -70,6 +70,6 @@ async def test_an_allowed_page_reads_errors_too(
 async def test_none_is_allowed_by_default(server: Server):
     answer = await server.http.post("/generate/music", json=BODY, headers={"origin": OURS})
     asked = await server.http.options("/generate/music", headers={"origin": OURS, **ASKS})
-    assert asked.status_code == 405
+    assert (answer.status_code, asked.status_code) == (403, 403)
     for one in (answer, asked):
         assert not [name for name in one.headers if name.startswith("access-control")]

@@ -73,7 +73,7 @@ async def served(folder: Path, family: Family) -> AsyncIterator[httpx.AsyncClien
     service = serving(models, handles, UserConfig())
     transport = httpx.ASGITransport(create_app(service))
     try:
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield http
     finally:
         local.model.loop.close()

@@ -1,9 +1,12 @@
 """The HTTP surface: what it accepts, what it refuses, and in which words."""
 
+import asyncio
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 from typing import Any, get_args
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -13,11 +16,11 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 import api
 from api.audio.output import FORMATS, Normalize
-from api.service import DeploymentState
+from api.readiness import DeploymentState, Readiness
 from api.settings import Decoder, UserConfig
 from engine.errors import GenerationFailed, InvalidRequest
-from engine.params import GenerationParams
-from tests.api.conftest import Server
+from engine.params import CodecInfo, GenerationParams
+from tests.api.conftest import FakeCodec, Method, Server
 
 
 def assert_error(response: httpx.Response, status: int, code: str, param: str | None, say: str):
@@ -193,14 +196,6 @@ async def test_sound_has_its_own_model(server: Server):
     assert (await server.generate("audio", duration=10)).headers["x-model"] == "sound"
 
 
-@pytest.mark.parametrize("name", ["X-Request-Disconnect-Disabled", "x-request-timeout-seconds"])
-async def test_serves_own_headers_are_refused(server: Server, name: str):
-    body = {"text": "a"}
-    response = await server.http.post("/generate/music", json=body, headers={name: "?1"})
-    assert_error(response, 400, "header_not_allowed", name.lower(), "leave it out")
-    assert server.music.seen == []
-
-
 async def test_unknown_path_and_method(server: Server):
     assert_error(await server.http.get("/nope"), 404, "not_found", None, "Not Found")
     response = await server.http.get("/generate/music")
@@ -295,6 +290,68 @@ async def test_not_ready_while_a_deployment_is_not_healthy(server: Server):
     assert_error(response, 503, "not_ready", None, "codec is UPDATING")
 
 
+async def test_not_ready_as_soon_as_a_replica_is_lost(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    """The controller still reports the dead replica; a call to it fails, and the next ones wait."""
+    monkeypatch.setattr("api.readiness.KEPT_S", 0.0)
+    monkeypatch.setattr("api.readiness.REACH_S", 0.05)
+    assert (await server.http.get("/readyz")).status_code == 200
+    calls = 0
+
+    async def ask() -> CodecInfo:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            await asyncio.Event().wait()
+        raise ActorDiedError
+
+    server.service.registry.handles = {
+        **server.service.registry.handles,
+        "codec": Namespace(info=Method(ask)),
+    }
+    for _ in range(2):
+        response = await server.http.get("/readyz")
+        assert_error(response, 503, "not_ready", None, "codec has lost its replicas")
+    server.service.registry.handles = {**server.service.registry.handles, "codec": FakeCodec()}
+    assert (await server.http.get("/readyz")).status_code == 200
+
+
+async def test_a_busy_model_stays_ready(server: Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("api.readiness.REACH_S", 0.05)
+    for where in ("music", "audio"):
+        await server.generate(where, duration=1)
+    busy = Namespace(info=Method(asyncio.Event().wait))
+    server.service.registry.handles = {**server.service.registry.handles, "codec": busy}
+    assert (await server.http.get("/readyz")).status_code == 200
+
+
+async def test_not_ready_before_a_model_has_described_itself(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("REACH_S", "CHECK_S"):
+        monkeypatch.setattr(f"api.readiness.{name}", 0.05)
+    busy = Namespace(info=Method(asyncio.Event().wait))
+    server.service.registry.handles = {**server.service.registry.handles, "codec": busy}
+    response = await server.http.get("/readyz")
+    assert_error(response, 503, "not_ready", None, "has not answered")
+
+
+async def test_readiness_is_found_out_once_in_a_second(server: Server):
+    found = 0
+
+    async def count() -> dict[str, DeploymentState]:
+        nonlocal found
+        found += 1
+        await asyncio.sleep(0.01)
+        return {}
+
+    server.service.readiness = Readiness(server.service.registry, count)
+    answers = await asyncio.gather(*(server.http.get("/readyz") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {503}
+    assert found == 1
+
+
 async def test_not_ready_where_model_and_codec_do_not_fit(server: Server):
     server.codec.cardinality = 1024
     response = await server.http.get("/readyz")
@@ -307,6 +364,30 @@ class Asleep:
 
     def __getattr__(self, name: str):
         raise AssertionError(f"{name} would start a replica")
+
+
+SONG = {"sections": [{"name": "a", "prompt": "x" * 11, "bars": 1}]}
+LONG = {"duration": 3}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate/music", {"text": "x" * 11}),
+        ("/generate/music", {"text": "a"} | LONG),
+        ("/v1/generations", {"prompt": "a"} | LONG),
+        ("/v1/generations", {"prompts": ["a"] * 3}),
+        ("/v1/audio/speech", {"input": "a"} | LONG),
+        ("/v1/sound-generation", {"text": "a", "duration_seconds": 3}),
+        ("/v1/workflows/song", SONG),
+        ("/v1/workflows/ambience", {"environment": "ocean"} | LONG),
+        ("/v1/workflows/podcast", {"theme": "x" * 11, "intro": 1, "outro": 1}),
+    ],
+)
+async def test_a_refused_body_wakes_no_model(server: Server, path: str, body: dict[str, Any]):
+    server.service.registry.handles = dict.fromkeys(server.states, Asleep())
+    server.service.limits = UserConfig(max_duration_s=2, max_text_chars=10, max_clips=2)
+    assert_error(await server.http.post(path, json=body), 422, "invalid_value", ANY, "allowed")
 
 
 async def test_looking_wakes_no_model_that_sleeps(server: Server):

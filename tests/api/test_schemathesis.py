@@ -24,8 +24,8 @@ from schemathesis.python import asgi
 
 from api.guards import MULTIPART
 from api.ingress import create_app
+from api.readiness import DeploymentState
 from api.routes.documentation import AUDIO_FILE, CODES_FILE
-from api.service import DeploymentState
 from api.settings import KeySettings, UserConfig
 from deployments.settings import (
     AudioGenSettings,
@@ -249,7 +249,7 @@ def note(seen: Run, event: events.ScenarioFinished) -> None:
 
 async def test_every_example_of_a_body_runs(app: FastAPI):
     transport, headers = httpx.ASGITransport(app), {"authorization": f"Bearer {KEY}"}
-    client = httpx.AsyncClient(transport=transport, base_url="http://test")
+    client = httpx.AsyncClient(transport=transport, base_url="http://localhost")
     async with app.router.lifespan_context(app), client as http:
         for path, methods in app.openapi()["paths"].items():
             bodies = methods.get("post", {}).get("requestBody", {}).get("content", {})

@@ -114,7 +114,7 @@ async def test_what_fails_later_ends_a_file_before_its_length(served: Served):
 async def cut(served: Served, body: dict[str, Any]) -> None:
     """Send a body to the application itself, which raises what a server would cut a stream for."""
     transport = httpx.ASGITransport(served.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         await http.post(PATH, json=body)
 
 

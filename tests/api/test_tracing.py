@@ -100,7 +100,7 @@ async def test_what_goes_wrong_is_told(served: Served, recorded: Recorded):
 
 async def test_a_stream_that_is_left_ends_its_span(served: Served, recorded: Recorded):
     asked, first = asyncio.Event(), asyncio.Event()
-    body = httpx.Request("POST", "http://test", json=BODY | {"duration": 20, "stream": True})
+    body = httpx.Request("POST", "http://localhost", json=BODY | {"duration": 20, "stream": True})
 
     async def receive() -> Message:
         if not asked.is_set():

@@ -47,7 +47,7 @@ async def http(parts: dict[str, object]) -> AsyncIterator[httpx.AsyncClient]:
     limits = UserConfig(max_body_bytes=60_000, max_upload_bytes=4_000_000, max_upload_s=60)
     service = serving(models, handles, limits)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
 
 

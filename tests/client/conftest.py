@@ -14,7 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.ingress import create_app
-from api.service import DeploymentState, Service
+from api.readiness import DeploymentState
+from api.service import Service
 from api.settings import KeySettings, UserConfig
 from audiocraft_serve import AsyncClient, Client
 from deployments.settings import (

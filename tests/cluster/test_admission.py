@@ -45,7 +45,7 @@ def test_a_ledger_that_dies_has_its_charges_back(deployed: Deployed):
     """Meanwhile requests are let in under the local cap."""
     until(lambda: backlog() == {})  # of the requests of other tests
     body = json.dumps(CLIPS)
-    head = "POST /v1/generations HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+    head = "POST /v1/generations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     request = f"{head}content-length: {len(body)}\r\naccept: text/event-stream\r\n\r\n{body}"
     with ExitStack() as connections:
         for _ in range(5):  # more than is made before the ledger is back

@@ -53,7 +53,12 @@ Bad = Callable[[socket.socket], Iterator[None]]
 def request(
     path: str, body: bytes, kind: str = JSON, length: object = None, **headers: str
 ) -> bytes:
-    head = {"host": "test", "content-type": kind, "content-length": length or len(body), **headers}
+    head = {
+        "host": "localhost",
+        "content-type": kind,
+        "content-length": length or len(body),
+        **headers,
+    }
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
@@ -268,7 +273,7 @@ def seconds_to_answer(deployed: Deployed, ended: Callable[[int], bool]) -> float
 def send_without_end(deployed: Deployed, part: bytes) -> bytes:
     """Send a head that never ends, 40 MB of it; return what is answered, or nothing if reset."""
     with socket.create_connection(deployed.address, timeout=60) as client, suppress(OSError):
-        client.sendall(b"GET /healthz HTTP/1.1\r\nhost: test\r\n")
+        client.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
         for _ in range(40):
             client.sendall(part)
         return client.recv(100)

@@ -112,7 +112,7 @@ def hang_up_after(deployed: Deployed, started: object, duration: float = 30) -> 
     """Send a request, wait until `started` holds, and close the socket."""
     body = json.dumps({"text": "calm piano", "duration": duration}).encode()
     head = (
-        "POST /generate/music HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        "POST /generate/music HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection(deployed.address) as client:

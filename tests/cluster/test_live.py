@@ -71,7 +71,6 @@ def test_a_client_that_vanishes_leaves_no_work(deployed: Deployed):
 def test_what_is_refused_says_why(deployed: Deployed):
     for sent, headers, code in (
         ({"prompt": ""}, {}, 4422),
-        ({"prompt": "a"}, {"x-request-disconnect-disabled": "?1"}, 4400),
         ({"prompt": "a"}, {"origin": "https://example.com"}, 4403),
     ):
         with opened(deployed, additional_headers=headers) as live:

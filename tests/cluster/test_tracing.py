@@ -65,7 +65,7 @@ def test_work_that_outlives_its_request_keeps_its_name(deployed: Deployed):
     """Serve cancels what a request began when its client leaves; not an answer to be kept."""
     mine, body = str(uuid4()), json.dumps(BODY | {"duration": 30})
     head = (
-        f"POST {PATH} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\nx-request-id: {mine}\r\nidempotency-key: {mine}\r\n\r\n"
     )
     with socket.create_connection(deployed.address) as connection:

@@ -129,7 +129,7 @@ def test_a_client_of_many_clips_that_leaves_frees_all_its_slots(deployed: Deploy
     before = deployed.load()
     body = json.dumps({"prompt": "x", "n": 4, "duration": 30}).encode()
     head = (
-        "POST /v1/generations HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        "POST /v1/generations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection(deployed.address) as client:

@@ -3,16 +3,20 @@
 import os
 import re
 import subprocess
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
 import yaml
 from fastapi import Request
-from pydantic import TypeAdapter
 
+from api.guards import MAX_PARTS
 from api.keys import OPEN_PATHS, authenticate
-from api.settings import KeySettings, UserConfig
+from api.schemas.base import MAX_ITEMS
+from api.schemas.jobs import MAX_LISTED_JOBS
+from api.settings import UserConfig
 from graph.errors import ApiError
+from k8s.serve_config import OVERLAYS, build_serve_config
 from tests.docs.pages import ROOT, blocks, named, page, rows, sections
 
 PAGE = page("security.md")
@@ -33,16 +37,28 @@ def test_a_key_is_made_and_let_in(tmp_path: Any):
     key, printed = (tmp_path / "key").read_text(), ran.stdout.split()[0]
     (example,) = blocks(PAGE, "yaml")
     entries = yaml.safe_load(example.replace("…", printed))["keys"]
-    keys = TypeAdapter(list[KeySettings]).validate_python(entries)
+    limits = UserConfig.model_validate({"keys": entries})
     for headers in ({"authorization": f"Bearer {key}"}, {"xi-api-key": key}):
-        assert authenticate(asking("/v1/models", headers), keys).name == "studio"
+        assert authenticate(asking("/v1/models", headers), limits).name == "studio"
     with pytest.raises(ApiError, match="not known"):
-        authenticate(asking("/v1/models", {"xi-api-key": f"{key}x"}), keys)
+        authenticate(asking("/v1/models", {"xi-api-key": f"{key}x"}), limits)
 
 
 def test_what_goes_without_a_key_is_told():
     (told,) = re.findall(r"Without a key go (.*?)\. Where", PAGE, re.DOTALL)
     assert set(named(told)) == set(OPEN_PATHS)
+
+
+def test_the_counts_of_a_body_are_told():
+    for most in (MAX_PARTS, MAX_ITEMS, MAX_LISTED_JOBS):
+        assert re.search(rf"\b{most:,}\b", PAGE), most
+
+
+def test_the_service_of_the_cluster_is_called_by_its_names():
+    config = build_serve_config(OVERLAYS / "cpu-demo")["applications"][0]["args"]["ingress"]
+    allowed = config["allowed_hosts"]
+    for name in ("audiocraft-serve-svc", "audiocraft-serve-svc.a.svc.cluster.local"):
+        assert any(fnmatch(name, one) for one in allowed)
 
 
 def test_the_limits_are_there():

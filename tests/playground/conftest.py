@@ -17,7 +17,8 @@ import uvicorn
 from playwright.async_api import Browser, FilePayload, Page, Route, async_playwright, expect
 
 from api.ingress import create_app
-from api.service import DeploymentState, Service
+from api.readiness import DeploymentState
+from api.service import Service
 from api.settings import UserConfig
 from deployments.settings import (
     AnyModelSettings,

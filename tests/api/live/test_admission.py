@@ -13,7 +13,7 @@ from api.keys import EVERYONE
 from api.settings import KeySettings, UserConfig
 from deployments.accounts import Charge, Verdict
 from tests.api.conftest import Served
-from tests.api.live.conftest import Open, eventually
+from tests.api.live.conftest import Client, Open, eventually
 from tests.api.test_metrics import Noted
 
 SECRET = "a/secret+ü?"
@@ -73,10 +73,16 @@ async def test_a_key_in_the_address_is_none(served: Served, address: str):
         assert connection.close_code == 4401
 
 
-async def test_serves_own_headers_are_refused(session: Open):
-    async with session(additional_headers={"x-request-disconnect-disabled": "?1"}) as live:
-        assert await live.end() == 4400
-    assert live.errors[0]["error"]["code"] == "header_not_allowed"
+@pytest.mark.parametrize(("host", "code"), [("evil.example", 4403), ("localhost", 1000)])
+async def test_a_rebound_name_opens_no_session(address: str, host: str, code: int):
+    port = int(address.rpartition(":")[2])
+    named = f"ws://{host}:{port}/v1/live"
+    async with connect(named, host="127.0.0.1", port=port) as connection:
+        live = Client(connection)
+        if code == 1000:
+            await live.start(prompt="a")
+            await live.say(stop=True)
+        assert await live.end() == code
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ async def http(handles: dict[str, Any]) -> AsyncIterator[httpx.AsyncClient]:
     ]
     service = serving(models, handles, UserConfig())
     transport = httpx.ASGITransport(create_app(service))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
     await service.ledger.close()
 
