@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,14 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from api.audio import codes_file
 from api.keys import EVERYONE
-from api.settings import KeySettings, UserConfig
+from api.settings import WEBHOOK_SECRETS, KeySettings, UserConfig
 from deployments.accounts import Charge
 from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph.jobs import runner
 from graph.jobs.job import Job
-from graph.jobs.webhooks import SECRETS
 from launch.start import LaunchError, check_environment
-from tests.api.jobs.conftest import BODY, Working, made, working_in
+from tests.api.jobs.conftest import BODY, Kept, Working, made, working_in
 from tests.api.test_admission import hashed
 from tests.spans import Recorded
 from tests.waiting import until_async
@@ -68,18 +66,18 @@ async def test_a_jobs_tier_is_that_of_its_acceptance(working: Working, quality: 
 
 
 @pytest.mark.parametrize("revoked", [False, True])
-async def test_no_job_begins_before_the_configuration_has_come(tmp_path: Path, revoked: bool):
+async def test_no_job_begins_before_the_configuration_has_come(kept: Kept, revoked: bool):
     """An ingress starts without keys and Serve brings them later: no owner is unknown by then."""
     studio, other = (
         KeySettings(name=name, sha256=hashed(name), weight=1) for name in ("studio", "other")
     )
     headers = {"authorization": "Bearer studio"}
-    async with working_in(tmp_path, at_once=0, keys=(studio, other)) as accepting:
+    async with working_in(kept, at_once=0, keys=(studio, other)) as accepting:
         job = (await made(accepting, BODY, **headers))["id"]
-    async with working_in(tmp_path, configured=False) as started:
+    async with working_in(kept, configured=False) as started:
         store = started.service.jobs.store
         for _ in range(20):  # each gives way to a runner that would take it
-            assert [work.name for work in await store.list_waiting()] == [job]
+            assert list(await store.find_places("job", [job])) == [job]
         started.service.limits = UserConfig(keys=(other,) if revoked else (studio, other))
         started.service.configured.set()
 
@@ -112,7 +110,7 @@ async def test_a_list_is_accepted_whole_or_not_at_all(working: Working):
     assert answer.json()["error"]["param"] == "1.duration"
     answer = await working.http.post("/v1/jobs", json=[BODY, BODY | {"model": "none"}])
     assert answer.status_code == 404
-    assert await working.service.jobs.store.list_waiting() == []
+    assert await working.service.jobs.store.count_waiting("job") == 0
     assert len(working.music.seen) == before
     assert (await working.http.post("/v1/jobs", json=[])).status_code == 422
 
@@ -143,7 +141,7 @@ async def test_what_cannot_be_had_is_refused_at_once(working: Working, body: obj
     answer = await working.http.post("/v1/jobs", json=body)
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == code
-    assert await working.service.jobs.store.list_waiting() == []
+    assert await working.service.jobs.store.count_waiting("job") == 0
 
 
 async def test_progress_and_eta_are_told_while_it_runs(working: Working):
@@ -166,8 +164,8 @@ async def test_progress_and_eta_are_told_while_it_runs(working: Working):
     await working.until(first["id"], "finished")
 
 
-async def test_places_and_etas_of_those_that_wait(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0) as working:
+async def test_places_and_etas_of_those_that_wait(kept: Kept):
+    async with working_in(kept, at_once=0) as working:
         jobs = [await made(working, BODY | {"seed": seed}) for seed in range(3)]
         assert [job["position"] for job in jobs] == [1, 2, 3]
         speed = 2.0
@@ -207,7 +205,7 @@ async def test_a_jobs_name_is_in_its_logs_and_begins_its_trace(
 
 @pytest.mark.parametrize(
     ("jobs", "told"),
-    [({}, "AUDIOCRAFT_WEBHOOK_SECRETS: a secret is"),
+    [({}, "AUDIOCRAFT_WEBHOOK_SECRETS: a webhook secret is"),
      ({"store": {"kind": "redis", "url": "redis://x", "files": "y", "password_env": "NOT_SET"}},
       "NOT_SET is not set")],
 )  # fmt: skip
@@ -215,7 +213,7 @@ def test_a_missing_or_wrong_secret_is_found_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, jobs: dict[str, Any], told: str
 ):
     if not jobs:
-        monkeypatch.setenv(SECRETS, "not-a-secret")
+        monkeypatch.setenv(WEBHOOK_SECRETS, "not-a-secret")
     model = {"name": "codec", "kind": "encodec", "checkpoint": "x"}
     args = {"models": [model], "ingress": {"jobs": jobs}}
     with pytest.raises(LaunchError, match=told) as raised:
@@ -223,12 +221,12 @@ def test_a_missing_or_wrong_secret_is_found_before_anything_starts(
     assert "not-a-secret" not in str(raised.value)
 
 
-async def test_a_waiting_job_is_cancelled(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0) as working:
+async def test_a_waiting_job_is_cancelled(kept: Kept):
+    async with working_in(kept, at_once=0) as working:
         job = await made(working)
-        answer = await working.http.delete(f"/v1/jobs/{job['id']}")
+        answer = await working.http.post(f"/v1/jobs/{job['id']}/cancel")
         assert answer.json()["status"] == "cancelled"
-    async with working_in(tmp_path) as working:
+    async with working_in(kept) as working:
         later = await made(working, BODY | {"seed": 1})
         await working.until(later["id"], "finished")
         assert [params.seed for params in working.music.seen] == [1]
@@ -239,7 +237,7 @@ async def test_a_running_job_is_cancelled_within_a_second(working: Working):
     working.music.gate = asyncio.Event()
     job = await made(working)
     await working.until(job["id"], "running")
-    await working.http.delete(f"/v1/jobs/{job['id']}")
+    await working.http.post(f"/v1/jobs/{job['id']}/cancel")
 
     async def left() -> bool:
         return not working.service.ledger.open
@@ -270,9 +268,10 @@ async def test_others_see_no_job_of_a_key(working: Working):
     mine, others = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
     answer = await working.http.post("/v1/jobs", json=BODY, headers=mine)
     path = f"/v1/jobs/{answer.json()['id']}"
-    for method, where in (("GET", path), ("DELETE", path), ("GET", path + "/audio")):
+    for method, where in (("GET", path), ("POST", path + "/cancel"), ("GET", path + "/audio")):
         refused = await working.http.request(method, where, headers=others)
         assert refused.status_code == 404
+    assert (await working.http.delete(path, headers=others)).status_code == 204
     assert (await working.http.get(path, headers=mine)).status_code == 200
 
 
@@ -302,8 +301,8 @@ async def test_a_model_that_stays_away_is_told(working: Working, monkeypatch: py
     assert (await working.service.jobs.load_job(job["id"])).attempts == runner.MAX_ATTEMPTS
 
 
-async def test_the_queue_is_bounded(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0, max_jobs=3, max_jobs_per_key=2) as working:
+async def test_the_queue_is_bounded(kept: Kept):
+    async with working_in(kept, at_once=0, max_jobs=3, max_jobs_per_key=2) as working:
         await made(working, [BODY, BODY])
         answer = await working.http.post("/v1/jobs", json=BODY)
         assert answer.status_code == 429
@@ -311,15 +310,15 @@ async def test_the_queue_is_bounded(tmp_path: Path):
         assert answer.headers["retry-after"]
 
 
-async def test_a_cancelled_job_makes_room(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0, max_jobs=1) as working:
+async def test_a_cancelled_job_makes_room(kept: Kept):
+    async with working_in(kept, at_once=0, max_jobs=1) as working:
         job = await made(working)
-        await working.http.delete(f"/v1/jobs/{job['id']}")
+        await working.http.post(f"/v1/jobs/{job['id']}/cancel")
         assert (await made(working))["position"] == 1
 
 
-async def test_a_full_queue_knows_its_own(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0, max_jobs=1) as working:
+async def test_a_full_queue_knows_its_own(kept: Kept):
+    async with working_in(kept, at_once=0, max_jobs=1) as working:
         first = await made(working, BODY, **{"idempotency-key": "order 1"})
         assert (await made(working, BODY, **{"idempotency-key": "order 1"}))["id"] == first["id"]
 
@@ -336,9 +335,9 @@ async def test_the_same_key_is_the_same_job(working: Working):
     assert (await made(working, BODY, **{"idempotency-key": "order 2"}))["id"] != first["id"]
 
 
-async def test_a_replica_that_leaves_hands_its_jobs_on(tmp_path: Path):
-    async with working_in(tmp_path) as staying:
-        async with working_in(tmp_path) as leaving:
+async def test_a_replica_that_leaves_hands_its_jobs_on(kept: Kept):
+    async with working_in(kept) as staying:
+        async with working_in(kept) as leaving:
             for one in (staying, leaving):
                 one.music.gate = asyncio.Event()
             job = await made(leaving)
