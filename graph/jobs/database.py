@@ -20,7 +20,8 @@ create table if not exists entries (
     holder text, attempts int not null default 0,
     primary key (kind, name));
 create index if not exists by_rank on entries (kind, rank, since, name, leased_until);
-create index if not exists by_target on entries (kind, target, leased_until, price);
+create index if not exists by_place on entries (kind, rank, since, name) where holder is null;
+create index if not exists by_target on entries (kind, target, price) where holder is null;
 create index if not exists of_owner on entries (kind, owner, leased_until);
 create table if not exists turns (kind text, owner text, rank real, primary key (kind, owner));
 create table if not exists clocks (kind text primary key, rank real);

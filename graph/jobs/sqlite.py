@@ -170,16 +170,24 @@ class SqliteStore:
 
     async def find_places(self, kind: Kind, names: Sequence[str]) -> dict[str, Place]:
         """See `Store`."""
-        free = f"kind = :kind and {FREE}"
+        by_place = "entries indexed by by_place where kind = :kind and holder is null"
         before = (
-            f"(select count(*) from entries where {free} "
-            "and (rank, since, name) <= (one.rank, one.since, one.name))"
+            f"(select count(*) from {by_place} and rank < one.rank) "
+            f"+ (select count(*) from {by_place} and rank = one.rank "
+            "and (since, name) <= (one.since, one.name))"
         )
-        of_one = f"select name, {before}, target from entries as one where {free} and name = :name"
+        of_one = (
+            f"select name, {before}, target from entries as one "
+            "where kind = :kind and holder is null and name = :name"
+        )
         of_all = (
             "select name, position, target from (select name, target, row_number() "
-            f"over (order by rank, since, name) as position from entries where {free}) "
+            f"over (order by rank, since, name) as position from {by_place}) "
             "where name in (select value from json_each(:names))"
+        )
+        total = (
+            "select total(price) from entries indexed by by_target "
+            "where kind = :kind and holder is null and target = :target"
         )
 
         def find() -> dict[str, Place]:
@@ -187,9 +195,7 @@ class SqliteStore:
                 rows = self._execute(of_one, kind=kind, name=names[0])
             else:
                 rows = self._execute(of_all, kind=kind, names=json.dumps(list(names)))
-            count = f"select count(*) from entries where {free}"
-            ((waiting,),) = self._execute(count, kind=kind)
-            total = f"select total(price) from entries where {free} and target = :target"
+            ((waiting,),) = self._execute(f"select count(*) from {by_place}", kind=kind)
             prices = {
                 target: self._execute(total, kind=kind, target=target)[0][0]
                 for target in {target for _, _, target in rows}

@@ -2,6 +2,9 @@
 
 import asyncio
 import io
+import sqlite3
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +15,14 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from api.audio import codes_file
 from api.keys import EVERYONE
+from api.routes import jobs as jobs_routes
 from api.settings import WEBHOOK_SECRETS, KeySettings, UserConfig
-from deployments.accounts import Charge
+from deployments.accounts import Charge, Snapshot
 from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph.jobs import runner
 from graph.jobs.job import Job
+from graph.jobs.store import NewJob, Work
 from launch.start import LaunchError, check_environment
 from tests.api.jobs.conftest import BODY, Kept, Working, made, working_in
 from tests.api.test_admission import hashed
@@ -173,6 +178,172 @@ async def test_places_and_etas_of_those_that_wait(kept: Kept):
         looked = [await working.look(job["id"]) for job in jobs]
         price = BODY["duration"] * 2 / speed
         assert [job["eta_seconds"] for job in looked] == [price, 2 * price, 3 * price]
+
+
+async def test_keys_take_turns(tmp_path: Path):
+    """One job of a key does not wait behind the many of another."""
+    keys = tuple(KeySettings(name=name, sha256=hashed(name)) for name in ("one", "other"))
+    headers = {key.name: {"authorization": f"Bearer {key.name}"} for key in keys}
+    async with working_in(tmp_path, at_once=0, keys=keys) as idle:
+        await made(idle, [BODY | {"seed": seed} for seed in range(20)], **headers["one"])
+        last = await made(idle, BODY | {"seed": 100}, **headers["other"])
+        assert last["position"] == 2
+    async with working_in(tmp_path, at_once=1, keys=keys) as working:
+        await until_async(lambda: _seen(working, 21))
+        assert [params.seed for params in working.music.seen].index(100) == 1
+
+
+async def _seen(working: Working, number: int) -> bool:
+    return len(working.music.seen) == number
+
+
+async def test_a_job_grows_old_enough_to_begin_under_steady_load(working: Working):
+    """A job that has waited as long as what is before it takes is let in; a new one is not."""
+    jobs, speed = working.service.jobs, 2.0
+    charge = Charge("everyone", 1.0, "music", 100.0 * speed, 99)
+    async with working.service.executor.admission.hold_charges(EVERYONE, [charge]):
+        new, old = [(await made(working, BODY | {"seed": seed}))["id"] for seed in (1, 2)]
+
+        async def has_aged() -> bool:
+            job = await jobs.load_job(old)
+            return await jobs.replace_job(
+                job, job.model_copy(update={"created": job.created - 101.0})
+            )
+
+        await until_async(has_aged)
+        await working.until(old, "finished")
+        assert (await working.look(new))["status"] == "queued"
+
+
+async def test_cancelling_keeps_what_has_finished(working: Working):
+    """Whoever cancels a moment too late loses nothing."""
+    job = await made(working)
+    await working.until(job["id"], "finished")
+    for _ in range(2):
+        answer = await working.http.post(f"/v1/jobs/{job['id']}/cancel")
+        assert answer.status_code == 200
+        assert answer.json()["status"] == "finished"
+    assert (await working.http.get(f"/v1/jobs/{job['id']}/audio")).status_code == 200
+
+
+async def test_a_job_that_runs_is_deleted(working: Working, tmp_path: Path):
+    """What it makes does not come back."""
+    working.music.gate = asyncio.Event()
+    job = await made(working)
+    await working.until(job["id"], "running")
+    for _ in range(2):
+        assert (await working.http.delete(f"/v1/jobs/{job['id']}")).status_code == 204
+    assert (await working.http.get(f"/v1/jobs/{job['id']}")).status_code == 404
+    await until_async(lambda: _value(not working.service.ledger.open))
+    assert await working.service.jobs.store.count_waiting("job") == 0
+
+
+async def _value(value: object) -> object:
+    return value
+
+
+async def test_jobs_are_listed(working: Working):
+    working.service.limits = UserConfig(
+        keys=tuple(KeySettings(name=name, sha256=hashed(name)) for name in ("one", "other"))
+    )
+    mine, others = ({"authorization": f"Bearer {key}"} for key in ("one", "other"))
+    made_jobs = await made(working, [BODY | {"seed": seed} for seed in range(5)], **mine)
+    newest = [job["id"] for job in made_jobs["jobs"]][::-1]
+    codes = {"type": "decode", "codes": [[0] * 10] * 4}
+    decode = await made(working, codes, **others)
+    for job in newest:
+        await until_async(lambda job=job: _is_finished(working, job))
+
+    async def page(headers: dict[str, str], **query: Any) -> tuple[list[str], str | None]:
+        answer = await working.http.get("/v1/jobs", params=query, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json()["jobs"]], answer.json()["next_cursor"]
+
+    assert await page(mine) == (newest, None)
+    assert (await page(others))[0] == [decode["id"]]
+    first, cursor = await page(mine, limit=3, status="finished")
+    assert first == newest[:3]
+    assert await page(mine, limit=3, cursor=cursor) == (newest[3:], None)
+    assert await page(mine, status="queued") == ([], None)
+    assert await page(mine, type="decode") == ([], None)
+    for query in ({"cursor": "x"}, {"status": "x"}, {"type": "x"}, {"limit": 0}):
+        answer = await working.http.get("/v1/jobs", params=query, headers=mine)
+        assert answer.status_code == 422
+
+
+async def _is_finished(working: Working, name: str) -> bool:
+    job = await working.service.jobs.load_job(name)
+    return bool(job and job.status == "finished")
+
+
+async def test_a_look_costs_the_same_at_ten_thousand_jobs(kept: Kept):
+    async with working_in(kept, at_once=0, max_jobs=20_000) as working:
+        store, job = working.service.jobs.store, (await made(working))["id"]
+
+        async def fill(first: int, last: int) -> None:
+            works = [Work("job", f"job_{n}", 1.0, f"key {n % 7}") for n in range(first, last)]
+            await store.add_jobs([NewJob("x", 1e12, work) for work in works])
+
+        async def measure() -> float:
+            """Return the shortest of several times, which others disturb least."""
+            times = list[float]()
+            for _ in range(30):
+                began = time.perf_counter()
+                await working.look(job)
+                times.append(time.perf_counter() - began)
+            return min(times)
+
+        await fill(0, 10)
+        few = await measure()
+        await fill(10, 10_000)
+        assert await store.count_waiting("job") == 10_001
+        assert await measure() < 2.5 * few
+
+
+async def test_a_list_costs_one_call_of_the_ledger(working: Working):
+    """Whatever its bodies ask of the ledger, and however many there are."""
+    ledger = working.service.ledger
+    calls: list[str] = []
+    fetch = ledger.fetch_snapshot
+
+    async def counted() -> Snapshot:
+        calls.append("snapshot")
+        return await fetch()
+
+    ledger.fetch_snapshot = counted  # type: ignore[method-assign]
+    await made(working, [BODY | {"quality": "auto"}] * 50)
+    assert calls == ["snapshot"]
+
+
+async def test_too_long_a_list_is_refused_before_it_is_read(
+    working: Working, monkeypatch: pytest.MonkeyPatch
+):
+    """It makes no models, and asks nobody."""
+    monkeypatch.setattr(jobs_routes, "SEVERAL_JOBS", None)
+    answer = await working.http.post("/v1/jobs", json=[{}] * 60_000)
+    assert answer.status_code == 429
+    assert answer.json()["error"]["code"] == "too_many_jobs"
+
+
+async def test_a_list_that_cannot_be_stored_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with working_in(tmp_path, at_once=0) as working:
+        store, added = working.service.jobs.store, list[str]()
+        real = store._add_job
+
+        def add(job: NewJob) -> str:
+            if len(added) == 2:
+                raise sqlite3.OperationalError("disk I/O error")
+            added.append(job.work.name)
+            return real(job)
+
+        monkeypatch.setattr(store, "_add_job", add)
+        answer = await working.http.post("/v1/jobs", json=[BODY] * 3)
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "jobs_unavailable"
+        assert await store.count_waiting("job") == 0
+        assert [await store.get_text(name) for name in added] == [None, None]
 
 
 async def test_a_jobs_name_is_in_its_logs_and_begins_its_trace(

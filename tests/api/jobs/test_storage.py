@@ -256,14 +256,14 @@ async def test_a_file_that_is_no_database_is_damaged(tmp_path: Path):
         await some_jobs(tmp_path)
 
 
-async def test_a_damaged_store_is_replaced_where_this_is_set(tmp_path: Path):
-    await some_jobs(tmp_path)
+def test_a_damaged_store_is_replaced_where_this_is_set(tmp_path: Path):
+    asyncio.run(some_jobs(tmp_path))
     before = damage(tmp_path).read_bytes()
     jobs = JobsSettings(store=FolderStore(folder=str(tmp_path), replace_damaged=True))
     check_store(jobs)
     (kept,) = tmp_path.glob("jobs.sqlite.damaged-*")
     assert kept.read_bytes() == before
-    await some_jobs(tmp_path)
+    asyncio.run(some_jobs(tmp_path))
 
 
 async def test_a_store_of_the_version_before_goes_on(tmp_path: Path):
