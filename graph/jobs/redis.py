@@ -32,6 +32,7 @@ class RedisStore:
         self._url, self._password = server.url, server.password
         self._prefix = f"{server.key_prefix}:jobs"
         self._closing = asyncio.Event()
+        self._calls: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Connect. Raises OSError where Redis cannot be reached or is too old."""
@@ -53,7 +54,8 @@ class RedisStore:
         await opened
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect, once all calls have ended."""
+        await asyncio.gather(*self._calls, return_exceptions=True)
         self._closing.set()
         await self._keeper
 
@@ -136,8 +138,15 @@ class RedisStore:
         }
 
     async def _run(self, operation: str, **given: Any) -> Any:
-        with _map_errors():
+        async def call() -> Any:
             return await self._script([self._prefix], [operation, json.dumps(given)])
+
+        # A caller that is cancelled leaves at once: coredis may turn its end into another error.
+        calling = asyncio.create_task(call())
+        self._calls.add(calling)
+        calling.add_done_callback(self._calls.discard)
+        with _map_errors():
+            return await asyncio.shield(calling)
 
 
 def _describe_work(work: Work) -> dict[str, Any]:

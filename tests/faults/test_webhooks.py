@@ -1,4 +1,4 @@
-"""Webhooks while receivers are dead and the ingress is killed: the living receiver gets them all."""
+"""Webhooks while receivers are dead and the ingress is killed: the living one gets them all."""
 
 import json
 import socket

@@ -506,6 +506,13 @@ async def test_the_same_key_is_the_same_job(working: Working):
     assert (await made(working, BODY, **{"idempotency-key": "order 2"}))["id"] != first["id"]
 
 
+async def test_an_ingress_ends_though_it_has_just_begun(kept: Kept):
+    """Whatever its calls of the store are doing then."""
+    for pause_s in (0.0, 0.002, 0.005, 0.2):
+        async with asyncio.timeout(30), working_in(kept):
+            await asyncio.sleep(pause_s)
+
+
 async def test_a_replica_that_leaves_hands_its_jobs_on(kept: Kept):
     async with working_in(kept) as staying:
         async with working_in(kept) as leaving:
