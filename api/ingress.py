@@ -63,6 +63,7 @@ def create_app(
         await asyncio.gather(working, return_exceptions=True)
         await service.executor.idempotency.close()
         await service.jobs.store.close()
+        service.webhooks.close()
         await service.ledger.close()
         await asyncio.to_thread(tracing.stop_export)
 

@@ -1,11 +1,12 @@
 """Finds the API key of a request by its hash."""
 
 import base64
+from collections.abc import Sequence
 from hashlib import sha256
 
 from starlette.requests import HTTPConnection
 
-from api.settings import UserConfig
+from api.settings import KeySettings, UserConfig, read_webhook_secrets
 from deployments.accounts import Share
 from graph.errors import ApiError
 
@@ -24,6 +25,17 @@ def find_share(name: str, limits: UserConfig) -> Share:
     if name == EVERYONE.name:
         return EVERYONE
     raise ApiError(401, "invalid_api_key", f"the API key {name!r} is no longer known")
+
+
+def find_webhook_secrets(name: str, keys: Sequence[KeySettings]) -> list[str]:
+    """Return the secrets that sign the webhooks of a key; none where the key was removed.
+
+    Those of the environment sign for everyone, where no keys are configured.
+    """
+    if not keys and name == EVERYONE.name:
+        return read_webhook_secrets()
+    secrets = (one for key in keys if key.name == name for one in key.webhook_secrets)
+    return [one.get_secret_value() for one in secrets]
 
 
 def is_open(request: HTTPConnection) -> bool:

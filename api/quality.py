@@ -18,10 +18,13 @@ FILE_FIELDS = ("format", "sample_rate", "bitrate")
 NOTHING_KNOWN = Snapshot({}, {}, {})
 
 
-async def apply_quality(service: Service, body: Body, files: Collection[str]) -> Body:
+async def apply_quality(
+    service: Service, body: Body, files: Collection[str], snapshot: Snapshot | None = None
+) -> Body:
     """Return the body with the fields of its tier, and the tier's name as its quality.
 
-    `files` names the uploads of the request. Raises ApiError 422 if the tier is not possible.
+    `files` names the uploads of the request; `snapshot` is read where it is not given. Raises
+    ApiError 422 if the tier is not possible.
     """
     if body.target_s is not None and body.quality != "auto":
         message = "target_s belongs to quality auto; leave it out, or ask for auto"
@@ -40,7 +43,8 @@ async def apply_quality(service: Service, body: Body, files: Collection[str]) ->
     if not possible:
         message = f"quality: no tier is possible: {problems[-1]}"
         raise ApiError(422, "quality_unavailable", message, "quality")
-    snapshot, target_s = await _read_snapshot(service), body.target_s or TARGET_S
+    snapshot = snapshot or await read_snapshot(service)
+    target_s = body.target_s or TARGET_S
     in_time = (one for one in possible if _estimate_body(service, one, snapshot) <= target_s)
     return next(in_time, possible[-1])
 
@@ -76,7 +80,8 @@ async def _find_problem(
     return None
 
 
-async def _read_snapshot(service: Service) -> Snapshot:
+async def read_snapshot(service: Service) -> Snapshot:
+    """Return the outstanding work and the speeds, or nothing while the ledger is out of reach."""
     try:
         return await service.ledger.fetch_snapshot()
     except ApiError:  # the ledger cannot be reached: assume idle models with ASSUMED_SPEED

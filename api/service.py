@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from api.audio.credentials import Signer
+from api.keys import find_webhook_secrets
 from api.readiness import Readiness, States
-from api.settings import UserConfig
+from api.settings import UserConfig, read_webhook_secrets
 from deployments.settings import AnyModelSettings, TokenModelSettings
 from graph.admission import Admission, LedgerClient
 from graph.cache import Cache
@@ -24,7 +25,7 @@ from graph.metrics import Metrics
 from graph.pipeline import Pipeline
 from graph.price import DiffusionSpeed
 from graph.registry import Registry
-from graph.settings import LEDGER, IngressSettings
+from graph.settings import LEDGER, IngressSettings, JobsSettings
 
 
 @dataclass
@@ -38,8 +39,9 @@ class Service:
     ledger: LedgerClient
     metrics: Metrics
     jobs: Jobs
-    webhooks: Webhooks
+    jobs_settings: InitVar[JobsSettings]
     live: Sessions
+    webhooks: Webhooks = field(init=False)
     pipeline: Pipeline = field(init=False)
     executor: Executor = field(init=False)
     readiness: Readiness = field(init=False)
@@ -51,7 +53,10 @@ class Service:
     signer: Signer | None = None
     """Signs files if a key is configured."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, jobs_settings: JobsSettings) -> None:
+        self.webhooks = Webhooks(
+            jobs_settings, lambda owner: find_webhook_secrets(owner, self.limits.keys)
+        )
         self.pipeline = Pipeline(self.registry)
         self.readiness = Readiness(self.registry, self.states)
         self.executor = Executor(
@@ -78,6 +83,7 @@ def build_service(
 ) -> Service:
     """Build the state of an ingress replica. Raises CredentialsError or ValueError."""
     credentials, metrics = settings.content_credentials, Metrics()
+    read_webhook_secrets()  # an invalid one ends the start
     return Service(
         registry=Registry(models, handles),
         states=states,
@@ -85,7 +91,7 @@ def build_service(
         ledger=LedgerClient(handles[LEDGER]),
         metrics=metrics,
         jobs=build_jobs(settings.jobs),
-        webhooks=Webhooks(settings.jobs),
+        jobs_settings=settings.jobs,
         live=Sessions(metrics),
         signer=Signer(credentials) if credentials else None,
     )

@@ -1,11 +1,20 @@
 """The ingress's `user_config`: limits, keys and tiers, which can change without a restart."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from api.audio.output import FormatName, Output
 from deployments.accounts import Share
@@ -13,6 +22,8 @@ from deployments.settings import AnyModelSettings, StrictModel, TokenModelSettin
 from engine.errors import InvalidRequest
 from graph.settings import Limits
 
+WEBHOOK_SECRETS = "AUDIOCRAFT_WEBHOOK_SECRETS"
+"""The environment variable with the secrets of a server without keys, separated by spaces."""
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TierName = Literal["draft", "standard", "high"]
 Decoder = Literal["encodec", "mbd"]
@@ -62,6 +73,13 @@ class Tiers(StrictModel):
                 raise ValueError(f"quality.{name}.model: {reason}")
 
 
+def check_webhook_secret(secret: SecretStr) -> SecretStr:
+    """Raise ValueError where a secret is not of the form of Standard Webhooks."""
+    if not re.fullmatch(r"whsec_[A-Za-z0-9+/]{32,}={0,2}", secret.get_secret_value()):
+        raise ValueError("a webhook secret is `whsec_` and 24 bytes or more in base64")
+    return secret
+
+
 class KeySettings(StrictModel):
     """The key of one user of the API, with its limits."""
 
@@ -72,6 +90,9 @@ class KeySettings(StrictModel):
     requests_per_minute: Annotated[float | None, Field(ge=1, allow_inf_nan=False)] = None
     row_seconds: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     """The limit on unfinished work, in seconds of audio; guidance counts twice."""
+    webhook_secrets: tuple[Annotated[SecretStr, AfterValidator(check_webhook_secret)], ...] = ()
+    """The secrets that sign the key's webhooks, `whsec_...`; each one signs, so that the receiver
+    may change from one to the next."""
 
     def build_share(self) -> Share:
         """Build the share of the key's requests."""
@@ -83,11 +104,23 @@ def read_environment_keys() -> list[KeySettings]:
 
     Raises ValidationError.
     """
-    return TypeAdapter(list[KeySettings]).validate_json(os.environ.get("AUDIOCRAFT_KEYS") or "[]")
+    keys = TypeAdapter(list[KeySettings], config=ConfigDict(hide_input_in_errors=True))
+    return keys.validate_json(os.environ.get("AUDIOCRAFT_KEYS") or "[]")
+
+
+def read_webhook_secrets() -> list[str]:
+    """Return the webhook secrets of a server without keys. Raises ValueError if one is invalid."""
+    secrets = os.environ.get(WEBHOOK_SECRETS, "").split()
+    try:
+        return [check_webhook_secret(SecretStr(one)).get_secret_value() for one in secrets]
+    except ValueError as error:
+        raise ValueError(f"{WEBHOOK_SECRETS}: {error}") from error
 
 
 class UserConfig(Limits):
     """The settings of requests that can change while the server runs."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     keys: tuple[KeySettings, ...] = ()
     """The keys of the API; without keys, everyone can use the API."""
@@ -101,7 +134,8 @@ class UserConfig(Limits):
     def _check_unique(cls, keys: tuple[KeySettings, ...]) -> tuple[KeySettings, ...]:
         names = [key.name for key in keys]
         hashes = [one for key in keys for one in key.sha256]
-        for what, values in (("name", names), ("sha256", hashes)):
+        secrets = [one.get_secret_value() for key in keys for one in key.webhook_secrets]
+        for what, values in (("name", names), ("sha256", hashes), ("webhook secret", secrets)):
             if len(set(values)) < len(values):
                 raise ValueError(f"two keys have the same {what}")
         return keys

@@ -146,10 +146,10 @@ class Accounts:
         self._advance_clock()
         return LEDGER_STATE.dump_json(self._state)
 
-    def load_state(self, written: bytes) -> None:
+    def load_state(self, written: str | bytes) -> None:
         """Replace the state by one that any machine wrote; the time since then does not count.
 
-        Raises ValidationError if the bytes are not such a state.
+        Raises ValidationError if it is not such a state.
         """
         state, now = LEDGER_STATE.validate_json(written), self._clock()
         for ingress in state.ingresses.values():

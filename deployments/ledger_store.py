@@ -4,14 +4,13 @@ import asyncio
 import contextvars
 import logging
 
-from coredis import Redis
 from coredis.exceptions import RedisError
 from pydantic import ValidationError
 
 from deployments.accounts import Accounts
+from deployments.redis_client import open_redis
 from deployments.settings import RedisServer
 
-REDIS_KEY = "audiocraft:ledger"
 WRITE_EVERY_S = 1.0
 READ_TIMEOUT_S = 5.0
 """The longest time a new ledger waits for the stored state."""
@@ -24,6 +23,7 @@ class LedgerStore:
 
     def __init__(self, server: RedisServer, accounts: Accounts) -> None:
         self._url, self._password = server.url, server.password
+        self._key = f"{server.key_prefix}:ledger"
         self._accounts = accounts
         self._read = asyncio.Event()
 
@@ -51,15 +51,15 @@ class LedgerStore:
             await asyncio.sleep(WRITE_EVERY_S)
 
     async def _read_then_write(self) -> None:
-        async with Redis.from_url(self._url, password=self._password) as redis:
-            if not self._read.is_set() and (written := await redis.get(REDIS_KEY)):
+        async with open_redis(self._url, self._password) as redis:
+            if not self._read.is_set() and (written := await redis.get(self._key)):
                 self._load_state(written)
             self._read.set()
             while True:
-                await redis.set(REDIS_KEY, self._accounts.dump_state(), ex=EXPIRE_S)
+                await redis.set(self._key, self._accounts.dump_state(), ex=EXPIRE_S)
                 await asyncio.sleep(WRITE_EVERY_S)
 
-    def _load_state(self, written: bytes) -> None:
+    def _load_state(self, written: str | bytes) -> None:
         try:
             self._accounts.load_state(written)
         except ValidationError as error:

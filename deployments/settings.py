@@ -255,6 +255,13 @@ class RedisServer(StrictModel):
     url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")]
     password_env: str | None = None
     """The environment variable that holds the password."""
+    prefix: Annotated[str, Field(pattern=r"^[\w.:-]+$")] = "audiocraft"
+    """The beginning of all keys; deployments that share a database need different ones."""
+
+    @property
+    def key_prefix(self) -> str:
+        """The prefix as a hash tag, which keeps all keys on one node of a Redis cluster."""
+        return f"{{{self.prefix}}}"
 
     @property
     def password(self) -> str | None:

@@ -7,6 +7,7 @@ from pydantic import Field, HttpUrl, model_validator
 
 from deployments.settings import (
     AnyModelSettings,
+    Autoscaling,
     DiffusionSettings,
     Placement,
     RedisServer,
@@ -91,10 +92,12 @@ def check_clip_count(clips: int, limits: Limits, field: str) -> None:
 
 
 class FolderStore(StrictModel):
-    """A folder with a SQLite file and the files of jobs, for ingress replicas of one machine."""
+    """A folder with a SQLite file and the files of jobs, for an ingress of one replica."""
 
     kind: Literal["folder"] = "folder"
     folder: Annotated[str, Field(min_length=1)] = "build/jobs"
+    replace_damaged: bool = False
+    """Whether a damaged SQLite file is renamed, and a new one without its jobs begun."""
 
 
 class RedisStore(RedisServer):
@@ -140,6 +143,18 @@ class IngressSettings(Placement):
     `*.example.com`, beside its addresses and `localhost`."""
     content_credentials: ContentCredentials | None = None
     """Files are signed only where this is set."""
+
+    @model_validator(mode="after")
+    def _check_store(self) -> Self:
+        one = self.replicas == 1 or (
+            isinstance(self.replicas, Autoscaling) and self.replicas.max_replicas == 1
+        )
+        if isinstance(self.jobs.store, FolderStore) and (self.spread or not one):
+            raise ValueError(
+                "several ingress replicas cannot share a folder of jobs; give ingress one replica "
+                "without spread, or set ingress.jobs.store to kind: redis"
+            )
+        return self
 
 
 class MediaSettings(Placement):

@@ -83,23 +83,23 @@ def check_sources(config: Mapping[str, Any]) -> None:
 
 
 def check_environment(config: Mapping[str, Any]) -> None:
-    """Raise LaunchError where files or webhooks cannot be signed, or a variable is invalid."""
+    """Raise LaunchError where files cannot be signed, the store of jobs is damaged, or a variable
+    is invalid."""
     from api.audio.credentials import CredentialsError, Signer
     from api.proxy.proxy_limit import read_max_open
-    from api.settings import read_environment_keys
-    from graph.jobs.jobs import build_jobs
-    from graph.jobs.webhooks import Webhooks
+    from api.settings import read_environment_keys, read_webhook_secrets
+    from graph.jobs.jobs import check_store
     from graph.settings import AppArgs
 
     settings = AppArgs.model_validate(config["applications"][0]["args"]).ingress
     try:
         if settings.content_credentials:
             Signer(settings.content_credentials)
-        Webhooks(settings.jobs)
-        build_jobs(settings.jobs)
+        read_webhook_secrets()
+        check_store(settings.jobs)
         read_environment_keys()
         read_max_open()
-    except (CredentialsError, ValueError) as error:
+    except (CredentialsError, OSError, ValueError) as error:
         raise LaunchError(str(error)) from error
 
 

@@ -2,15 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
+from pydantic_core import from_json
 
 from api.errors import ErrorBody
+from api.quality import NOTHING_KNOWN, read_snapshot
 from api.respond.clips import GenerationsAnswer
 from api.respond.files import AnalyzeAnswer, CodesAnswer
 from api.respond.responses import read_idempotency_key
@@ -26,6 +28,15 @@ from api.routes.bodies import (
     validate_form,
 )
 from api.routes.documentation import ERRORS, FILES, HEADERS, IDEMPOTENCY, UPLOAD_ERRORS, Answers
+from api.routes.job_answers import (
+    NEWEST,
+    JobAnswer,
+    JobsAnswer,
+    JobsPage,
+    describe_jobs,
+    read_cursor,
+    write_cursor,
+)
 from api.schemas.jobs import (
     DEFAULT_TYPE,
     JOB_BODIES,
@@ -38,7 +49,8 @@ from api.schemas.jobs import (
 from api.schemas.jobs import Job as AnyBody
 from api.service import Served, Service
 from api.tasks.task_table import TASK_TYPES, TypeName, build_task
-from graph.errors import ApiError, ErrorDetail
+from deployments.accounts import Snapshot
+from graph.errors import ApiError
 from graph.jobs.job import Job, Status
 from graph.jobs.jobs import build_name, hash_request
 
@@ -52,35 +64,6 @@ def _describe_body(name: str) -> dict[str, Any]:
     schema = JOB_BODIES[name].model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     return schema
-
-
-class JobAnswer(BaseModel):
-    """The current state of a job. Times are in Unix seconds."""
-
-    id: str
-    type: str = Field(description="The type of the task.")
-    status: Status
-    model: str
-    seed: int | None = Field(description="The seed; null for tasks without random sampling.")
-    position: int = Field(description="The place in the queue, from 1; 0 if it does not wait.")
-    eta_seconds: float | None = Field(
-        description="The estimated seconds until the job ends; null if unknown."
-    )
-    progress: float = Field(description="The progress from 0 to 1.")
-    created: float
-    started: float | None
-    ended: float | None
-    expires: float = Field(
-        description="When the job and its audio are deleted, unless the job changes before."
-    )
-    audio: str | None = Field(description="The path of the audio of a finished job.")
-    error: ErrorDetail | None
-
-
-class JobsAnswer(BaseModel):
-    """Jobs, in the order of the request."""
-
-    jobs: list[JobAnswer]
 
 
 ONE_OR_MORE = {
@@ -103,7 +86,8 @@ BODY: dict[str, Any] = {
 LINKS = {
     "get_job": "The current state of the job.",
     "get_job_audio": "The answer of a finished job.",
-    "delete_job": "Cancel or delete the job.",
+    "cancel_job": "Cancel the job.",
+    "delete_job": "Delete the job.",
 }
 ACCEPTED: Answers = {
     202: {
@@ -125,6 +109,9 @@ UNKNOWN: Answers = {
     404: {"model": ErrorBody, "description": "The job is unknown or has expired."},
     503: {"model": ErrorBody, "description": "The storage of jobs cannot be reached."},
 }
+STORE_ONLY: Answers = {401: UNKNOWN[401], 503: UNKNOWN[503]}
+LISTED_JOBS: Answers = {422: ERRORS[422], **STORE_ONLY}
+DELETED: Answers = {204: {"description": "The job is gone, or never existed."}, **STORE_ONLY}
 AUDIO: Answers = {
     200: {
         "description": "The answer that the route of the task would send.",
@@ -150,37 +137,81 @@ async def create_jobs(
     """Accept tasks that run in the background; the answer comes at once.
 
     `type` names the type of the task; the default is `generation`. Send a task that needs a file
-    as the form of its own route, with `type` as a field.
+    as the form of its own route, with `type` as a field. A list is accepted whole or not at all.
     """
-    bodies, files, listed = await _read_bodies(request)
     owner, key = request.state.share.name, read_idempotency_key(request)
+    name = build_name("job", owner, key)
+
+    async def check_count(jobs: int) -> None:
+        await service.jobs.check_limits(owner, name, jobs, service.limits)
+
+    bodies, files, listed = await _read_bodies(request, check_count)
+    whole = "\n".join(body.model_dump_json(exclude_unset=True) for body in bodies)
+    fingerprint = await asyncio.to_thread(hash_request, whole, files)
+    snapshot = await read_snapshot(service)
     jobs = []
     for number, body in enumerate(bodies):
-        job = await _build_job(request, service, body, files)
-        jobs.append(job.model_copy(update={"name": build_name("job", owner, key, number)}))
-    await service.jobs.check_limits(owner, [job.name for job in jobs], service.limits)
-    views = await _describe_jobs(
-        service, [await service.jobs.accept_job(job, files) for job in jobs]
-    )
+        name = build_name("job", owner, key, number) if number else name
+        job = await _build_job(request, service, body, files, snapshot)
+        jobs.append(job.model_copy(update={"name": name, "fingerprint": fingerprint}))
+        await asyncio.sleep(0)  # a long list holds up no other request
+    accepted = await service.jobs.accept_jobs(jobs, files)
+    views = await describe_jobs(service, accepted, snapshot)
     if listed:
         return JobsAnswer(jobs=views)
     response.headers["location"] = f"/v1/jobs/{views[0].id}"
     return views[0]
 
 
+@looking.get("/v1/jobs", responses=LISTED_JOBS)
+async def list_jobs(
+    request: Request,
+    service: Served,
+    status: Annotated[Status | None, Query(description="Only jobs with this status.")] = None,
+    kind: Annotated[
+        TypeName | None, Query(alias="type", description="Only jobs of this type.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="The most jobs to return.")] = 20,
+    cursor: Annotated[
+        str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+    ] = None,
+) -> JobsPage:
+    """Return the jobs of the API key, the newest first."""
+
+    def fits(job: Job) -> bool:
+        return (status is None or job.status == status) and (kind is None or job.type == kind)
+
+    before = NEWEST if cursor is None else read_cursor(cursor)
+    jobs, last = await service.jobs.list_jobs(request.state.share.name, before, limit, fits)
+    views = await describe_jobs(service, jobs, await read_snapshot(service))
+    return JobsPage(jobs=views, next_cursor=write_cursor(last) if last else None)
+
+
 @looking.get("/v1/jobs/{job_id}", responses=UNKNOWN)
 async def get_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
     """Return the current state of a job."""
     job = await service.jobs.find_job(job_id, request.state.share.name)
-    return (await _describe_jobs(service, [job]))[0]
+    return (await describe_jobs(service, [job], await read_snapshot(service)))[0]
 
 
-@looking.delete("/v1/jobs/{job_id}", responses=UNKNOWN)
-async def delete_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
-    """Cancel a job that waits or runs; delete a job that has ended, with its audio."""
+@looking.post("/v1/jobs/{job_id}/cancel", responses=UNKNOWN)
+async def cancel_job(request: Request, job_id: JobId, service: Served) -> JobAnswer:
+    """Cancel a job that waits or runs. A job that has ended stays as it is, with its audio."""
     job = await service.jobs.find_job(job_id, request.state.share.name)
     cancelled = await service.jobs.cancel_job(job, service.limits.keep_jobs_s)
-    return (await _describe_jobs(service, [cancelled]))[0]
+    return (await describe_jobs(service, [cancelled], NOTHING_KNOWN))[0]
+
+
+@looking.delete("/v1/jobs/{job_id}", status_code=204, responses=DELETED)
+async def delete_job(request: Request, job_id: JobId, service: Served) -> None:
+    """Delete a job with its audio, cancelled first where it has not ended.
+
+    The answer is the same where there is no such job.
+    """
+    job = await service.jobs.load_job(job_id)
+    if job and job.owner == request.state.share.name:
+        await service.jobs.cancel_job(job, service.limits.keep_jobs_s)
+        await service.jobs.delete_job(job.name)
 
 
 @looking.get("/v1/jobs/{job_id}/audio", response_class=Response, responses=AUDIO)
@@ -196,10 +227,19 @@ async def get_job_audio(request: Request, job_id: JobId, service: Served) -> Res
     return respond_with_file(request, read, size, tag, answer.media_type, answer.headers)
 
 
-async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes], bool]:
-    """Return the bodies, the files of a form, and whether the bodies are a list."""
+CheckCount = Callable[[int], Awaitable[None]]
+
+
+async def _read_bodies(
+    request: Request, check_count: CheckCount
+) -> tuple[list[AnyBody], dict[str, bytes], bool]:
+    """Return the bodies, the files of a form, and whether the bodies are a list.
+
+    The number of bodies is checked before they are validated.
+    """
     if is_form(request):
         fields, files = await read_form(request)
+        await check_count(1)
         name = fields.get("type", DEFAULT_TYPE)
         if name not in JOB_BODIES:
             message = f"type: valid values are {', '.join(JOB_BODIES)}"
@@ -210,10 +250,20 @@ async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes
     listed = data.lstrip().startswith(b"[")
     try:
         if listed:
+            await check_count(await asyncio.to_thread(_count_items, data))
             return await asyncio.to_thread(SEVERAL_JOBS.validate_json, data), {}, True
+        await check_count(1)
         return [await asyncio.to_thread(ONE_JOB.validate_json, data)], {}, False
     except ValidationError as error:
         raise RequestValidationError(_remove_tags(error)) from error
+
+
+def _count_items(data: bytes) -> int:
+    """Return the length of a list in JSON; 1 where it is not valid, which is found later."""
+    try:
+        return len(from_json(data))
+    except ValueError:
+        return 1
 
 
 def _remove_tags(error: ValidationError) -> list[Any]:
@@ -225,55 +275,35 @@ def _remove_tags(error: ValidationError) -> list[Any]:
 
 
 async def _build_job(
-    request: Request, service: Service, body: AnyBody, files: Mapping[str, bytes]
+    request: Request,
+    service: Service,
+    body: AnyBody,
+    files: Mapping[str, bytes],
+    snapshot: Snapshot,
 ) -> Job:
     """Build a job, and check it like a request. Raises ApiError if it cannot be run."""
     now = time.time()
     if body.webhook:
-        service.webhooks.check_address(body.webhook)
-    built = await build_task(service, build_caller(request), body.type, body, files)
+        service.webhooks.check_address(body.webhook, request.state.share.name)
+    caller = build_caller(request)
+    built = await build_task(service, caller, body.type, body, files, snapshot)
     task, resolved = built.task, built.resolved
     assert resolved
     request.state.model = task.model
     if "seed" in type(resolved).model_fields:
         resolved = resolved.model_copy(update={"seed": task.seed})
-    asked = body.model_dump_json(exclude_unset=True)
     return Job(
         name="",
         type=body.type,
         owner=task.share.name,
-        fingerprint=await asyncio.to_thread(hash_request, asked, files),
+        fingerprint="",
         body=resolved.model_dump_json(exclude_unset=True, exclude={"type", "webhook"}),
         uploads=list(files),
         webhook=body.webhook,
         model=task.model,
         seed=task.seed,
         row_seconds=task.price()[0].row_seconds,
+        weight=task.share.weight,
         created=now,
         expires=now + service.limits.keep_jobs_s,
     )
-
-
-async def _describe_jobs(service: Service, jobs: list[Job]) -> list[JobAnswer]:
-    try:
-        snapshot = await service.ledger.fetch_snapshot()
-        backlog, speeds = snapshot.row_seconds, snapshot.speeds
-    except ApiError:  # the ledger cannot be reached, so the speeds are unknown
-        backlog, speeds = {}, {}
-    places = await service.jobs.estimate_places(jobs, backlog, speeds)
-    return [
-        JobAnswer(
-            id=job.name,
-            position=place.position,
-            eta_seconds=place.eta_s,
-            audio=f"/v1/jobs/{job.name}/audio" if job.answer else None,
-            **job.model_dump(include=SHOWN),
-        )
-        for job, place in zip(jobs, places, strict=True)
-    ]
-
-
-SHOWN = {
-    "type", "status", "model", "seed", "progress", "created", "started", "ended", "expires",
-    "error",
-}  # fmt: skip

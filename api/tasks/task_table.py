@@ -25,6 +25,7 @@ from api.tasks.build_audio_task import build_analyze, build_decode, build_diffus
 from api.tasks.build_generation import build_generation
 from api.tasks.build_workflow import build_workflow
 from api.tasks.caller import AUDIO_FILE, CODES_FILE, Caller, Files, Parts
+from deployments.accounts import Snapshot
 from graph.errors import ApiError
 from graph.execution import Render
 from graph.jobs.job import Job
@@ -42,10 +43,12 @@ class TaskType:
     uploads: Mapping[str, bool] = field(default_factory=dict)
     """The fields of files, and whether each file is required."""
 
-    async def resolve_body(self, service: Service, body: Any, files: Files) -> Any:
+    async def resolve_body(
+        self, service: Service, body: Any, files: Files, snapshot: Snapshot | None
+    ) -> Any:
         """Return the body with the values of the current configuration."""
         if isinstance(body, GenerationsBody):
-            return await apply_quality(service, body, files)
+            return await apply_quality(service, body, files, snapshot)
         return body
 
 
@@ -70,14 +73,22 @@ TASK_TYPES: dict[TypeName, TaskType] = {
 
 
 async def build_task(
-    service: Service, caller: Caller, name: TypeName, body: Any, files: Files
+    service: Service,
+    caller: Caller,
+    name: TypeName,
+    body: Any,
+    files: Files,
+    snapshot: Snapshot | None = None,
 ) -> Built:
-    """Build the task of a request. Raises ApiError, InvalidRequest or InvalidAudio."""
+    """Build the task of a request. Raises ApiError, InvalidRequest or InvalidAudio.
+
+    `snapshot` is the outstanding work; where it is not given, it is read if the task needs it.
+    """
     kind = TASK_TYPES[name]
     for upload, needed in kind.uploads.items():
         if needed and upload not in files:
             raise ApiError(422, "missing_field", f"{upload}: a file is required", upload)
-    resolved = await kind.resolve_body(service, body, files)
+    resolved = await kind.resolve_body(service, body, files, snapshot)
     task, rendering = await kind.build(service, caller, resolved, files)
     service.executor.held_bytes.check_size(rendering.count_bytes())
     return Built(task, rendering, body.model_dump_json(), files, resolved)

@@ -236,3 +236,12 @@ class Job:
     def has_ended(self) -> bool:
         """Whether the job has finished, failed or was cancelled."""
         return self.status in ("finished", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """A page of the jobs of the client's API key, the newest first."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+    """The cursor of the next page; None: this is the last one."""

@@ -16,6 +16,8 @@ from audiocraft_serve.answers import (
     Done,
     Generation,
     Job,
+    JobPage,
+    JobStatus,
     Limits,
     Model,
     Progress,
@@ -188,8 +190,25 @@ class AsyncClient:
         return await self._sender.send_call(lambda: endpoints.prepare_get_job(job_id))
 
     async def cancel_job(self, job_id: str) -> Job:
-        """Cancel a job that waits or runs; delete a job that has ended."""
+        """Cancel a job that waits or runs; a job that has ended keeps its result."""
         return await self._sender.send_call(lambda: endpoints.prepare_cancel_job(job_id))
+
+    async def delete_job(self, job_id: str) -> None:
+        """Delete a job with its result; see `Client.delete_job`."""
+        await self._sender.send_call(lambda: endpoints.prepare_delete_job(job_id))
+
+    async def list_jobs(
+        self,
+        *,
+        status: JobStatus | None = None,
+        type: str | None = None,  # noqa: A002 - the name of the API
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Return a page of jobs; see `Client.list_jobs`."""
+        return await self._sender.send_call(
+            lambda: endpoints.prepare_list_jobs(status, type, limit, cursor)
+        )
 
     async def fetch_job(self, job_id: str) -> Generation:
         """Return the result of a job. Raises Conflict if the job has not finished."""

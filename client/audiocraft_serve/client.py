@@ -16,6 +16,8 @@ from audiocraft_serve.answers import (
     Done,
     Generation,
     Job,
+    JobPage,
+    JobStatus,
     Limits,
     Model,
     Progress,
@@ -195,8 +197,23 @@ class Client:
         return self._sender.send_call(endpoints.prepare_get_job(job_id))
 
     def cancel_job(self, job_id: str) -> Job:
-        """Cancel a job that waits or runs; delete a job that has ended, with its audio."""
+        """Cancel a job that waits or runs; a job that has ended keeps its result."""
         return self._sender.send_call(endpoints.prepare_cancel_job(job_id))
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete a job with its result; a job that has not ended is cancelled first."""
+        self._sender.send_call(endpoints.prepare_delete_job(job_id))
+
+    def list_jobs(
+        self,
+        *,
+        status: JobStatus | None = None,
+        type: str | None = None,  # noqa: A002 - the name of the API
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> JobPage:
+        """Return a page of the jobs of the client's API key, the newest first."""
+        return self._sender.send_call(endpoints.prepare_list_jobs(status, type, limit, cursor))
 
     def fetch_job(self, job_id: str) -> Generation:
         """Return the result of a job. Raises Conflict if the job has not finished."""

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import httpx
@@ -14,6 +14,8 @@ from audiocraft_serve.answers import (
     Codes,
     Generation,
     Job,
+    JobPage,
+    JobStatus,
     Limits,
     Model,
     Progress,
@@ -233,8 +235,27 @@ def prepare_get_job(job_id: str) -> ApiCall[Job]:
 
 
 def prepare_cancel_job(job_id: str) -> ApiCall[Job]:
-    """Cancel a job that waits or runs; delete one that has ended."""
-    return ApiCall("DELETE", _job_path(job_id), build_answer_reader(Job))
+    """Cancel a job that waits or runs."""
+    return ApiCall("POST", f"{_job_path(job_id)}/cancel", build_answer_reader(Job))
+
+
+def prepare_delete_job(job_id: str) -> ApiCall[None]:
+    """Delete a job with its result."""
+    return ApiCall("DELETE", _job_path(job_id), lambda _: None)
+
+
+def prepare_list_jobs(
+    status: JobStatus | None, type_name: str | None, limit: int | None, cursor: str | None
+) -> ApiCall[JobPage]:
+    """Read a page of the jobs of the client's API key."""
+    wanted = {"status": status, "type": type_name, "limit": limit, "cursor": cursor}
+    query = urlencode({name: value for name, value in wanted.items() if value is not None})
+
+    def read_page(response: httpx.Response) -> JobPage:
+        jobs = tuple(_read_list(Job, response, "jobs"))
+        return JobPage(jobs, read_json(response).get("next_cursor"))
+
+    return ApiCall("GET", f"{JOBS}?{query}" if query else JOBS, read_page)
 
 
 def prepare_fetch_job(job_id: str) -> ApiCall[Generation]:

@@ -2,6 +2,7 @@
 
 import time
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
@@ -38,6 +39,8 @@ class Job(BaseModel):
     seed: int | None
     """The seed of the task; None where it draws no random numbers."""
     row_seconds: float
+    weight: float = 1.0
+    """The weight of the owner when it created the job."""
     created: float
     """The time of creation in Unix seconds, the unit of all times of a job."""
     expires: float
@@ -53,7 +56,16 @@ class Job(BaseModel):
     @property
     def work(self) -> Work:
         """The entry of the job in the queue."""
-        return Work("job", self.name, self.created, self.owner, self.model, self.row_seconds)
+        price, weight = self.row_seconds, self.weight
+        return Work("job", self.name, self.created, self.owner, self.model, price, weight)
+
+    @property
+    def event(self) -> Work | None:
+        """The delivery of the job's webhook at its present status, if it has one."""
+        if not self.webhook or self.status == "queued":
+            return None
+        receiver = urlsplit(self.webhook).netloc
+        return Work("webhook", f"{self.name}.{self.status}", time.time(), self.owner, receiver)
 
     @property
     def has_ended(self) -> bool:

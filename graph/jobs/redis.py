@@ -1,54 +1,38 @@
-"""Keeps the jobs of clusters in Redis 7 or later. The queue is streaq, on the streams of Redis.
+"""Keeps the jobs of clusters in Redis 7 or later: `redis.lua` has its operations.
 
-streaq is typed, uses asyncio, and renews leases while work runs. Of the other libraries, arq gets
-no new features, taskiq does not renew the lease of long work, and saq repeats jobs by a timeout.
+No library for queues is used: streaq, arq, saq and taskiq hand out work in the order of its
+arrival, and owners would not take turns.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from anyio import CancelScope
-from coredis import PureToken, Redis
 from coredis.exceptions import RedisError
-from streaq import StreaqRetry, Worker
-from streaq.task import Task
 
-from graph.errors import ApiError
-from graph.jobs.store import Handler, Work
+from deployments.redis_client import open_redis
+from deployments.settings import RedisServer
+from graph.jobs import store as stores
+from graph.jobs.store import Kind, NewJob, Place, StoreUnavailable, Taken, Work
 
-LEASE_S = 20
-PREFIX = "audiocraft:"
-EXPIRIES, WAITING = PREFIX + "expiries", PREFIX + "waiting"
-TASK = "work"
-ADD = """
-if redis.call('set', KEYS[1], ARGV[1], 'nx') then redis.call('zadd', KEYS[2], ARGV[2], ARGV[3]) end
-return redis.call('get', KEYS[1])
-"""
-SWAP = """
-if redis.call('get', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('set', KEYS[1], ARGV[2])
-redis.call('zadd', KEYS[2], ARGV[3], ARGV[4])
-return 1
-"""
-
-
-class _Worker(Worker[None]):
-    async def signal_handler(self, scope: CancelScope) -> None:
-        """Leave signals to Serve: streaq ignores `handle_signals` and needs the main thread."""
+SCRIPT = Path(__file__).with_suffix(".lua").read_text()
 
 
 class RedisStore:
-    """See `Store`."""
+    """See `Store`. Each operation is one script, which Redis runs as a whole."""
 
-    def __init__(self, url: str, password: str | None) -> None:
-        self._url, self._password = url, password
+    def __init__(self, server: RedisServer) -> None:
+        """Create a store. Raises ValueError where the password's variable is not set."""
+        self._url, self._password = server.url, server.password
+        self._prefix = f"{server.key_prefix}:jobs"
         self._closing = asyncio.Event()
+        self._calls: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Connect. Raises OSError where Redis cannot be reached or is too old."""
@@ -56,9 +40,9 @@ class RedisStore:
 
         async def keep_open() -> None:
             # One task opens and closes: coredis' connections belong to the task that opened them.
-            self._queue = self._build_worker(1)
             try:
-                async with self._queue:
+                async with open_redis(self._url, self._password) as redis:
+                    self._script = redis.register_script(SCRIPT)
                     opened.set_result(None)
                     await self._closing.wait()
             except (RedisError, OSError, ExceptionGroup) as error:
@@ -70,127 +54,115 @@ class RedisStore:
         await opened
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect, once all calls have ended."""
+        await asyncio.gather(*self._calls, return_exceptions=True)
         self._closing.set()
         await self._keeper
 
     async def add_text(self, name: str, text: str, expires: float) -> str:
         """See `Store`."""
-        keys = [PREFIX + name, EXPIRIES]
-        with _map_errors():
-            return str(await self._redis.eval(ADD, keys, [text, expires, name]))
+        return str(await self._run("add_text", name=name, text=text, expires=expires))
+
+    async def add_jobs(self, jobs: Sequence[NewJob]) -> list[str]:
+        """See `Store`."""
+        written = [
+            {"text": job.text, "expires": job.expires, "work": _describe_work(job.work)}
+            for job in jobs
+        ]
+        return list(await self._run("add_jobs", jobs=written))
 
     async def get_text(self, name: str) -> str | None:
         """See `Store`."""
-        with _map_errors():
-            return await self._redis.get(PREFIX + name)
+        found: str | None = await self._run("get_text", name=name)
+        return found
 
-    async def swap_text(self, name: str, old: str, new: str, expires: float) -> bool:
+    async def swap_text(
+        self, name: str, old: str, new: str, expires: float, work: Work | None = None
+    ) -> bool:
         """See `Store`."""
-        keys = [PREFIX + name, EXPIRIES]
-        with _map_errors():
-            return bool(await self._redis.eval(SWAP, keys, [old, new, expires, name]))
+        more = {"work": _describe_work(work)} if work else {}
+        given = {"name": name, "old": old, "new": new, "expires": expires}
+        return bool(await self._run("swap_text", **given, **more))
 
     async def delete_text(self, name: str) -> None:
         """See `Store`."""
-        with _map_errors():
-            await self._redis.zrem(EXPIRIES, [name])
-            await self._redis.delete([PREFIX + name])
+        await self._run("delete_text", name=name)
 
     async def list_expired(self) -> list[str]:
         """See `Store`."""
-        with _map_errors():
-            found = await self._redis.zrange(EXPIRIES, 0, time.time(), sortby=PureToken.BYSCORE)
-        return list(found)
+        return list(await self._run("list_expired", until=time.time()))
+
+    async def list_texts(self, owner: str, before: tuple[float, str], most: int) -> list[str]:
+        """See `Store`."""
+        since, name = before
+        return list(await self._run("list_texts", owner=owner, since=since, name=name, most=most))
 
     async def put_work(self, work: Work) -> None:
         """See `Store`."""
-        text = json.dumps(asdict(work))
-        task: Task[Any, Any] = self._queue.enqueue_unsafe(TASK, text)
-        task.id = f"{work.kind}:{work.name}"  # work with a queued id is not queued again
-        with _map_errors():
-            if work.kind == "job":
-                await self._redis.zadd(WAITING, {text: work.since})
-            await task
+        await self._run("put_work", work=_describe_work(work))
 
-    async def withdraw_work(self, work: Work) -> None:
-        """See `Store`. The entry of streaq stays, and finds no work to do."""
-        with _map_errors():
-            await self._redis.zrem(WAITING, [json.dumps(asdict(work))])
-
-    async def list_waiting(self) -> list[Work]:
+    async def withdraw_work(self, kind: Kind, name: str) -> None:
         """See `Store`."""
-        with _map_errors():
-            found = await self._redis.zrange(WAITING, 0, -1)
-        return [Work(**json.loads(one)) for one in found]
+        await self._run("withdraw_work", kind=kind, name=name)
 
-    async def serve_work(self, handle: Handler, most: int) -> None:
+    async def take_work(self, kind: Kind, closed: Collection[str]) -> Taken | None:
         """See `Store`."""
-        worker, leaving = self._build_worker(most), asyncio.Event()
-
-        async def do(text: str) -> None:
-            await self._redis.zrem(WAITING, [text])
-            work = Work(**json.loads(text))
-            again = await _run_until_leaving(leaving, handle(work, registered.context.tries))
-            if again is None:
-                await self._redis.zrem(WAITING, [text])  # it may have been queued again
-            else:
-                if work.kind == "job":
-                    await self._redis.zadd(WAITING, {text: work.since})
-                raise StreaqRetry(delay=timedelta(seconds=again))
-
-        registered = worker.task(name=TASK, max_tries=None, timeout=None, ttl=0, silent=True)(do)
-        serving = asyncio.create_task(worker.run_async())
-        try:
-            await asyncio.wait({serving})
-            await serving
-        finally:
-            leaving.set()  # streaq does not cancel running work
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
-
-    def _build_worker(self, most: int) -> _Worker:
-        return _Worker(
-            self._url,
-            redis_kwargs={"password": self._password} if self._password else {},
-            concurrency=most,
-            prefetch=1,
-            queue_name="audiocraft",
-            serializer=json.dumps,
-            deserializer=json.loads,
-            idle_timeout=LEASE_S,
+        holder, lease = uuid4().hex, stores.LEASE_S
+        found = await self._run(
+            "take_work", kind=kind, closed=list(closed), holder=holder, lease=lease
         )
+        return Taken(Work(**json.loads(found[0])), int(found[1]), holder) if found else None
 
-    @property
-    def _redis(self) -> Redis[str]:
-        redis = self._queue.redis
-        assert isinstance(redis, Redis)
-        return redis
+    async def renew_work(self, kind: Kind, leases: Mapping[str, str]) -> set[str]:
+        """See `Store`."""
+        given = {"kind": kind, "leases": dict(leases), "lease": stores.LEASE_S}
+        return set(await self._run("renew_work", **given))
+
+    async def end_work(self, taken: Taken, again: float | None) -> None:
+        """See `Store`."""
+        more = {} if again is None else {"again": again}
+        work = taken.work
+        await self._run("end_work", kind=work.kind, name=work.name, holder=taken.holder, **more)
+
+    async def count_waiting(self, kind: Kind, owner: str | None = None) -> int:
+        """See `Store`."""
+        more = {} if owner is None else {"owner": owner}
+        return int(await self._run("count_waiting", kind=kind, **more))
+
+    async def find_places(self, kind: Kind, names: Sequence[str]) -> dict[str, Place]:
+        """See `Store`."""
+        found = await self._run("find_places", kind=kind, names=list(names))
+        return {
+            name: Place(int(position), int(waiting), float(price))
+            for name, position, waiting, price in found
+        }
+
+    async def _run(self, operation: str, **given: Any) -> Any:
+        async def call() -> Any:
+            return await self._script([self._prefix], [operation, json.dumps(given)])
+
+        # A caller that is cancelled leaves at once: coredis may turn its end into another error.
+        calling = asyncio.create_task(call())
+        self._calls.add(calling)
+        calling.add_done_callback(self._calls.discard)
+        with _map_errors():
+            return await asyncio.shield(calling)
+
+
+def _describe_work(work: Work) -> dict[str, Any]:
+    member = f"{work.since:017.6f}{work.name}"
+    cost = work.price / work.weight
+    return asdict(work) | {"member": member, "cost": cost, "work": json.dumps(asdict(work))}
 
 
 @contextmanager
 def _map_errors() -> Iterator[None]:
-    """Raise ApiError 503 where Redis does not answer."""
+    """Raise StoreUnavailable where Redis does not answer."""
     try:
         yield
     except (RedisError, OSError) as error:
         message = "the store of jobs cannot be reached now; try again"
-        raise ApiError(503, "jobs_unavailable", message) from error
-
-
-async def _run_until_leaving(leaving: asyncio.Event, work: Any) -> float | None:
-    """Await work. Once `leaving` is set, cancel the work and return 0, to do it again at once."""
-    task, left = asyncio.ensure_future(work), asyncio.ensure_future(leaving.wait())
-    try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            again: float | None = task.result()
-            return again
-        return 0.0
-    finally:
-        for one in (task, left):
-            one.cancel()
-        await asyncio.gather(task, left, return_exceptions=True)
+        raise StoreUnavailable(503, "jobs_unavailable", message) from error
 
 
 def _find_first_error(error: BaseException) -> BaseException:

@@ -1,60 +1,41 @@
-"""Keeps jobs in one SQLite file, for the ingress replicas of one machine."""
+"""Keeps jobs in one SQLite file, for an ingress that has one replica."""
 
 import asyncio
-import contextvars
+import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
-from graph.errors import ApiError
-from graph.jobs.store import Handler, Work
+from graph.jobs import store as stores
+from graph.jobs.database import open_database
+from graph.jobs.store import Kind, NewJob, Place, StoreUnavailable, Taken, Work
 
-LEASE_S = 15.0
-POLL_S = 0.2
-"""Seconds between two searches for work that another replica has queued."""
-BUSY_S = 10.0
-SCHEMA = """
-create table if not exists texts (name text primary key, text text not null, expires real not null);
-create table if not exists work (
-    kind text, name text, since real, owner text, model text, row_seconds real,
-    due real not null, leased_until real not null default 0, holder text,
-    attempts int not null default 0,
-    primary key (kind, name));
-create index if not exists by_age on work (since);
-create index if not exists by_expiry on texts (expires);
-"""
 FREE = "(leased_until < :now or leased_until > :now + 2 * :lease)"
 """The condition that nobody works on an entry. A lease that ends later than any new lease comes
 from a clock that was ahead and has been set back."""
-FIELDS = "kind, name, since, owner, model, row_seconds"
+FIELDS = "kind, name, since, owner, target, price, weight"
+READY = f"kind = :kind and due <= :now and {FREE}"
+LANE = "owner || char(10) || target"
+T = TypeVar("T")
 
 
 class SqliteStore:
     """See `Store`. One thread has the only connection, because SQLite's calls block."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, replace_damaged: bool = False) -> None:
+        self._path, self._replace_damaged = path, replace_damaged
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs")
-        self._came = asyncio.Event()
-        self._holder = uuid4().hex
 
     async def open(self) -> None:
-        """Create the file. Raises OSError where this fails."""
-
-        def connect() -> sqlite3.Connection:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Without Python's own transactions, each statement is a transaction.
-            found = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)
-            found.execute("pragma journal_mode = wal")
-            found.executescript(SCHEMA)
-            return found
-
+        """Open or create the file. Raises OSError where this fails."""
         loop = asyncio.get_running_loop()
-        self._connection = await loop.run_in_executor(self._thread, connect)
+        arguments = self._path, self._replace_damaged
+        self._connection = await loop.run_in_executor(self._thread, open_database, *arguments)
 
     async def close(self) -> None:
         """Close the file."""
@@ -64,113 +45,218 @@ class SqliteStore:
 
     async def add_text(self, name: str, text: str, expires: float) -> str:
         """See `Store`."""
-        await self._run_sql("insert or ignore into texts values (?, ?, ?)", name, text, expires)
-        return await self.get_text(name) or text
+        return await self._run(lambda: self._add_text(name, text, expires))
+
+    async def add_jobs(self, jobs: Sequence[NewJob]) -> list[str]:
+        """See `Store`."""
+        return await self._run(lambda: [self._add_job(job) for job in jobs])
 
     async def get_text(self, name: str) -> str | None:
         """See `Store`."""
-        found = await self._run_sql("select text from texts where name = ?", name)
-        return found[0][0] if found else None
+        return await self._run(lambda: self._get_text(name))
 
-    async def swap_text(self, name: str, old: str, new: str, expires: float) -> bool:
+    async def swap_text(
+        self, name: str, old: str, new: str, expires: float, work: Work | None = None
+    ) -> bool:
         """See `Store`."""
-        change = "update texts set text = ?, expires = ? where name = ? and text = ? returning 1"
-        return bool(await self._run_sql(change, new, expires, name, old))
+
+        def swap() -> bool:
+            change = "update texts set text = ?, expires = ? where name = ? and text = ?"
+            done = self._connection.execute(change, (new, expires, name, old)).rowcount == 1
+            if done and work:
+                self._put_work(work)
+            return done
+
+        return await self._run(swap)
 
     async def delete_text(self, name: str) -> None:
         """See `Store`."""
-        await self._run_sql("delete from texts where name = ?", name)
+        await self._query("delete from texts where name = :name", name=name)
 
     async def list_expired(self) -> list[str]:
         """See `Store`."""
-        found = await self._run_sql("select name from texts where expires < ?", time.time())
+        found = await self._query("select name from texts where expires < :now")
         return [name for (name,) in found]
+
+    async def list_texts(self, owner: str, before: tuple[float, str], most: int) -> list[str]:
+        """See `Store`."""
+        query = (
+            "select text from texts where owner = :owner and (since, name) < (:since, :name) "
+            "order by since desc, name desc limit :most"
+        )
+        since, name = before
+        found = await self._query(query, owner=owner, since=since, name=name, most=most)
+        return [text for (text,) in found]
 
     async def put_work(self, work: Work) -> None:
         """See `Store`."""
-        values = work.kind, work.name, work.since, work.owner, work.model, work.row_seconds
-        insert = f"insert or ignore into work ({FIELDS}, due) values (?, ?, ?, ?, ?, ?, 0)"
-        await self._run_sql(insert, *values)
-        self._came.set()
+        await self._run(lambda: self._put_work(work))
 
-    async def withdraw_work(self, work: Work) -> None:
+    async def withdraw_work(self, kind: Kind, name: str) -> None:
         """See `Store`."""
-        gone = f"delete from work where kind = :kind and name = :name and {FREE}"
-        await self._run_by_name(gone, kind=work.kind, name=work.name)
 
-    async def list_waiting(self) -> list[Work]:
+        def withdraw() -> None:
+            gone = (
+                f"delete from entries where kind = :kind and name = :name and {FREE} "
+                "returning owner, price / weight"
+            )
+            for owner, cost in self._execute(gone, kind=kind, name=name):
+                back = "update turns set rank = rank - ? where kind = ? and owner = ?"
+                self._connection.execute(back, (cost, kind, owner))
+
+        await self._run(withdraw)
+
+    async def take_work(self, kind: Kind, closed: Collection[str]) -> Taken | None:
         """See `Store`."""
-        query = f"select {FIELDS} from work where kind = 'job' and {FREE} order by since"
-        return [Work(*row) for row in await self._run_by_name(query)]
-
-    async def serve_work(self, handle: Handler, most: int) -> None:
-        """See `Store`."""
-        running: set[asyncio.Task[None]] = set()
-        renewed = time.monotonic()
-        try:
-            while True:
-                self._came.clear()
-                while len(running) < most and (taken := await self._take_work()):
-                    # Work gets an empty context: it does not belong to the task that serves.
-                    context = contextvars.Context()
-                    running.add(asyncio.create_task(self._do_work(handle, *taken), context=context))
-                if time.monotonic() - renewed > LEASE_S / 3:
-                    renewed = time.monotonic()
-                    await self._renew_leases()
-                came = asyncio.ensure_future(self._came.wait())
-                done, _ = await asyncio.wait(
-                    {came, *running}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
-                )
-                came.cancel()
-                running -= done
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-
-    async def _do_work(self, handle: Handler, work: Work, attempt: int) -> None:
-        again: float | None = 0.0  # stays where the work is cancelled
-        try:
-            again = await handle(work, attempt)
-        finally:
-            await asyncio.shield(self._put_back(work, again))
-
-    async def _put_back(self, work: Work, again: float | None) -> None:
-        mine = work.kind, work.name, self._holder
-        where = "where kind = ? and name = ? and holder = ?"
-        if again is None:
-            await self._run_sql(f"delete from work {where}", *mine)
-        else:
-            back = f"update work set leased_until = 0, holder = null, due = ? {where}"
-            await self._run_sql(back, time.time() + again, *mine)
-
-    async def _take_work(self) -> tuple[Work, int] | None:
-        take = (
-            "update work set holder = :holder, leased_until = :now + :lease, "
-            "attempts = attempts + 1 where rowid = (select rowid from work "
-            f"where due <= :now and {FREE} order by since limit 1) "
-            f"returning {FIELDS}, attempts"
+        find = (
+            f"select name from entries where {READY} "
+            f"and {LANE} not in (select value from json_each(:closed)) "
+            "order by rank, since, name limit 1"
         )
-        found = await self._run_by_name(take, holder=self._holder)
-        return (Work(*found[0][:-1]), found[0][-1]) if found else None
+        lease = (
+            "update entries set holder = :holder, leased_until = :now + :lease, "
+            f"attempts = attempts + 1 where kind = :kind and name = :name "
+            f"returning {FIELDS}, attempts, rank"
+        )
+        clock = (
+            "insert into clocks values (?, ?) "
+            "on conflict do update set rank = max(rank, excluded.rank)"
+        )
 
-    async def _renew_leases(self) -> None:
-        renew = "update work set leased_until = ? where holder = ?"
-        await self._run_sql(renew, time.time() + LEASE_S, self._holder)
+        def take() -> Taken | None:
+            holder = uuid4().hex
+            for (name,) in self._execute(find, kind=kind, closed=json.dumps(list(closed))):
+                (found,) = self._execute(lease, kind=kind, name=name, holder=holder)
+                *fields, attempts, rank = found
+                self._connection.execute(clock, (kind, rank))
+                return Taken(Work(*fields), attempts, holder)
+            return None
 
-    async def _run_by_name(self, statement: str, **values: str) -> Sequence[Any]:
+        return await self._run(take)
+
+    async def renew_work(self, kind: Kind, leases: Mapping[str, str]) -> set[str]:
+        """See `Store`."""
+        renew = (
+            "update entries set leased_until = :now + :lease "
+            "where kind = :kind and name = :name and holder = :holder returning name"
+        )
+
+        def renew_all() -> set[str]:
+            held = (
+                self._execute(renew, kind=kind, name=name, holder=holder)
+                for name, holder in leases.items()
+            )
+            return leases.keys() - {name for rows in held for (name,) in rows}
+
+        return await self._run(renew_all)
+
+    async def end_work(self, taken: Taken, again: float | None) -> None:
+        """See `Store`."""
+        change = (
+            "delete from entries"
+            if again is None
+            else "update entries set leased_until = 0, holder = null, due = :now + :again"
+        )
+        mine = "where kind = :kind and name = :name and holder = :holder"
+        given = {"kind": taken.work.kind, "name": taken.work.name, "holder": taken.holder}
+        await self._query(f"{change} {mine}", again=again, **given)
+
+    async def count_waiting(self, kind: Kind, owner: str | None = None) -> int:
+        """See `Store`."""
+        query = f"select count(*) from entries where kind = :kind and {FREE}"
+        query += "" if owner is None else " and owner = :owner"
+        ((found,),) = await self._query(query, kind=kind, owner=owner)
+        return int(found)
+
+    async def find_places(self, kind: Kind, names: Sequence[str]) -> dict[str, Place]:
+        """See `Store`."""
+        by_place = "entries indexed by by_place where kind = :kind and holder is null"
+        before = (
+            f"(select count(*) from {by_place} and rank < one.rank) "
+            f"+ (select count(*) from {by_place} and rank = one.rank "
+            "and (since, name) <= (one.since, one.name))"
+        )
+        of_one = (
+            f"select name, {before}, target from entries as one "
+            "where kind = :kind and holder is null and name = :name"
+        )
+        of_all = (
+            "select name, position, target from (select name, target, row_number() "
+            f"over (order by rank, since, name) as position from {by_place}) "
+            "where name in (select value from json_each(:names))"
+        )
+        total = (
+            "select total(price) from entries indexed by by_target "
+            "where kind = :kind and holder is null and target = :target"
+        )
+
+        def find() -> dict[str, Place]:
+            if len(names) == 1:  # counting is faster than to number the whole queue
+                rows = self._execute(of_one, kind=kind, name=names[0])
+            else:
+                rows = self._execute(of_all, kind=kind, names=json.dumps(list(names)))
+            ((waiting,),) = self._execute(f"select count(*) from {by_place}", kind=kind)
+            prices = {
+                target: self._execute(total, kind=kind, target=target)[0][0]
+                for target in {target for _, _, target in rows}
+            }
+            return {name: Place(place, waiting, prices[target]) for name, place, target in rows}
+
+        return await self._run(find)
+
+    def _add_text(self, name: str, text: str, expires: float) -> str:
+        add = "insert or ignore into texts (name, text, expires) values (?, ?, ?)"
+        self._connection.execute(add, (name, text, expires))
+        return self._get_text(name) or text
+
+    def _get_text(self, name: str) -> str | None:
+        found = self._execute("select text from texts where name = :name", name=name)
+        return found[0][0] if found else None
+
+    def _add_job(self, job: NewJob) -> str:
+        work = job.work
+        add = "insert or ignore into texts values (?, ?, ?, ?, ?)"
+        values = work.name, job.text, job.expires, work.owner, work.since
+        if self._connection.execute(add, values).rowcount == 1:
+            self._put_work(work)
+        return self._get_text(work.name) or job.text
+
+    def _put_work(self, work: Work) -> None:
+        rank = (
+            "select max(coalesce((select rank from clocks where kind = :kind), 0), "
+            "coalesce((select rank from turns where kind = :kind and owner = :owner), 0))"
+        )
+        ((begin,),) = self._execute(rank, kind=work.kind, owner=work.owner)
+        insert = f"insert or ignore into entries ({FIELDS}, rank) values (?, ?, ?, ?, ?, ?, ?, ?)"
+        if self._connection.execute(insert, (*astuple(work), begin)).rowcount == 1:
+            turn = "insert or replace into turns values (?, ?, ?)"
+            end = begin + work.price / work.weight
+            self._connection.execute(turn, (work.kind, work.owner, end))
+
+    def _execute(self, statement: str, **values: Any) -> list[Any]:
         """Run a statement with named values, and with `:now` and `:lease`."""
-        return await self._execute(statement, {"now": time.time(), "lease": LEASE_S, **values})
+        known = {"now": time.time(), "lease": stores.LEASE_S}
+        return self._connection.execute(statement, known | values).fetchall()
 
-    async def _run_sql(self, statement: str, *values: Any) -> Sequence[Any]:
-        return await self._execute(statement, values)
+    async def _query(self, statement: str, **values: Any) -> Sequence[Any]:
+        return await self._run(lambda: self._execute(statement, **values))
 
-    async def _execute(self, statement: str, values: Any) -> Sequence[Any]:
-        def fetch_rows() -> list[Any]:
-            return self._connection.execute(statement, values).fetchall()
+    async def _run(self, change: Callable[[], T]) -> T:
+        """Run a change as one transaction on the thread of the connection."""
+
+        def run() -> T:
+            self._connection.execute("begin immediate")
+            try:
+                done = change()
+                self._connection.execute("commit")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("rollback")
+                raise
+            return done
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, fetch_rows)
-        except sqlite3.OperationalError as error:  # the disk is full, or the file is locked
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+        except sqlite3.Error as error:  # the disk is full, or the file is locked
             message = "the store of jobs cannot be written now; try again"
-            raise ApiError(503, "jobs_unavailable", message) from error
+            raise StoreUnavailable(503, "jobs_unavailable", message) from error

@@ -8,10 +8,10 @@ import asyncio
 import ipaddress
 import json
 import logging
-import os
-import re
 import socket
 import ssl
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import cached_property
@@ -23,77 +23,73 @@ from graph.errors import ApiError
 from graph.jobs.job import Job
 from graph.settings import JobsSettings
 
-SECRETS = "AUDIOCRAFT_WEBHOOK_SECRETS"
-"""The environment variable with the secrets, `whsec_...`, separated by spaces; each one signs."""
-SECRET = re.compile(r"whsec_[A-Za-z0-9+/]{32,}={0,2}")
+AT_ONCE, AT_ONCE_FOR_A_RECEIVER = 64, 4
+"""How many events one ingress sends at once, in all and to one receiver of one key."""
+RESOLVERS = 4 * AT_ONCE
+"""Threads that look up names: a name server that does not answer holds one beyond `TIMEOUT_S`."""
 TIMEOUT_S = 15.0
 AGAIN_AFTER_S = (5.0, 60.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)
 GONE = 410
 """The status by which a receiver ends the attempts (Standard Webhooks)."""
+MAX_HOST_BYTES, MAX_LABEL_BYTES = 253, 63
+"""The limits of a host name and of the parts between its dots (RFC 1035)."""
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All public IPv6 addresses. Others embed IPv4 addresses, or belong to one network."""
 logger = logging.getLogger("ray.serve")
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+FindSecrets = Callable[[str], Sequence[str]]
+"""Returns the secrets of a key, by its name: each one signs."""
 
 
 class Webhooks:
     """Sends the events of jobs; one for each ingress replica."""
 
-    def __init__(self, settings: JobsSettings) -> None:
-        self._settings = settings
-        secrets = os.environ.get(SECRETS, "").split()
-        if not all(SECRET.fullmatch(one) for one in secrets):
-            raise ValueError(f"{SECRETS}: a secret is `whsec_` and 24 bytes or more in base64")
-        self._signers = [Webhook(one) for one in secrets]
+    def __init__(self, settings: JobsSettings, find_secrets: FindSecrets) -> None:
+        self._settings, self._find_secrets = settings, find_secrets
+        self._resolvers = ThreadPoolExecutor(RESOLVERS, thread_name_prefix="webhook-names")
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context()
 
-    def check_address(self, address: str) -> None:
-        """Raise ApiError 422 where this server sends no webhooks to a URL."""
-        if not self._signers:
-            raise _build_refusal(f"this server cannot sign; its operator must set {SECRETS}")
+    def close(self) -> None:
+        """Let the threads end."""
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
+
+    def check_address(self, address: str, owner: str) -> None:
+        """Raise ApiError 422 where this server sends no webhooks of a key to a URL."""
+        if not self._find_secrets(owner):
+            raise _build_refusal("no secret signs them; the operator must set webhook_secrets")
         try:
             url = httpx.URL(address)
-        except httpx.InvalidURL as error:
+            host = url.host
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise _build_refusal(f"not an address: {error}") from error
         schemes = ("https", "http") if self._settings.webhooks_to_private_addresses else ("https",)
-        if url.scheme not in schemes or not url.host or url.userinfo:
+        if url.scheme not in schemes or not host or url.userinfo:
             raise _build_refusal(f"it must be {' or '.join(schemes)}://, a host, no password")
-        if not any(fnmatch(url.host, host) for host in self._settings.webhook_hosts):
+        if not any(fnmatch(host, pattern) for pattern in self._settings.webhook_hosts):
             raise _build_refusal(f"allowed hosts are {', '.join(self._settings.webhook_hosts)}")
-        if _is_address(url.host) and not self._is_allowed(url.host):
-            raise _build_refusal(f"{url.host} is a private address")
+        if _is_address(host):
+            if not self._is_allowed(host):
+                raise _build_refusal(f"{host} is a private address")
+        else:
+            _check_name(url.raw_host)
 
-    async def send_event(self, job: Job, status: str, address: str, attempt: int) -> float | None:
+    async def send_event(self, job: Job, status: str, attempt: int) -> float | None:
         """Send one event. Returns None after the last attempt, or the seconds until the next one.
 
         It is sent at least once: a receiver recognises a repetition by its `webhook-id`.
         """
-        now = datetime.now(UTC)
         name = f"{job.name}.{status}"
-        body = json.dumps(
-            {
-                "type": f"job.{'started' if status == 'running' else status}",
-                "timestamp": now.isoformat(),
-                "data": {
-                    "id": job.name,
-                    "status": status,
-                    "model": job.model,
-                    "seed": job.seed,
-                    "error": job.error.model_dump() if job.error else None,
-                },
-            }
-        )
-        signatures = " ".join(signer.sign(name, now, body) for signer in self._signers)
-        headers = {
-            "content-type": "application/json",
-            "webhook-id": name,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": signatures,
-        }
+        secrets = self._find_secrets(job.owner)
+        if job.webhook is None or not secrets:
+            logger.error("webhook %s: not sent; the key has no webhook or no secret now", name)
+            return None
         try:
-            status_code = await self._post_event(httpx.URL(address), headers, body)
-        except (httpx.HTTPError, OSError, TimeoutError) as error:
+            body, headers = _build_message(job, status, secrets)
+            async with asyncio.timeout(TIMEOUT_S):
+                status_code = await self._post_event(httpx.URL(job.webhook), headers, body)
+        except Exception as error:  # noqa: BLE001 - any error of an attempt is a failed attempt
             logger.warning("webhook %s: %r", name, error)
             status_code = None
         if status_code and (200 <= status_code < 300 or status_code == GONE):
@@ -105,13 +101,9 @@ class Webhooks:
 
     async def _post_event(self, url: httpx.URL, headers: dict[str, str], body: str) -> int:
         """Post to a checked address of the host, without following redirects or reading a body."""
-        address = await self._resolve_host(url)
-        pinned = url.copy_with(host=address)
+        pinned = url.copy_with(host=await self._resolve_host(url))
         headers["host"] = url.netloc.decode()
-        async with (
-            asyncio.timeout(TIMEOUT_S),
-            httpx.AsyncClient(verify=self._tls, trust_env=False) as client,
-        ):
+        async with httpx.AsyncClient(verify=self._tls, trust_env=False) as client:
             request = client.build_request(
                 "POST", pinned, content=body, headers=headers, extensions={"sni_hostname": url.host}
             )
@@ -122,8 +114,9 @@ class Webhooks:
     async def _resolve_host(self, url: httpx.URL) -> str:
         """Return a host's address. Raises OSError where it has none, or a private one."""
         port = url.port or {"https": 443, "http": 80}[url.scheme]
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._resolvers, lambda: socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        )
         addresses = [str(info[4][0]) for info in found]
         if not all(map(self._is_allowed, addresses)):
             raise OSError(f"{url.host} is at a private address")
@@ -133,15 +126,39 @@ class Webhooks:
         return self._settings.webhooks_to_private_addresses or is_public(address)
 
 
+def _build_message(job: Job, status: str, secrets: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return the body of an event, and the headers that sign it with each secret."""
+    now, name = datetime.now(UTC), f"{job.name}.{status}"
+    body = json.dumps(
+        {
+            "type": f"job.{'started' if status == 'running' else status}",
+            "timestamp": now.isoformat(),
+            "data": {
+                "id": job.name,
+                "status": status,
+                "model": job.model,
+                "seed": job.seed,
+                "error": job.error.model_dump() if job.error else None,
+            },
+        }
+    )
+    return body, {
+        "content-type": "application/json",
+        "webhook-id": name,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": " ".join(Webhook(one).sign(name, now, body) for one in secrets),
+    }
+
+
 def is_public(text: str) -> bool:
-    """Return whether an IP address is public, also an IPv4 address inside an IPv6 one."""
+    """Return whether an IP address is public, also an IPv4 address in a mapped IPv6 one."""
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address):
-        if address.sixtofour or address.teredo or address in NAT64:
-            return False
         if address.ipv4_mapped:
-            address = address.ipv4_mapped
-    return address.is_global and not address.is_multicast
+            return is_public(str(address.ipv4_mapped))
+        if address not in GLOBAL_UNICAST or address.sixtofour or address.teredo:
+            return False
+    return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
 def _is_address(host: str) -> bool:
@@ -150,6 +167,14 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_name(host: bytes) -> None:
+    """Raise ApiError 422 where no name server can know a host name."""
+    labels = host.split(b".")
+    if len(host) > MAX_HOST_BYTES or not all(0 < len(one) <= MAX_LABEL_BYTES for one in labels):
+        allowed = f"parts of 1 to {MAX_LABEL_BYTES} characters, {MAX_HOST_BYTES} in all"
+        raise _build_refusal(f"the host is no name; allowed: {allowed}")
 
 
 def _build_refusal(reason: str) -> ApiError:

@@ -207,7 +207,11 @@ async def test_jobs(cli: Cli, tmp_path: Path):
     assert json.loads(check_ok(await cli("jobs", "status", job, "--json")).stdout)["progress"] == 1
     check_ok(await cli("jobs", "fetch", job, "-o", "b.flac"))
     assert (tmp_path / "b.flac").read_bytes() == (tmp_path / "a.flac").read_bytes()
-    check_ok(await cli("jobs", "cancel", job))
+    assert check_ok(await cli("jobs", "cancel", job)).stdout == "finished\n"
+    listed = check_ok(await cli("jobs", "list", "--status", "finished")).stdout
+    assert listed == f"{job}  finished\n"
+    assert json.loads(check_ok(await cli("jobs", "list", "--json")).stdout)[0]["id"] == job
+    check_ok(await cli("jobs", "delete", job))
     gone = await cli("jobs", "status", job)
     assert (gone.exit_code, "no job" in gone.stderr) == (1, True)
 

@@ -169,7 +169,10 @@ async def test_a_job(client: Any):
     assert looks[-1].has_ended
     assert (read_seconds(made.audio), made.format, made.seed) == (1, "wav", 3)
     assert (await client.get_job(job.id)).status == "finished"
-    await client.cancel_job(job.id)
+    assert (await client.cancel_job(job.id)).status == "finished"
+    assert (await client.fetch_job(job.id)).audio == made.audio
+    for _ in range(2):
+        await client.delete_job(job.id)
     with pytest.raises(errors.NotFound) as caught:
         await client.get_job(job.id)
     assert caught.value.code == "job_not_found"
@@ -182,6 +185,11 @@ async def test_jobs_of_a_list(client: Any):
     first, second = [await client.wait_for_job(job.id) for job in jobs]
     assert [clip.prompt for clip in first.clips] == ["a", "a"]
     assert second.format == "ogg"
+    page = await client.list_jobs(status="finished", limit=1)
+    assert [job.id for job in page.jobs] == [jobs[1].id]
+    page = await client.list_jobs(cursor=page.next_cursor, type="generation")
+    assert ([job.id for job in page.jobs], page.next_cursor) == ([jobs[0].id], None)
+    assert (await client.list_jobs(type="song")).jobs == ()
 
 
 async def test_a_job_that_fails(client: Any, served: Served):

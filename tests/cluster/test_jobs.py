@@ -43,7 +43,7 @@ def test_killed_ingresses_lose_no_job_and_make_none_twice(deployed: Deployed):
 def test_a_cancelled_job_frees_its_slots(deployed: Deployed):
     job = deployed.http.post(JOBS, json=BODY | {"duration": 30, "n": 4}).json()["id"]
     until(lambda: deployed.load().running == 4)
-    assert deployed.http.delete(f"{JOBS}/{job}").json()["status"] == "cancelled"
+    assert deployed.http.post(f"{JOBS}/{job}/cancel").json()["status"] == "cancelled"
     until(lambda: deployed.load().running == 0)
 
 

@@ -9,11 +9,12 @@ from coredis import Redis
 
 from deployments import ledger_store
 from deployments.accounts import LEASE_S, Accounts, Charge, Patience, Share
-from deployments.ledger_store import REDIS_KEY, LedgerStore
+from deployments.ledger_store import LedgerStore
 from deployments.settings import RedisServer as Settings
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
 
+KEY = "{audiocraft}:ledger"
 RATED = Share("a", requests_per_minute=1)
 CHARGE = Charge("a", 1.0, "music", 60.0)
 
@@ -28,7 +29,7 @@ async def run_store(server: RedisServer, accounts: Accounts) -> AsyncIterator[No
 
 async def read_state(server: RedisServer) -> bytes:
     async with Redis.from_url(server.url) as redis:
-        return await redis.get(REDIS_KEY) or b""
+        return await redis.get(KEY) or b""
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +85,7 @@ async def test_the_state_of_another_version_is_ignored(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture, what: bytes
 ):
     async with Redis.from_url(redis_server.url) as redis:
-        await redis.set(REDIS_KEY, what)
+        await redis.set(KEY, what)
     accounts = Accounts()
     async with run_store(redis_server, accounts):
         assert accounts.compute_backlog() == {}

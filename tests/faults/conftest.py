@@ -34,6 +34,7 @@ WORKER = {"num_cpus": 2, "num_gpus": 1}
 """Nodes beside the head; each has room for one replica of the language model."""
 REPLICAS = 2
 KEY = "secret of the tests"
+SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSBmYXVsdHMsIGxvbmcgZW5vdWdo"
 BODY = {"prompt": "calm piano", "duration": 16.0}
 SEEDS = {"whole": (1, 2), "stream": (3, 4), "job": (5, 6)}
 RECOVERIES = pytest.StashKey[list[tuple[str, float, float]]]()
@@ -154,9 +155,11 @@ def with_two_language_models(
 ) -> dict[str, Any]:
     """Return the shipped file's, with two replicas of the music model, jobs in Redis and a key."""
     store = {"kind": "redis", "url": redis.url, "files": str(results / "jobs")}
-    key = {"name": "studio", "sha256": [sha256(KEY.encode()).hexdigest()]}
+    digest = sha256(KEY.encode()).hexdigest()
+    key = {"name": "studio", "sha256": [digest], "webhook_secrets": [SECRET]}
     config = configuration(checkpoints, store, {}, {"keys": [key]})
     given = config["applications"][0]["args"]
+    given["ingress"]["jobs"]["webhooks_to_private_addresses"] = True
     given["models"] = [one for one in given["models"] if one["name"] != "sound"]
     given["models"][0] |= {"num_gpus": 1, "device": "cpu", "replicas": REPLICAS}
     return config

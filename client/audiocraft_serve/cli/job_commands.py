@@ -1,11 +1,11 @@
 """Defines the commands of `jobs`: generations that run without an open connection."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
-from audiocraft_serve.answers import Job, to_json
+from audiocraft_serve.answers import Job, JobStatus, to_json
 from audiocraft_serve.cli import files
 from audiocraft_serve.cli.context import CommandContext, Options, register_command
 from audiocraft_serve.cli.generate_commands import save_clips
@@ -74,10 +74,28 @@ def add_commands(app: typer.Typer) -> None:
 
     @register_command(jobs, "cancel")
     def cancel_job(context: CommandContext, job_id: JobId) -> None:
-        """Cancel a job that waits or runs; delete a job that has ended, with its audio."""
+        """Cancel a job that waits or runs. A job that has ended keeps its result."""
         with context.open_client() as client:
             job = client.cancel_job(job_id)
         context.print_answer(to_json(job), _describe_job(job))
+
+    @register_command(jobs, "delete")
+    def delete_job(context: CommandContext, job_id: JobId) -> None:
+        """Delete a job with its result. A job that has not ended is cancelled first."""
+        with context.open_client() as client:
+            client.delete_job(job_id)
+
+    @register_command(jobs, "list")
+    def list_jobs(
+        context: CommandContext,
+        status: Annotated[str | None, typer.Option(help="Only jobs with this status.")] = None,
+        limit: Annotated[int, typer.Option(help="The most jobs to show.")] = 20,
+    ) -> None:
+        """List your jobs, the newest first."""
+        with context.open_client() as client:
+            page = client.list_jobs(status=cast(JobStatus | None, status), limit=limit)
+        lines = "\n".join(f"{job.id}  {_describe_job(job)}" for job in page.jobs)
+        context.print_answer([to_json(job) for job in page.jobs], lines)
 
 
 def _describe_job(job: Job) -> str:

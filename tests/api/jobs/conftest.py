@@ -12,18 +12,18 @@ from fastapi import FastAPI
 
 from api.ingress import create_app
 from api.service import Service
-from api.settings import UserConfig
+from api.settings import WEBHOOK_SECRETS, UserConfig
 from deployments.settings import EnCodecSettings, MusicGenSettings
 from graph.jobs.redis import RedisStore
 from graph.jobs.sqlite import SqliteStore
 from graph.jobs.store import Store
-from graph.jobs.webhooks import SECRETS
 from graph.settings import FolderStore, JobsSettings
 from graph.settings import RedisStore as RedisSettings
 from tests.api.conftest import FakeCodec, FakeLanguageModel, Media, serving
 from tests.redis_server import RedisServer
 from tests.waiting import until_async
 
+Kept = Path | RedisSettings
 Connect = Callable[[], Awaitable[Store]]
 
 
@@ -48,7 +48,8 @@ async def connect(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             yield one
     else:
         server: RedisServer = request.getfixturevalue("redis_server")
-        async with connecting(lambda: RedisStore(server.url, None)) as one:
+        settings = RedisSettings(kind="redis", url=server.url, files="memory://jobs")
+        async with connecting(lambda: RedisStore(settings)) as one:
             yield one
 
 
@@ -87,7 +88,7 @@ class Working:
 
 @asynccontextmanager
 async def working_in(
-    kept: Path | RedisSettings, at_once: int = 2, configured: bool = True, **limits: Any
+    kept: Kept, at_once: int = 2, configured: bool = True, **limits: Any
 ) -> AsyncIterator[Working]:
     """One replica over a folder or Redis; several may share it."""
     models = [
@@ -110,11 +111,25 @@ async def working_in(
         yield Working(http, music, service, app)
 
 
+@pytest.fixture(params=["folder", "redis"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Kept:
+    """Where jobs are kept, in both of the ways."""
+    if request.param == "folder":
+        return tmp_path
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return RedisSettings(kind="redis", url=server.url, files=str(tmp_path / "files"))
+
+
 @pytest.fixture
-async def working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Working]:
-    monkeypatch.setenv(SECRETS, SECRET)
-    async with working_in(tmp_path) as one:
+async def working(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Working]:
+    monkeypatch.setenv(WEBHOOK_SECRETS, SECRET)
+    async with working_in(kept) as one:
         yield one
+
+
+async def waiting(store: Store) -> int:
+    """Return how many jobs nobody works on."""
+    return await store.count_waiting("job")
 
 
 async def made(working: Working, body: object = BODY, **headers: str) -> dict[str, object]:

@@ -9,9 +9,10 @@ import pytest
 
 from graph import idempotency as once
 from graph.cache import Answer
-from graph.jobs import sqlite
+from graph.jobs import store as stores
 from graph.jobs.sqlite import SqliteStore
 from graph.jobs.store import Work
+from graph.jobs.work_queue import WorkQueue
 from graph.settings import RedisStore
 from tests.api.jobs.conftest import Working, made, working_in
 from tests.redis_server import RedisServer
@@ -66,10 +67,10 @@ async def test_what_was_never_queued_is_queued(tmp_path: Path, set_clock: SetClo
         job = (await made(working))["id"]
         jobs = working.service.jobs
         work = (await jobs.load_job(job)).work
-        await jobs.store.withdraw_work(work)
+        await jobs.store.withdraw_work("job", work.name)
         set_clock(10 * DAY)
         await jobs.sweep_expired()
-        assert await jobs.store.list_waiting() == [work]
+        assert list(await jobs.store.find_places("job", [job])) == [job]
 
 
 async def test_a_lease_ends_though_the_clock_is_set_back(tmp_path: Path, set_clock: SetClock):
@@ -87,12 +88,12 @@ async def test_a_lease_ends_though_the_clock_is_set_back(tmp_path: Path, set_clo
         assert attempt == 2
         done.set()
 
-    holding = asyncio.create_task(store.serve_work(hold, 1))
+    holding = asyncio.create_task(WorkQueue(store, "job", hold, 1, 1, False).serve_work())
     await begun.wait()
     set_clock(-DAY)
-    assert len(await store.list_waiting()) == 1
-    serving = asyncio.create_task(store.serve_work(do, 1))
-    await asyncio.wait_for(done.wait(), sqlite.LEASE_S)
+    assert await store.count_waiting("job") == 1
+    serving = asyncio.create_task(WorkQueue(store, "job", do, 1, 1, False).serve_work())
+    await asyncio.wait_for(done.wait(), stores.LEASE_S)
     for task in (holding, serving):
         task.cancel()
     await asyncio.gather(holding, serving, return_exceptions=True)

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,16 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 from api.audio import codes_file
 from api.keys import EVERYONE
-from api.settings import KeySettings, UserConfig
-from deployments.accounts import Charge
+from api.routes import jobs as jobs_routes
+from api.settings import WEBHOOK_SECRETS, KeySettings, UserConfig
+from deployments.accounts import Charge, Snapshot
 from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph.jobs import runner
 from graph.jobs.job import Job
-from graph.jobs.webhooks import SECRETS
+from graph.jobs.store import NewJob, Work
 from launch.start import LaunchError, check_environment
-from tests.api.jobs.conftest import BODY, Working, made, working_in
+from tests.api.jobs.conftest import BODY, Kept, Working, made, working_in
 from tests.api.test_admission import hashed
 from tests.spans import Recorded
 from tests.waiting import until_async
@@ -68,18 +71,18 @@ async def test_a_jobs_tier_is_that_of_its_acceptance(working: Working, quality: 
 
 
 @pytest.mark.parametrize("revoked", [False, True])
-async def test_no_job_begins_before_the_configuration_has_come(tmp_path: Path, revoked: bool):
+async def test_no_job_begins_before_the_configuration_has_come(kept: Kept, revoked: bool):
     """An ingress starts without keys and Serve brings them later: no owner is unknown by then."""
     studio, other = (
         KeySettings(name=name, sha256=hashed(name), weight=1) for name in ("studio", "other")
     )
     headers = {"authorization": "Bearer studio"}
-    async with working_in(tmp_path, at_once=0, keys=(studio, other)) as accepting:
+    async with working_in(kept, at_once=0, keys=(studio, other)) as accepting:
         job = (await made(accepting, BODY, **headers))["id"]
-    async with working_in(tmp_path, configured=False) as started:
+    async with working_in(kept, configured=False) as started:
         store = started.service.jobs.store
         for _ in range(20):  # each gives way to a runner that would take it
-            assert [work.name for work in await store.list_waiting()] == [job]
+            assert list(await store.find_places("job", [job])) == [job]
         started.service.limits = UserConfig(keys=(other,) if revoked else (studio, other))
         started.service.configured.set()
 
@@ -112,7 +115,7 @@ async def test_a_list_is_accepted_whole_or_not_at_all(working: Working):
     assert answer.json()["error"]["param"] == "1.duration"
     answer = await working.http.post("/v1/jobs", json=[BODY, BODY | {"model": "none"}])
     assert answer.status_code == 404
-    assert await working.service.jobs.store.list_waiting() == []
+    assert await working.service.jobs.store.count_waiting("job") == 0
     assert len(working.music.seen) == before
     assert (await working.http.post("/v1/jobs", json=[])).status_code == 422
 
@@ -143,7 +146,7 @@ async def test_what_cannot_be_had_is_refused_at_once(working: Working, body: obj
     answer = await working.http.post("/v1/jobs", json=body)
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == code
-    assert await working.service.jobs.store.list_waiting() == []
+    assert await working.service.jobs.store.count_waiting("job") == 0
 
 
 async def test_progress_and_eta_are_told_while_it_runs(working: Working):
@@ -166,8 +169,8 @@ async def test_progress_and_eta_are_told_while_it_runs(working: Working):
     await working.until(first["id"], "finished")
 
 
-async def test_places_and_etas_of_those_that_wait(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0) as working:
+async def test_places_and_etas_of_those_that_wait(kept: Kept):
+    async with working_in(kept, at_once=0) as working:
         jobs = [await made(working, BODY | {"seed": seed}) for seed in range(3)]
         assert [job["position"] for job in jobs] == [1, 2, 3]
         speed = 2.0
@@ -175,6 +178,172 @@ async def test_places_and_etas_of_those_that_wait(tmp_path: Path):
         looked = [await working.look(job["id"]) for job in jobs]
         price = BODY["duration"] * 2 / speed
         assert [job["eta_seconds"] for job in looked] == [price, 2 * price, 3 * price]
+
+
+async def test_keys_take_turns(tmp_path: Path):
+    """One job of a key does not wait behind the many of another."""
+    keys = tuple(KeySettings(name=name, sha256=hashed(name)) for name in ("one", "other"))
+    headers = {key.name: {"authorization": f"Bearer {key.name}"} for key in keys}
+    async with working_in(tmp_path, at_once=0, keys=keys) as idle:
+        await made(idle, [BODY | {"seed": seed} for seed in range(20)], **headers["one"])
+        last = await made(idle, BODY | {"seed": 100}, **headers["other"])
+        assert last["position"] == 2
+    async with working_in(tmp_path, at_once=1, keys=keys) as working:
+        await until_async(lambda: _seen(working, 21))
+        assert [params.seed for params in working.music.seen].index(100) == 1
+
+
+async def _seen(working: Working, number: int) -> bool:
+    return len(working.music.seen) == number
+
+
+async def test_a_job_grows_old_enough_to_begin_under_steady_load(working: Working):
+    """A job that has waited as long as what is before it takes is let in; a new one is not."""
+    jobs, speed = working.service.jobs, 2.0
+    charge = Charge("everyone", 1.0, "music", 100.0 * speed, 99)
+    async with working.service.executor.admission.hold_charges(EVERYONE, [charge]):
+        new, old = [(await made(working, BODY | {"seed": seed}))["id"] for seed in (1, 2)]
+
+        async def has_aged() -> bool:
+            job = await jobs.load_job(old)
+            return await jobs.replace_job(
+                job, job.model_copy(update={"created": job.created - 101.0})
+            )
+
+        await until_async(has_aged)
+        await working.until(old, "finished")
+        assert (await working.look(new))["status"] == "queued"
+
+
+async def test_cancelling_keeps_what_has_finished(working: Working):
+    """Whoever cancels a moment too late loses nothing."""
+    job = await made(working)
+    await working.until(job["id"], "finished")
+    for _ in range(2):
+        answer = await working.http.post(f"/v1/jobs/{job['id']}/cancel")
+        assert answer.status_code == 200
+        assert answer.json()["status"] == "finished"
+    assert (await working.http.get(f"/v1/jobs/{job['id']}/audio")).status_code == 200
+
+
+async def test_a_job_that_runs_is_deleted(working: Working, tmp_path: Path):
+    """What it makes does not come back."""
+    working.music.gate = asyncio.Event()
+    job = await made(working)
+    await working.until(job["id"], "running")
+    for _ in range(2):
+        assert (await working.http.delete(f"/v1/jobs/{job['id']}")).status_code == 204
+    assert (await working.http.get(f"/v1/jobs/{job['id']}")).status_code == 404
+    await until_async(lambda: _value(not working.service.ledger.open))
+    assert await working.service.jobs.store.count_waiting("job") == 0
+
+
+async def _value(value: object) -> object:
+    return value
+
+
+async def test_jobs_are_listed(working: Working):
+    working.service.limits = UserConfig(
+        keys=tuple(KeySettings(name=name, sha256=hashed(name)) for name in ("one", "other"))
+    )
+    mine, others = ({"authorization": f"Bearer {key}"} for key in ("one", "other"))
+    made_jobs = await made(working, [BODY | {"seed": seed} for seed in range(5)], **mine)
+    newest = [job["id"] for job in made_jobs["jobs"]][::-1]
+    codes = {"type": "decode", "codes": [[0] * 10] * 4}
+    decode = await made(working, codes, **others)
+    for job in newest:
+        await until_async(lambda job=job: _is_finished(working, job))
+
+    async def page(headers: dict[str, str], **query: Any) -> tuple[list[str], str | None]:
+        answer = await working.http.get("/v1/jobs", params=query, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json()["jobs"]], answer.json()["next_cursor"]
+
+    assert await page(mine) == (newest, None)
+    assert (await page(others))[0] == [decode["id"]]
+    first, cursor = await page(mine, limit=3, status="finished")
+    assert first == newest[:3]
+    assert await page(mine, limit=3, cursor=cursor) == (newest[3:], None)
+    assert await page(mine, status="queued") == ([], None)
+    assert await page(mine, type="decode") == ([], None)
+    for query in ({"cursor": "x"}, {"status": "x"}, {"type": "x"}, {"limit": 0}):
+        answer = await working.http.get("/v1/jobs", params=query, headers=mine)
+        assert answer.status_code == 422
+
+
+async def _is_finished(working: Working, name: str) -> bool:
+    job = await working.service.jobs.load_job(name)
+    return bool(job and job.status == "finished")
+
+
+async def test_a_look_costs_the_same_at_ten_thousand_jobs(kept: Kept):
+    async with working_in(kept, at_once=0, max_jobs=20_000) as working:
+        store, job = working.service.jobs.store, (await made(working))["id"]
+
+        async def fill(first: int, last: int) -> None:
+            works = [Work("job", f"job_{n}", 1.0, f"key {n % 7}") for n in range(first, last)]
+            await store.add_jobs([NewJob("x", 1e12, work) for work in works])
+
+        async def measure() -> float:
+            """Return the shortest of several times, which others disturb least."""
+            times = list[float]()
+            for _ in range(30):
+                began = time.perf_counter()
+                await working.look(job)
+                times.append(time.perf_counter() - began)
+            return min(times)
+
+        await fill(0, 10)
+        few = await measure()
+        await fill(10, 10_000)
+        assert await store.count_waiting("job") == 10_001
+        assert await measure() < 2.5 * few
+
+
+async def test_a_list_costs_one_call_of_the_ledger(working: Working):
+    """Whatever its bodies ask of the ledger, and however many there are."""
+    ledger = working.service.ledger
+    calls: list[str] = []
+    fetch = ledger.fetch_snapshot
+
+    async def counted() -> Snapshot:
+        calls.append("snapshot")
+        return await fetch()
+
+    ledger.fetch_snapshot = counted  # type: ignore[method-assign]
+    await made(working, [BODY | {"quality": "auto"}] * 50)
+    assert calls == ["snapshot"]
+
+
+async def test_too_long_a_list_is_refused_before_it_is_read(
+    working: Working, monkeypatch: pytest.MonkeyPatch
+):
+    """It makes no models, and asks nobody."""
+    monkeypatch.setattr(jobs_routes, "SEVERAL_JOBS", None)
+    answer = await working.http.post("/v1/jobs", json=[{}] * 60_000)
+    assert answer.status_code == 429
+    assert answer.json()["error"]["code"] == "too_many_jobs"
+
+
+async def test_a_list_that_cannot_be_stored_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with working_in(tmp_path, at_once=0) as working:
+        store, added = working.service.jobs.store, list[str]()
+        real = store._add_job
+
+        def add(job: NewJob) -> str:
+            if len(added) == 2:
+                raise sqlite3.OperationalError("disk I/O error")
+            added.append(job.work.name)
+            return real(job)
+
+        monkeypatch.setattr(store, "_add_job", add)
+        answer = await working.http.post("/v1/jobs", json=[BODY] * 3)
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "jobs_unavailable"
+        assert await store.count_waiting("job") == 0
+        assert [await store.get_text(name) for name in added] == [None, None]
 
 
 async def test_a_jobs_name_is_in_its_logs_and_begins_its_trace(
@@ -207,7 +376,7 @@ async def test_a_jobs_name_is_in_its_logs_and_begins_its_trace(
 
 @pytest.mark.parametrize(
     ("jobs", "told"),
-    [({}, "AUDIOCRAFT_WEBHOOK_SECRETS: a secret is"),
+    [({}, "AUDIOCRAFT_WEBHOOK_SECRETS: a webhook secret is"),
      ({"store": {"kind": "redis", "url": "redis://x", "files": "y", "password_env": "NOT_SET"}},
       "NOT_SET is not set")],
 )  # fmt: skip
@@ -215,7 +384,7 @@ def test_a_missing_or_wrong_secret_is_found_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, jobs: dict[str, Any], told: str
 ):
     if not jobs:
-        monkeypatch.setenv(SECRETS, "not-a-secret")
+        monkeypatch.setenv(WEBHOOK_SECRETS, "not-a-secret")
     model = {"name": "codec", "kind": "encodec", "checkpoint": "x"}
     args = {"models": [model], "ingress": {"jobs": jobs}}
     with pytest.raises(LaunchError, match=told) as raised:
@@ -223,12 +392,12 @@ def test_a_missing_or_wrong_secret_is_found_before_anything_starts(
     assert "not-a-secret" not in str(raised.value)
 
 
-async def test_a_waiting_job_is_cancelled(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0) as working:
+async def test_a_waiting_job_is_cancelled(kept: Kept):
+    async with working_in(kept, at_once=0) as working:
         job = await made(working)
-        answer = await working.http.delete(f"/v1/jobs/{job['id']}")
+        answer = await working.http.post(f"/v1/jobs/{job['id']}/cancel")
         assert answer.json()["status"] == "cancelled"
-    async with working_in(tmp_path) as working:
+    async with working_in(kept) as working:
         later = await made(working, BODY | {"seed": 1})
         await working.until(later["id"], "finished")
         assert [params.seed for params in working.music.seen] == [1]
@@ -239,7 +408,7 @@ async def test_a_running_job_is_cancelled_within_a_second(working: Working):
     working.music.gate = asyncio.Event()
     job = await made(working)
     await working.until(job["id"], "running")
-    await working.http.delete(f"/v1/jobs/{job['id']}")
+    await working.http.post(f"/v1/jobs/{job['id']}/cancel")
 
     async def left() -> bool:
         return not working.service.ledger.open
@@ -270,9 +439,10 @@ async def test_others_see_no_job_of_a_key(working: Working):
     mine, others = ({"authorization": f"Bearer {key}"} for key in ("one", "two"))
     answer = await working.http.post("/v1/jobs", json=BODY, headers=mine)
     path = f"/v1/jobs/{answer.json()['id']}"
-    for method, where in (("GET", path), ("DELETE", path), ("GET", path + "/audio")):
+    for method, where in (("GET", path), ("POST", path + "/cancel"), ("GET", path + "/audio")):
         refused = await working.http.request(method, where, headers=others)
         assert refused.status_code == 404
+    assert (await working.http.delete(path, headers=others)).status_code == 204
     assert (await working.http.get(path, headers=mine)).status_code == 200
 
 
@@ -302,8 +472,8 @@ async def test_a_model_that_stays_away_is_told(working: Working, monkeypatch: py
     assert (await working.service.jobs.load_job(job["id"])).attempts == runner.MAX_ATTEMPTS
 
 
-async def test_the_queue_is_bounded(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0, max_jobs=3, max_jobs_per_key=2) as working:
+async def test_the_queue_is_bounded(kept: Kept):
+    async with working_in(kept, at_once=0, max_jobs=3, max_jobs_per_key=2) as working:
         await made(working, [BODY, BODY])
         answer = await working.http.post("/v1/jobs", json=BODY)
         assert answer.status_code == 429
@@ -311,15 +481,15 @@ async def test_the_queue_is_bounded(tmp_path: Path):
         assert answer.headers["retry-after"]
 
 
-async def test_a_cancelled_job_makes_room(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0, max_jobs=1) as working:
+async def test_a_cancelled_job_makes_room(kept: Kept):
+    async with working_in(kept, at_once=0, max_jobs=1) as working:
         job = await made(working)
-        await working.http.delete(f"/v1/jobs/{job['id']}")
+        await working.http.post(f"/v1/jobs/{job['id']}/cancel")
         assert (await made(working))["position"] == 1
 
 
-async def test_a_full_queue_knows_its_own(tmp_path: Path):
-    async with working_in(tmp_path, at_once=0, max_jobs=1) as working:
+async def test_a_full_queue_knows_its_own(kept: Kept):
+    async with working_in(kept, at_once=0, max_jobs=1) as working:
         first = await made(working, BODY, **{"idempotency-key": "order 1"})
         assert (await made(working, BODY, **{"idempotency-key": "order 1"}))["id"] == first["id"]
 
@@ -336,9 +506,16 @@ async def test_the_same_key_is_the_same_job(working: Working):
     assert (await made(working, BODY, **{"idempotency-key": "order 2"}))["id"] != first["id"]
 
 
-async def test_a_replica_that_leaves_hands_its_jobs_on(tmp_path: Path):
-    async with working_in(tmp_path) as staying:
-        async with working_in(tmp_path) as leaving:
+async def test_an_ingress_ends_though_it_has_just_begun(kept: Kept):
+    """Whatever its calls of the store are doing then."""
+    for pause_s in (0.0, 0.002, 0.005, 0.2):
+        async with asyncio.timeout(30), working_in(kept):
+            await asyncio.sleep(pause_s)
+
+
+async def test_a_replica_that_leaves_hands_its_jobs_on(kept: Kept):
+    async with working_in(kept) as staying:
+        async with working_in(kept) as leaving:
             for one in (staying, leaving):
                 one.music.gate = asyncio.Event()
             job = await made(leaving)

@@ -2,13 +2,12 @@
 
 import asyncio
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from engine.errors import GenerationFailed
 from graph import idempotency as once
-from tests.api.jobs.conftest import Working, working_in
+from tests.api.jobs.conftest import Kept, Working, working_in
 from tests.waiting import until_async
 
 BODY = {"prompt": "calm piano", "duration": 2.0}
@@ -40,8 +39,8 @@ async def test_with_a_seed_what_another_key_made_will_do(working: Working):
     assert len(working.music.seen) == 1
 
 
-async def test_a_retry_on_another_replica_waits_for_the_first(tmp_path: Path):
-    async with working_in(tmp_path) as one, working_in(tmp_path) as other:
+async def test_a_retry_on_another_replica_waits_for_the_first(kept: Kept):
+    async with working_in(kept) as one, working_in(kept) as other:
         one.music.gate = asyncio.Event()
         first = asyncio.create_task(one.http.post(PATH, json=BODY, headers=KEY))
         await until_async(lambda: _value(one.music.seen))
@@ -82,9 +81,9 @@ async def test_one_key_is_one_request(working: Working):
     assert answer.json()["error"]["code"] == "idempotency_conflict"
 
 
-async def test_who_died_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_who_died_is_taken_over(kept: Kept, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(once, "LEASE_S", 0.6)
-    async with working_in(tmp_path) as dead, working_in(tmp_path) as living:
+    async with working_in(kept) as dead, working_in(kept) as living:
         # Its event loop is gone for good: it neither renews nor ends what it makes.
         claim = once.Claim(fingerprint="x", holder="dead", leased_until=0.0)
         name = "once_x"
