@@ -8,7 +8,7 @@ from hashlib import sha256
 from starlette.requests import HTTPConnection
 
 from api.settings import KeySettings
-from deployments.accounts import Share
+from deployments.ledger_state import Share
 from graph.errors import ApiError
 
 EVERYONE = Share("everyone")

@@ -10,8 +10,9 @@ from fastapi import Depends, Request
 
 from api.audio.credentials import Signer
 from api.settings import UserConfig
-from deployments.settings import AnyModelSettings, TokenModelSettings
-from graph.admission import Admission, LedgerClient
+from deployments.capacity import Capacity
+from deployments.settings import AnyModelSettings
+from graph.admission import Admission, LedgerClient, read_capacity
 from graph.cache import Cache
 from graph.execution import Executor
 from graph.idempotency import Idempotency
@@ -60,21 +61,18 @@ class Service:
     """Set when `limits` has the configured values, which Serve sends after the start."""
     signer: Signer | None = None
     """Signs files if a key is configured."""
+    capacity: Callable[[str], Capacity] = read_capacity
+    """Returns what the replicas of a model have reported."""
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(self.registry)
         self.executor = Executor(
-            Admission(self.ledger, lambda: self.limits, self.metrics, self._count_slots),
+            Admission(self.ledger, lambda: self.limits, self.metrics, self.capacity),
             Cache(lambda: self.limits.cache_bytes, self.ledger),
             Idempotency(self.jobs, lambda: self.limits.keep_jobs_s),
             self.metrics,
             self.diffusion_speed,
         )
-
-    def _count_slots(self, model: str) -> int:
-        """Return how many clips a model decodes at once; 0 for models that work in batches."""
-        settings = self.registry.models[model]
-        return settings.least_slots if isinstance(settings, TokenModelSettings) else 0
 
 
 def build_service(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from api.audio.output import FormatName, Output
-from deployments.accounts import Share
+from deployments.ledger_state import Share
 from deployments.settings import AnyModelSettings, StrictModel, TokenModelSettings
 from engine.errors import InvalidRequest
 from graph.settings import Limits

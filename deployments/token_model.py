@@ -79,6 +79,7 @@ class TokenModel:
             completed=self._completed,
             cancelled=self._cancelled,
             steps=done.steps,
+            row_positions=done.row_positions,
             step_ms=1000 * done.seconds / steps,
             mean_running=done.requests / steps,
             rows_used=done.rows / max(done.rows_run, 1),
@@ -87,18 +88,26 @@ class TokenModel:
             first_chunk_seconds=done.first_chunk_seconds / max(done.first_chunks, 1),
         )
 
-    async def record_routing_stats(self) -> dict[str, int]:
-        """Return the number of slots for `deployments.scaling.router`."""
-        return {"slots": self._model.loop.engine.scheduler.slots.number}
+    async def record_routing_stats(self) -> dict[str, float]:
+        """Return the slots and the speed for `deployments.scaling.router`."""
+        load = self._read_load()
+        self._measured_load.measure_steps(load)
+        return self._measured_load.build_capacity(load)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load report for `deployments.scaling.policy`."""
         return asdict(self._measured_load.build_report(self._read_load()))
 
     async def generate(
-        self, params: "GenerationParams", chunk_frames: int, first_chunk_frames: int
+        self,
+        params: "GenerationParams",
+        chunk_frames: int,
+        first_chunk_frames: int,
+        turn: float = 0.0,
     ) -> AsyncGenerator["Generated", None]:
         """Yield codes while they are generated, in chunks of at least so many frames.
+
+        Among waiting requests, the lowest `turn` starts first.
 
         A cancelled call frees its slot within one step. A caller that only stops reading keeps
         its slot, since Ray continues the call. Raises InvalidRequest if the text is too long, and
@@ -108,7 +117,8 @@ class TokenModel:
             self._describe_span(params)
             with open_span("condition"):
                 request = await self._prepare_request(params)
-            self._measured_load.add_request(request.rows_to_make)
+            request.priority = turn
+            self._measured_load.add_request(request.row_positions)
             chunks = self._model.loop.generate(request, chunk_frames, first_chunk_frames)
             first: float | None = None
             try:

@@ -10,6 +10,7 @@ from api.schemas.base import WHOLE, RepeatableBody
 from api.schemas.rules import OutputBody
 from api.settings import Decoder, TierName
 from engine.params import Codes, GenerationParams
+from engine.windows import check_stride
 from graph.errors import ApiError
 from graph.registry import ModelWithCodec
 from graph.settings import Limits, check_text
@@ -178,8 +179,9 @@ class GenerationsBody(ClipBody, OutputBody):
         return self.prompts or [self.prompt or ""]
 
     def check_limits(self, pair: ModelWithCodec, limits: Limits) -> None:
-        """Check the body before files are read. Raises ApiError if model or limits forbid it."""
+        """Check the body before files are read. Raises an error if model or limits forbid it."""
         self.count_frames(pair, limits)
+        check_stride(pair.language_model, self.extend_stride)
         if self.normalize == "loudness" and self.duration < LOUDNESS_BLOCK_S:
             reason = f"a clip below {LOUDNESS_BLOCK_S:g} s has no loudness; use peak or rms"
             raise ApiError(422, "invalid_value", f"normalize: {reason}", "normalize")

@@ -47,7 +47,11 @@ class FastMusicGen:
         return {"slots": self._slots}
 
     async def generate(
-        self, params: GenerationParams, chunk_frames: int, first_chunk_frames: int
+        self,
+        params: GenerationParams,
+        chunk_frames: int,
+        first_chunk_frames: int,
+        turn: float = 0.0,
     ) -> AsyncGenerator[Generated, None]:
         """Yield chunks of zero codes immediately."""
         done, size = 0, first_chunk_frames

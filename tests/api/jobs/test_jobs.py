@@ -14,7 +14,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from api.audio import codes_file
 from api.keys import EVERYONE
 from api.settings import KeySettings, UserConfig
-from deployments.accounts import Charge
+from deployments.ledger_state import Charge
 from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph.jobs import runner

@@ -235,7 +235,7 @@ async def test_who_leaves_stops_the_model(served: Served, session: Open, held_at
     async with session() as live:
         await live.start(prompt="a", passage=4)
         await eventually(lambda: served.music.seen)
-        assert await outstanding(served) == {"music": 8.0}
+        assert (await outstanding(served))["music"] == 8.0
         live.connection.transport.abort()  # without a word
     await until_async(lambda: nothing_is_held(served))
     assert len(served.music.seen) == 1
