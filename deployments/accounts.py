@@ -131,6 +131,11 @@ class Accounts:
             charges[number] = charge
         return verdict
 
+    def meter_requests(self, share: Share, number: int) -> Verdict:
+        """Count requests that begin later, such as jobs, against their key's rate, all or none."""
+        missing = self._take_from_rate(share, self._advance_clock(), number)
+        return Verdict("rate" if missing else None, missing)
+
     def book(self, ingress: str, number: str, charge: Charge) -> None:
         """Charge work that has begun, whatever is outstanding."""
         self._get_ingress(ingress, self._advance_clock()).charges[number] = charge
@@ -225,17 +230,22 @@ class Accounts:
         part = charge.weight / sum(weights.values())
         return charge.row_seconds / (capacity.usable_speed * part)
 
-    def _take_from_rate(self, share: Share, now: float) -> float:
-        """Count a request against its key's rate; return the seconds to wait, or 0."""
+    def _take_from_rate(self, share: Share, now: float, number: int = 1) -> float:
+        """Count requests against their key's rate; return the seconds to wait, or 0.
+
+        More than a minute's requests are let in at once by a full bucket, which is empty for as
+        long afterwards.
+        """
         rate = share.requests_per_minute
         if rate is None:
             return 0.0
         bucket = self._state.buckets.setdefault(share.name, Bucket(rate, now))
         bucket.left = min(rate, bucket.left + (now - bucket.at) * rate / 60)
         bucket.at = now
-        if bucket.left < 1:
-            return (1 - bucket.left) * 60 / rate
-        bucket.left -= 1
+        needed = min(number, rate)
+        if bucket.left < needed:
+            return (needed - bucket.left) * 60 / rate
+        bucket.left -= number
         return 0.0
 
     def _advance_clock(self) -> float:

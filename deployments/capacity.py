@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 ASSUMED_SPEED = 2.0
-"""The speed of a model that has reported none: real time, with guidance."""
+"""The speed of a slot of a model that has reported none: real time, with guidance."""
 SLOWEST = 0.01
 """The lowest speed that is used."""
 
@@ -22,7 +22,8 @@ class Capacity:
     @property
     def usable_speed(self) -> float:
         """The speed to compute with."""
-        return max(ASSUMED_SPEED if self.speed is None else self.speed, SLOWEST)
+        assumed = ASSUMED_SPEED * max(self.slots, 1)
+        return max(assumed if self.speed is None else self.speed, SLOWEST)
 
 
 class CapacityReports:

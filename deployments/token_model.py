@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from engine.request import Request
 
 
+MAX_ENCODING_S = 300.0
+"""The longest time that one text or melody may take to be encoded before the replica has failed."""
+
+
 @trace_calls
 class TokenModel:
     """A replica of a token model; it decodes its requests together, step by step."""
@@ -49,7 +53,7 @@ class TokenModel:
             stem_separation=stem_separation,
         )
         self._encoder = Worker()
-        self._health = Health()
+        self._health, self._encoder_health = Health(), Health(MAX_ENCODING_S)
         self._metrics = EngineMetrics()
         self._measured_load = TokenModelLoad(self._model.info.frame_rate)
         self._requests = self._completed = self._cancelled = 0
@@ -170,8 +174,11 @@ class TokenModel:
         """Raise an error if the model no longer responds."""
         self._model.loop.check_alive()
         self._metrics.update_from(self._read_load())
-        steps = self._model.loop.engine.statistics.steps
-        if self._health.needs_probe(steps, busy=self._requests > 0):
+        engine, encoder = self._model.loop.engine, self._encoder
+        needs_probe = self._health.needs_probe(engine.statistics.steps, busy=engine.busy)
+        # A probe would wait behind a long melody, and an idle engine would seem to hang.
+        self._encoder_health.needs_probe(encoder.finished, busy=encoder.pending > 0)
+        if needs_probe and not encoder.pending:
             probe = self._params.GenerationParams(text="probe", frames=1, seed=0)
             request = await self._prepare_request(probe)
             async with aclosing(self._model.loop.generate(request)) as chunks:

@@ -174,6 +174,20 @@ class Admission:
         self._ledger, self._limits, self._metrics = ledger, limits, metrics
         self._capacity = capacity
 
+    async def meter_requests(self, share: Share, number: int) -> None:
+        """Count requests that begin later, such as a list of jobs, against their key's rate.
+
+        It is one call of the ledger for all of them. Raises ApiError 429, and then counts none.
+        """
+        if share.requests_per_minute is None:
+            return
+        ledger = self._ledger
+        verdict: Verdict | None = await ledger.call_ledger(
+            ledger.methods.meter_requests, share, number
+        )
+        if verdict and verdict.refused_for:
+            raise _build_refusal(verdict)
+
     @asynccontextmanager
     async def hold_charges(
         self, share: Share, charges: Sequence[Charge], max_wait_s: float | None = None

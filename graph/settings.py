@@ -41,8 +41,8 @@ class Limits(StrictModel):
     cache_bytes: Annotated[int, Field(ge=0)] = 64_000_000
     """The size of the answers that an ingress keeps."""
     max_wait_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds; a request that would wait longer for its model is refused, unless its key uses less
-    than its share of the model."""
+    """Seconds; a request that would wait longer for its model is refused, and one whose key has
+    more outstanding than its share of what starts by then."""
     max_jobs: Annotated[int, Field(ge=1)] = 10_000
     """How many jobs of all keys may wait at once."""
     max_jobs_per_key: Annotated[int, Field(ge=1)] = 1000

@@ -85,7 +85,7 @@ def check_sources(config: Mapping[str, Any]) -> None:
 def check_environment(config: Mapping[str, Any]) -> None:
     """Raise LaunchError where files or webhooks cannot be signed, or a variable is invalid."""
     from api.audio.credentials import CredentialsError, Signer
-    from api.proxy.proxy_limit import read_max_open
+    from api.proxy.proxy_limit import read_fixed_limit
     from api.settings import read_environment_keys
     from graph.jobs.jobs import build_jobs
     from graph.jobs.webhooks import Webhooks
@@ -98,7 +98,7 @@ def check_environment(config: Mapping[str, Any]) -> None:
         Webhooks(settings.jobs)
         build_jobs(settings.jobs)
         read_environment_keys()
-        read_max_open()
+        read_fixed_limit()
     except (CredentialsError, ValueError) as error:
         raise LaunchError(str(error)) from error
 

@@ -178,7 +178,11 @@ def test_keys_are_told_apart(one: dict[str, object], other: dict[str, object], r
     [
         ("/v1/codec/encode", {"files": {"audio_file": wav(2.0)}}, ["codec", "media"]),
         ("/v1/codec/decode", {"json": {"codes": [[1] * 100] * 4}}, ["codec"]),
-        ("/v1/mbd/regenerate", {"files": {"audio_file": wav(2.0)}}, ["diffusion", "codec", "media"]),
+        (
+            "/v1/mbd/regenerate",
+            {"files": {"audio_file": wav(2.0)}},
+            ["diffusion", "codec", "media"],
+        ),
     ],
 )
 async def test_work_of_every_kind_is_charged(

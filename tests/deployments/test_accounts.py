@@ -283,3 +283,15 @@ def test_a_restarted_ledger_gets_its_charges_back_from_renewals(requester: Reque
     assert fresh.compute_backlog() == {"music": 5}
     fresh.settle("i", "1", left=0.0)
     assert fresh.compute_backlog() == {}
+
+
+def test_a_list_of_requests_is_counted_as_a_whole(requester: Requester):
+    share, meter = Share("a", requests_per_minute=10), requester.accounts.meter_requests
+    assert meter(share, 6).admitted
+    refused = meter(share, 6)
+    assert (refused.refused_for, refused.wait_s) == ("rate", pytest.approx(2 * 60 / 10))
+    assert meter(share, 4).admitted, "the refused list took nothing"
+    requester.clock.now += 60
+    assert meter(share, 30).admitted, "a list above the rate takes a full bucket, and more"
+    requester.clock.now += 60
+    assert not meter(share, 1).admitted

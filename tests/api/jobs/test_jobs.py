@@ -171,7 +171,8 @@ async def test_places_and_etas_of_those_that_wait(tmp_path: Path):
         jobs = [await made(working, BODY | {"seed": seed}) for seed in range(3)]
         assert [job["position"] for job in jobs] == [1, 2, 3]
         speed = 2.0
-        working.service.ledger.methods.accounts._get_speed("music")  # it has worked
+        accounts = working.service.ledger.methods.accounts
+        accounts._state.speeds["music"] = speed  # its replicas have reported it
         looked = [await working.look(job["id"]) for job in jobs]
         price = BODY["duration"] * 2 / speed
         assert [job["eta_seconds"] for job in looked] == [price, 2 * price, 3 * price]
