@@ -1,7 +1,7 @@
 """Describes what the replicas of a model can do at once, and estimates how long requests wait."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 ASSUMED_SPEED = 2.0
@@ -26,23 +26,24 @@ class Capacity:
         return max(assumed if self.speed is None else self.speed, SLOWEST)
 
 
-class CapacityReports:
-    """The latest capacity of each model; the routers of this process write it."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, Capacity] = {}
-
-    def set_capacity(self, model: str, capacity: Capacity) -> None:
-        """Replace the capacity of a model."""
-        self._known[model] = capacity
-
-    def get_capacity(self, model: str) -> Capacity:
-        """Return the capacity of a model; an unknown one where no replica has reported."""
-        return self._known.get(model, Capacity())
+_reported: dict[str, Capacity] = {}
+"""The latest capacity of each model in this process."""
 
 
-REPORTS = CapacityReports()
-"""The capacities that this process knows. Serve creates the routers, so they share this object."""
+def note_reports(model: str, reports: Sequence[Mapping[str, float]]) -> None:
+    """Note what the replicas of a model report; those without a speed count as others do.
+
+    Serve pickles routers with their module's objects, so a router must not hold the capacities: it
+    calls this function, which is pickled by its name.
+    """
+    speeds = [report["speed"] for report in reports if report.get("speed")]
+    speed = sum(speeds) / len(speeds) * len(reports) if speeds else None
+    _reported[model] = Capacity(int(sum(report.get("slots", 0) for report in reports)), speed)
+
+
+def get_capacity(model: str) -> Capacity:
+    """Return the capacity of a model; an unknown one where no replica has reported."""
+    return _reported.get(model, Capacity())
 
 
 def estimate_wait(work: Iterable[tuple[float, int]], capacity: Capacity) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from deployments.accounts import Patience, Snapshot, Verdict
-from deployments.capacity import REPORTS, Capacity
+from deployments.capacity import Capacity, get_capacity
 from deployments.ledger_state import Charge, Share
 from deployments.tracing import open_span
 from graph.calls import Method, call, start_detached
@@ -106,7 +106,7 @@ MEDIA_CAPACITY = Capacity(speed=50.0)
 
 def read_capacity(model: str) -> Capacity:
     """Return what the replicas of a model have reported."""
-    return MEDIA_CAPACITY if model == MEDIA else REPORTS.get_capacity(model)
+    return MEDIA_CAPACITY if model == MEDIA else get_capacity(model)
 
 
 class Hold:

@@ -22,7 +22,7 @@ from api.errors import build_error_response, get_request_id
 from graph.errors import ApiError
 
 VARIABLE = "AUDIOCRAFT_MOST_OPEN_REQUESTS"
-LEAST_OPEN, MOST_OPEN = 32, 10_000
+LEAST_OPEN, MOST_OPEN = 64, 10_000
 """The bounds of the limit. At the lower one it begins."""
 PROBE_EVERY_S, PROBE_S = 0.25, 5.0
 """The time between two probes, and the longest time of one."""

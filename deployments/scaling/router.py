@@ -11,7 +11,6 @@ import bisect
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.serve.request_router import (
@@ -22,7 +21,7 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
-from deployments.capacity import REPORTS, Capacity
+from deployments.capacity import note_reports
 from deployments.ray_private import DefaultRouter
 
 SLOT_METHOD = "generate"
@@ -37,21 +36,13 @@ TURN_ARGUMENT = 3
 """The position of the turn among the arguments of `SLOT_METHOD`."""
 
 
-def sum_reports(reports: Sequence[Mapping[str, float]]) -> Capacity:
-    """Return the capacity of all replicas; those without a speed count as the mean of others."""
-    speeds = [report["speed"] for report in reports if report.get("speed")]
-    speed = sum(speeds) / len(speeds) * len(reports) if speeds else None
-    return Capacity(int(sum(report.get("slots", 0) for report in reports)), speed)
-
-
 class ReportingRouter(DefaultRouter):  # type: ignore[misc]  # untyped
     """The `request_router_class` of models that work in batches: Serve's own, with reports."""
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Set the present replicas, and note what they report."""
         super().update_replicas(replicas)
-        reports = [one.routing_stats for one in replicas]
-        REPORTS.set_capacity(self._deployment_id.name, sum_reports(reports))
+        note_reports(self._deployment_id.name, [one.routing_stats for one in replicas])
 
 
 def _get_turn(request: PendingRequest) -> float:
@@ -159,6 +150,5 @@ class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
         super().update_replicas(replicas)
         for gone in self._in_transit.keys() - self._replicas.keys():
             del self._in_transit[gone]
-        reports = [one.routing_stats for one in replicas]
-        REPORTS.set_capacity(self._deployment_id.name, sum_reports(reports))
+        note_reports(self._deployment_id.name, [one.routing_stats for one in replicas])
         self._slot_freed.set()

@@ -134,7 +134,7 @@ async def test_a_probe_finds_how_many_may_be_open(monkeypatch: pytest.MonkeyPatc
         statuses.append((await ask(crowd))[0]["status"])
 
     try:
-        while len(busy.probes) < 60:
+        while len(busy.probes) < 60 or len(tasks) < 3 * LEAST_OPEN:
             task = asyncio.create_task(send_one())
             tasks.add(task)
             await asyncio.sleep(0.001)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata
+from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest, ReplicaID
 
-from deployments.capacity import REPORTS, Capacity
+from deployments.capacity import Capacity, get_capacity
 from deployments.scaling import router as routing
 from deployments.scaling.router import FreeSlotRouter
 
@@ -201,8 +203,22 @@ async def test_the_capacity_is_the_sum_of_what_replicas_report():
     """Not what the file says: a replica that has not reported has no slots yet."""
     full = {"slots": 3, "speed": 4.0}
     Handle(Replica("a", routing_stats=full), Replica("b", routing_stats={"slots": 1, "speed": 2.0}))
-    assert REPORTS.get_capacity("music") == Capacity(4, 6.0)
+    assert get_capacity("music") == Capacity(4, 6.0)
     Handle(Replica("a", routing_stats=full), Replica("b", routing_stats={}))
-    assert REPORTS.get_capacity("music") == Capacity(3, 8.0)
+    assert get_capacity("music") == Capacity(3, 8.0)
     Handle()
-    assert REPORTS.get_capacity("music") == Capacity(0, None)
+    assert get_capacity("music") == Capacity(0, None)
+
+
+@pytest.mark.parametrize("name", ["FreeSlotRouter", "ReportingRouter"])
+async def test_a_router_that_serve_has_pickled_notes_reports_too(name: str):
+    """Serve pickles a router's class with the objects of its module, which would be copies."""
+    config = RequestRouterConfig(request_router_class=f"deployments.scaling.router:{name}")
+    router = cloudpickle.loads(config._serialized_request_router_cls)(
+        deployment_id=DeploymentID(name, "audiocraft"),
+        handle_source=DeploymentHandleSource.REPLICA,
+    )
+    if name == "FreeSlotRouter":
+        router.initialize_state(slots=2)
+    router.update_replicas([Replica("a", routing_stats={"slots": 3, "speed": 4.0})])
+    assert get_capacity(name) == Capacity(3, 4.0)
