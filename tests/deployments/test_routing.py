@@ -28,6 +28,9 @@ class Replica:
     """The number of running calls, which the replica returns when it is probed."""
     routing_stats: dict[str, float] = field(default_factory=lambda: {"slots": 2})
     max_ongoing_requests: int = 66
+    multiplexed_model_ids: tuple[str, ...] = ()
+    node_id: str = "node"
+    availability_zone: str | None = None
 
     @property
     def replica_id(self) -> ReplicaID:
