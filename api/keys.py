@@ -7,7 +7,7 @@ from hashlib import sha256
 from starlette.requests import HTTPConnection
 
 from api.settings import KeySettings, UserConfig, read_webhook_secrets
-from deployments.accounts import Share
+from deployments.ledger_state import Share
 from graph.errors import ApiError
 
 EVERYONE = Share("everyone")

@@ -6,7 +6,8 @@ from typing import TypeVar
 from api.schemas.generation import TARGET_S, GenerationsBody
 from api.service import Service
 from api.settings import BEST_FIRST, TierName
-from deployments.accounts import ASSUMED_SPEED, Snapshot
+from deployments.accounts import Snapshot
+from deployments.capacity import ASSUMED_SPEED
 from deployments.settings import TokenModelSettings
 from engine.errors import InvalidRequest
 from graph.errors import ApiError

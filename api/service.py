@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Annotated, Any
 
@@ -12,8 +12,9 @@ from api.audio.credentials import Signer
 from api.keys import find_webhook_secrets
 from api.readiness import Readiness, States
 from api.settings import UserConfig, read_webhook_secrets
-from deployments.settings import AnyModelSettings, TokenModelSettings
-from graph.admission import Admission, LedgerClient
+from deployments.capacity import Capacity
+from deployments.settings import AnyModelSettings
+from graph.admission import Admission, LedgerClient, read_capacity
 from graph.cache import Cache
 from graph.execution import Executor
 from graph.held_bytes import HeldBytes
@@ -52,6 +53,8 @@ class Service:
     """Set when `limits` has the configured values, which Serve sends after the start."""
     signer: Signer | None = None
     """Signs files if a key is configured."""
+    capacity: Callable[[str], Capacity] = read_capacity
+    """Returns what the replicas of a model have reported."""
 
     def __post_init__(self, jobs_settings: JobsSettings) -> None:
         self.webhooks = Webhooks(
@@ -60,18 +63,13 @@ class Service:
         self.pipeline = Pipeline(self.registry)
         self.readiness = Readiness(self.registry, self.states)
         self.executor = Executor(
-            Admission(self.ledger, lambda: self.limits, self.metrics, self._count_slots),
+            Admission(self.ledger, lambda: self.limits, self.metrics, self.capacity),
             Cache(lambda: self.limits.cache_bytes, self.ledger),
             Idempotency(self.jobs, lambda: self.limits.keep_jobs_s),
             self.metrics,
             self.diffusion_speed,
             HeldBytes(lambda: self.limits.max_held_bytes),
         )
-
-    def _count_slots(self, model: str) -> int:
-        """Return how many clips a model decodes at once; 0 for models that work in batches."""
-        settings = self.registry.models[model]
-        return settings.least_slots if isinstance(settings, TokenModelSettings) else 0
 
 
 def build_service(

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from api.audio.output import FormatName, Output
-from deployments.accounts import Share
+from deployments.ledger_state import Share
 from deployments.settings import AnyModelSettings, StrictModel, TokenModelSettings
 from engine.errors import InvalidRequest
 from graph.settings import Limits

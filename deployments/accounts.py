@@ -1,58 +1,51 @@
-"""Decides which requests are admitted, from outstanding charges and from the speed of each model.
+"""Decides which requests are admitted and in which order they start, from outstanding charges.
 
-Work is measured in row-seconds: seconds of audio times the rows of each step. An ingress renews its
-charges regularly, so a ledger that starts without saved state gets them back.
+Work is measured in the unit of the model's price, such as row-seconds: seconds of audio times the
+rows of each step. An ingress renews its charges each second with what is left of them, so a ledger
+that starts without saved state gets them back.
+
+A key is admitted while its own work is within its share of the work that can start in time. The
+shares are by weight, and one share of weight 1 is left free for a key that comes next. Work starts
+in the order of turns: times at which it would start if each key had exactly its part of the model
+(VirtualClock, Zhang 1990). A later request has no turn before its arrival, so none waits for ever.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from pydantic import TypeAdapter
+from deployments.capacity import Capacity, estimate_wait
+from deployments.ledger_state import (
+    LEDGER_STATE,
+    Bucket,
+    Charge,
+    Ingress,
+    LedgerState,
+    Promise,
+    Share,
+)
 
 LEASE_S = 15.0
 """An ingress is removed with its charges after so many seconds without a call."""
-HALF_LIFE_S = 60.0
-"""Measured speed loses half of its weight after so many seconds of work."""
-ASSUMED_SPEED, ASSUMED_FOR_S = 2.0, 5.0
-"""The speed of a new model in row-seconds a second (real time), weighted as so many seconds."""
-SLOWEST = 0.01
-"""The lowest speed that is used, in row-seconds a second."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """The limits of one API key."""
-
-    name: str
-    weight: float = 1.0
-    """The key's share of a busy model, relative to the weights of the other keys."""
-    requests_per_minute: float | None = None
-    row_seconds: float | None = None
-    """The most row-seconds that may be outstanding at once; None: no limit."""
-
-
-@dataclass(frozen=True)
-class Charge:
-    """The price of an admitted request that has not ended."""
-
-    key: str
-    weight: float
-    model: str
-    row_seconds: float
-    clips: int = 1
-    """The number of clips; each takes a slot."""
+PROMISE_S = 6.0
+"""A refused request that comes back within so many seconds after its wait is expected by then."""
+OWN_S = 0.5
+"""A place is kept for so many seconds for a request of the price that it was promised to."""
+SHORT_WAIT = 0.25
+"""The part of the longest wait below which no place is kept for requests that may not come back."""
+MAX_PROMISED = 10.0
+"""The most work that is promised to one key, in its shares of the work that can start in time."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a request may wait for its model."""
+    """How long a request may wait for its model, and what the model's replicas have reported."""
 
     max_wait_s: float
-    slots: int = 0
-    """The model's slots: so many clips start immediately at any speed; 0: not known."""
+    capacity: Capacity = field(default_factory=Capacity)
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,10 @@ class Verdict:
     refused_for: Literal["rate", "key", "busy"] | None
     wait_s: float
     """Seconds until an admitted request starts, or until a refused one can be admitted."""
+    turn: float = 0.0
+    """The place of an admitted request in the queue, lowest first, in Unix seconds."""
+    turn_s: float = 0.0
+    """The seconds from its turn to the next turn of the same key."""
 
     @property
     def admitted(self) -> bool:
@@ -76,69 +73,18 @@ class Snapshot:
     row_seconds: dict[str, float]
     requests: dict[str, int]
     speeds: dict[str, float]
-    """Row-seconds finished per second of work; models that have not worked are absent."""
-
-
-@dataclass
-class Speed:
-    """Measures how many row-seconds a model finishes per second of work; older work counts less."""
-
-    done: float = ASSUMED_SPEED * ASSUMED_FOR_S
-    busy: float = ASSUMED_FOR_S
-    pending: float = 0.0
-    """Seconds of work since the last finished request; they count with the next finished one."""
-
-    def add_finished(self, row_seconds: float) -> None:
-        """Add a finished request, and count the pending seconds as its work."""
-        decay = 0.5 ** (self.pending / HALF_LIFE_S)
-        self.done = self.done * decay + row_seconds
-        self.busy = self.busy * decay + self.pending
-        self.pending = 0.0
-
-    def discard_pending(self, part: float) -> None:
-        """Discard a part of the pending seconds, 0 to 1, when a request was cancelled."""
-        self.pending *= 1 - part
-
-    @property
-    def value(self) -> float:
-        """The speed in row-seconds per second."""
-        return max(self.done / self.busy, SLOWEST)
-
-
-@dataclass
-class Bucket:
-    """A token bucket for the rate of one key; it holds at most one minute of requests."""
-
-    left: float
-    at: float
-
-
-@dataclass
-class Ingress:
-    """The charges of one ingress replica, and when it last renewed them."""
-
-    beat: float
-    charges: dict[str, Charge] = field(default_factory=dict)
-
-
-@dataclass
-class LedgerState:
-    """The whole state of the ledger at one time of its clock."""
-
-    at: float
-    ingresses: dict[str, Ingress] = field(default_factory=dict)
-    speeds: dict[str, Speed] = field(default_factory=dict)
-    buckets: dict[str, Bucket] = field(default_factory=dict)
-
-
-LEDGER_STATE = TypeAdapter(LedgerState)
+    """Work per second, as replicas report it; models that have reported none are absent."""
 
 
 class Accounts:
     """Admits and charges requests. An idle model refuses a request only for its key's rate."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock, self._unix_clock = clock, unix_clock
         self._state = LedgerState(clock())
 
     def dump_state(self) -> bytes:
@@ -156,6 +102,8 @@ class Accounts:
             ingress.beat += now - state.at
         for bucket in state.buckets.values():
             bucket.at += now - state.at
+        for promise in (one for of_model in state.promises.values() for one in of_model):
+            promise.due += now - state.at
         state.at = now
         self._state = state
 
@@ -170,26 +118,36 @@ class Accounts:
     ) -> Verdict:
         """Admit a request and charge it, or return the reason and the time to wait."""
         now = self._advance_clock()
+        if patience.capacity.speed is not None:
+            self._state.speeds[charge.model] = patience.capacity.speed
         charges = self._get_ingress(ingress, now).charges
         charges.pop(number, None)  # a renewal may have added it before its admission
-        verdict = self._check_key_bound(charge, share) or self._check_backlog(charge, patience)
+        verdict = self._check_key_bound(charge, share, patience.capacity)
+        verdict = verdict or self._check_backlog(charge, patience, now)
         if verdict.admitted and (missing := self._take_from_rate(share, now)):
             verdict = Verdict("rate", missing)
         if verdict.admitted:
+            verdict = self._give_turn(charge, verdict, patience.capacity)
             charges[number] = charge
         return verdict
 
-    def settle(self, ingress: str, number: str, *, done: bool) -> None:
-        """Remove a charge; `done` says that its work was finished and not cancelled."""
+    def meter_requests(self, share: Share, number: int) -> Verdict:
+        """Count requests that begin later, such as jobs, against their key's rate, all or none."""
+        missing = self._take_from_rate(share, self._advance_clock(), number)
+        return Verdict("rate" if missing else None, missing)
+
+    def book(self, ingress: str, number: str, charge: Charge) -> None:
+        """Charge work that has begun, whatever is outstanding."""
+        self._get_ingress(ingress, self._advance_clock()).charges[number] = charge
+
+    def settle(self, ingress: str, number: str, left: float) -> None:
+        """Remove a charge, of which `left` row-seconds were not worked off: its key gets them."""
         now = self._advance_clock()
-        total = self.compute_backlog()
         charge = self._get_ingress(ingress, now).charges.pop(number, None)
-        if charge:
-            speed = self._state.speeds.setdefault(charge.model, Speed())
-            if done:
-                speed.add_finished(charge.row_seconds)
-            else:
-                speed.discard_pending(charge.row_seconds / total[charge.model])
+        turns = self._state.turns.get(charge.model, {}) if charge else {}
+        if charge and charge.key in turns:
+            capacity = Capacity(speed=self._state.speeds.get(charge.model))
+            turns[charge.key] -= self._measure_turn(replace(charge, row_seconds=left), capacity)
 
     def renew_charges(self, ingress: str, charges: Mapping[str, Charge]) -> None:
         """Replace the charges of an ingress, which also restores them after a restart."""
@@ -210,58 +168,91 @@ class Accounts:
         """Return the outstanding work and the speed of each model."""
         row_seconds = self.compute_backlog()  # first, since it removes dead ingresses
         requests = Counter(charge.model for charge in self._list_charges())
-        return Snapshot(row_seconds, dict(requests), self.get_speeds())
+        return Snapshot(row_seconds, dict(requests), dict(self._state.speeds))
 
-    def get_speeds(self) -> dict[str, float]:
-        """Return the speed of each model that has worked, in row-seconds per second."""
-        return {model: speed.value for model, speed in self._state.speeds.items()}
-
-    def _check_key_bound(self, charge: Charge, share: Share) -> Verdict | None:
+    def _check_key_bound(self, charge: Charge, share: Share, capacity: Capacity) -> Verdict | None:
         """Refuse a request beyond its key's outstanding row-seconds, unless it is the only one."""
         own = sum(c.row_seconds for c in self._list_charges() if c.key == charge.key)
         if share.row_seconds is None or not own:
             return None
         over = min(own, own + charge.row_seconds - share.row_seconds)
-        return Verdict("key", over / self._get_speed(charge.model)) if over > 0 else None
+        return Verdict("key", over / capacity.usable_speed) if over > 0 else None
 
-    def _check_backlog(self, charge: Charge, patience: Patience) -> Verdict:
-        """Admit a request that starts within `max_wait_s`, or whose key is below its fair share."""
+    def _check_backlog(self, charge: Charge, patience: Patience, now: float) -> Verdict:
+        """Admit a request that can start in time and whose key is within its share."""
         of_model = [c for c in self._list_charges() if c.model == charge.model]
-        if sum(c.clips for c in of_model) + charge.clips <= patience.slots:
+        capacity, speed = patience.capacity, patience.capacity.usable_speed
+        promises = self._keep_promises(charge.model, now)
+        if sum(c.clips for c in of_model) + charge.clips <= capacity.slots:
+            _take_due(promises, charge, now)
             return Verdict(None, 0.0)
-        total = sum(c.row_seconds for c in of_model)
+        wait = estimate_wait([(c.row_seconds, c.clips) for c in of_model], capacity)
         own = sum(c.row_seconds for c in of_model if c.key == charge.key)
-        weights = {c.key: c.weight for c in (*of_model, charge)}
-        speed = self._get_speed(charge.model)
-        limit = speed * patience.max_wait_s
-        fair = limit * charge.weight / sum(weights.values())
-        if total <= limit or own <= fair:
-            return Verdict(None, total / speed)
-        until_limit = (total - limit) / speed
-        until_share = (own - fair) / (speed * own / total)
-        return Verdict("busy", min(until_limit, until_share))
+        promised = sum(p.row_seconds for p in promises if p.key == charge.key)
+        weights = {charge.key: charge.weight} | {c.key: c.weight for c in of_model}
+        weights |= {promise.key: promise.weight for promise in promises}
+        others = sum(weights.values()) - charge.weight
+        limit = speed * patience.max_wait_s * charge.weight / (charge.weight + others + 1)
+        over = min(own, own + charge.row_seconds - limit)
+        short = wait <= SHORT_WAIT * patience.max_wait_s
+        within = over <= 0 and (short or min(own + promised, over + promised) <= 0)
+        in_time = wait <= patience.max_wait_s
+        if in_time and (_take_due(promises, charge, now) or within):
+            return Verdict(None, wait)
+        promised = min(promised, MAX_PROMISED * limit)
+        until_share = (over + promised) * (charge.weight + others) / charge.weight / speed
+        # Whole seconds, as in `Retry-After`: a place that is due early would go to another request.
+        wait = max(1, math.ceil(max(wait - patience.max_wait_s, until_share)))
+        if promised < MAX_PROMISED * limit:
+            promises.append(Promise(charge.key, charge.weight, charge.row_seconds, now + wait))
+        return Verdict("busy", wait)
 
-    def _take_from_rate(self, share: Share, now: float) -> float:
-        """Count a request against its key's rate; return the seconds to wait, or 0."""
+    def _keep_promises(self, model: str, now: float) -> list[Promise]:
+        """Return the promises of a model without those whose requests did not come back."""
+        promises = self._state.promises.setdefault(model, [])
+        promises[:] = [one for one in promises if now < one.due + PROMISE_S]
+        return promises
+
+    def _give_turn(self, charge: Charge, verdict: Verdict, capacity: Capacity) -> Verdict:
+        """Return the verdict with the turn of an admitted charge, and move on its key's turn."""
+        now = self._unix_clock()
+        turns = self._state.turns.get(charge.model, {})
+        turns = {key: turn for key, turn in turns.items() if turn > now}
+        turn, turn_s = max(now, turns.get(charge.key, now)), self._measure_turn(charge, capacity)
+        turns[charge.key] = turn + turn_s
+        self._state.turns[charge.model] = turns
+        return replace(verdict, turn=turn, turn_s=turn_s)
+
+    def _measure_turn(self, charge: Charge, capacity: Capacity) -> float:
+        """Return the seconds that a charge takes at its key's part of the model."""
+        weights = {c.key: c.weight for c in self._list_charges() if c.model == charge.model}
+        weights[charge.key] = charge.weight
+        part = charge.weight / sum(weights.values())
+        return charge.row_seconds / (capacity.usable_speed * part)
+
+    def _take_from_rate(self, share: Share, now: float, number: int = 1) -> float:
+        """Count requests against their key's rate; return the seconds to wait, or 0.
+
+        More than a minute's requests are let in at once by a full bucket, which is empty for as
+        long afterwards.
+        """
         rate = share.requests_per_minute
         if rate is None:
             return 0.0
         bucket = self._state.buckets.setdefault(share.name, Bucket(rate, now))
         bucket.left = min(rate, bucket.left + (now - bucket.at) * rate / 60)
         bucket.at = now
-        if bucket.left < 1:
-            return (1 - bucket.left) * 60 / rate
-        bucket.left -= 1
+        needed = min(number, rate)
+        if bucket.left < needed:
+            return (needed - bucket.left) * 60 / rate
+        bucket.left -= number
         return 0.0
 
     def _advance_clock(self) -> float:
-        """Add the time since the last call to busy models; remove ingresses after `LEASE_S`."""
-        now = self._clock()
+        """Set the time of the state; remove ingresses after `LEASE_S`."""
+        now = self._state.at = self._clock()
         for name in [n for n, one in self._state.ingresses.items() if now - one.beat > LEASE_S]:
             del self._state.ingresses[name]
-        for model in {charge.model for charge in self._list_charges()}:
-            self._state.speeds.setdefault(model, Speed()).pending += now - self._state.at
-        self._state.at = now
         return now
 
     def _get_ingress(self, ingress: str, now: float) -> Ingress:
@@ -270,5 +261,15 @@ class Accounts:
     def _list_charges(self) -> list[Charge]:
         return [charge for one in self._state.ingresses.values() for charge in one.charges.values()]
 
-    def _get_speed(self, model: str) -> float:
-        return self._state.speeds.setdefault(model, Speed()).value
+
+def _take_due(promises: list[Promise], charge: Charge, now: float) -> bool:
+    """Remove the first due promise of a key; return whether there was one.
+
+    At first only a request of the same price can take it, which is most likely the promised one.
+    """
+    for index, promise in enumerate(promises):
+        free = charge.row_seconds == promise.row_seconds or promise.due + OWN_S <= now
+        if promise.key == charge.key and promise.due <= now and free:
+            del promises[index]
+            return True
+    return False

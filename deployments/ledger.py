@@ -5,8 +5,9 @@ from typing import Any
 
 from ray import serve
 
-from deployments.accounts import Accounts, Charge, Patience, Share, Snapshot, Verdict
+from deployments.accounts import Accounts, Patience, Snapshot, Verdict
 from deployments.in_flight import AnswersInFlight
+from deployments.ledger_state import Charge, Share
 from deployments.ledger_store import LedgerStore
 from deployments.settings import NoTunables, RedisServer
 from deployments.tracing import trace_calls
@@ -38,9 +39,17 @@ class Ledger:
         """Admit a request and charge it, or return the reason and the time to wait."""
         return self._accounts.admit(ingress, number, charge, share, patience)
 
-    async def settle(self, ingress: str, number: str, done: bool) -> None:
-        """Remove a charge; `done` says that its work was finished and not cancelled."""
-        self._accounts.settle(ingress, number, done=done)
+    async def meter_requests(self, share: Share, number: int) -> Verdict:
+        """Count requests that begin later against their key's rate, all or none."""
+        return self._accounts.meter_requests(share, number)
+
+    async def book(self, ingress: str, number: str, charge: Charge) -> None:
+        """Charge work that has begun, whatever is outstanding."""
+        self._accounts.book(ingress, number, charge)
+
+    async def settle(self, ingress: str, number: str, left: float) -> None:
+        """Remove a charge, of which `left` row-seconds were not worked off."""
+        self._accounts.settle(ingress, number, left)
 
     async def renew_charges(self, ingress: str, charges: Mapping[str, Charge]) -> None:
         """Replace the charges of an ingress, and end the attempts of dead ingresses."""

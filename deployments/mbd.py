@@ -74,6 +74,10 @@ class MultiBandDiffusion:
         """Return the current load of this replica."""
         return self._batches.read_load()
 
+    async def record_routing_stats(self) -> dict[str, float]:
+        """Return the speed for `deployments.scaling.router`; nothing before it was measured."""
+        return self._batches.measured_load.build_capacity()
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load report for `deployments.scaling.policy`."""
         return asdict(self._batches.measured_load.build_report())

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 
+DefaultRouter = PowerOfTwoChoicesRequestRouter
+"""Serve's own router, for deployments that only add to it."""
 CHECKED_RELEASE = "2.60.0"
 
 

@@ -149,6 +149,8 @@ class EngineArgs(StrictModel):
 
 
 Role = Literal["music", "sound"]
+REPORTING = {"request_routing_stats_period_s": 1.0}
+"""Serve hands the capacity that replicas report to the ingresses each second."""
 OTHER_CALLS = 64
 """The most calls without a slot, such as `load`, that a token model's replica accepts."""
 
@@ -167,15 +169,10 @@ class TokenModelSettings(ModelSettings):
     text_encoder: str | None = None
     """The hub id or folder of a T5 that replaces the one of the checkpoint."""
 
-    @property
-    def least_slots(self) -> int:
-        """The number of clips that the fewest replicas decode at the same time."""
-        return self.engine.max_slots * self.least_replicas
-
     def build_options(self) -> dict[str, Any]:
         """Return the options for `Deployment.options`."""
         slots = self.engine.max_slots
-        router = {
+        router = REPORTING | {
             "request_router_class": "deployments.scaling.router:FreeSlotRouter",
             "request_router_kwargs": {"slots": slots},
         }
@@ -213,7 +210,16 @@ class AudioGenSettings(TokenModelSettings):
     role: Role = "sound"
 
 
-class EnCodecSettings(ModelSettings):
+class BatchedModelSettings(ModelSettings):
+    """The settings of a model that works in dynamic batches."""
+
+    def build_options(self) -> dict[str, Any]:
+        """Return the options for `Deployment.options`."""
+        router = {"request_router_class": "deployments.scaling.router:ReportingRouter"}
+        return super().build_options() | {"request_router_config": REPORTING | router}
+
+
+class EnCodecSettings(BatchedModelSettings):
     """The settings of an EnCodec model, which turns tokens into audio and back."""
 
     kind: Literal["encodec"]
@@ -223,7 +229,7 @@ class EnCodecSettings(ModelSettings):
     """Whether a mono codec codes left and right separately, as musicgen-stereo models need it."""
 
 
-class DiffusionSettings(ModelSettings):
+class DiffusionSettings(BatchedModelSettings):
     """The settings of multi-band diffusion, which turns tokens into audio."""
 
     kind: Literal["mbd"]
@@ -233,7 +239,7 @@ class DiffusionSettings(ModelSettings):
     """The name of the `encodec` entry whose codes the model was trained on."""
 
 
-class DiscriminatorsSettings(ModelSettings):
+class DiscriminatorsSettings(BatchedModelSettings):
     """The settings of the discriminators, which score how real audio sounds."""
 
     kind: Literal["discriminators"]

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from engine.request import Request
 
 
+MAX_ENCODING_S = 300.0
+"""The longest time that one text or melody may take to be encoded before the replica has failed."""
+
+
 @trace_calls
 class TokenModel:
     """A replica of a token model; it decodes its requests together, step by step."""
@@ -49,7 +53,7 @@ class TokenModel:
             stem_separation=stem_separation,
         )
         self._encoder = Worker()
-        self._health = Health()
+        self._health, self._encoder_health = Health(), Health(MAX_ENCODING_S)
         self._metrics = EngineMetrics()
         self._measured_load = TokenModelLoad(self._model.info.frame_rate)
         self._requests = self._completed = self._cancelled = 0
@@ -79,6 +83,7 @@ class TokenModel:
             completed=self._completed,
             cancelled=self._cancelled,
             steps=done.steps,
+            row_positions=done.row_positions,
             step_ms=1000 * done.seconds / steps,
             mean_running=done.requests / steps,
             rows_used=done.rows / max(done.rows_run, 1),
@@ -87,18 +92,26 @@ class TokenModel:
             first_chunk_seconds=done.first_chunk_seconds / max(done.first_chunks, 1),
         )
 
-    async def record_routing_stats(self) -> dict[str, int]:
-        """Return the number of slots for `deployments.scaling.router`."""
-        return {"slots": self._model.loop.engine.scheduler.slots.number}
+    async def record_routing_stats(self) -> dict[str, float]:
+        """Return the slots and the speed for `deployments.scaling.router`."""
+        load = self._read_load()
+        self._measured_load.measure_steps(load)
+        return self._measured_load.build_capacity(load)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load report for `deployments.scaling.policy`."""
         return asdict(self._measured_load.build_report(self._read_load()))
 
     async def generate(
-        self, params: "GenerationParams", chunk_frames: int, first_chunk_frames: int
+        self,
+        params: "GenerationParams",
+        chunk_frames: int,
+        first_chunk_frames: int,
+        turn: float = 0.0,
     ) -> AsyncGenerator["Generated", None]:
         """Yield codes while they are generated, in chunks of at least so many frames.
+
+        Among waiting requests, the lowest `turn` starts first.
 
         A cancelled call frees its slot within one step. A caller that only stops reading keeps
         its slot, since Ray continues the call. Raises InvalidRequest if the text is too long, and
@@ -108,7 +121,8 @@ class TokenModel:
             self._describe_span(params)
             with open_span("condition"):
                 request = await self._prepare_request(params)
-            self._measured_load.add_request(request.rows_to_make)
+            request.priority = turn
+            self._measured_load.add_request(request.row_positions)
             chunks = self._model.loop.generate(request, chunk_frames, first_chunk_frames)
             first: float | None = None
             try:
@@ -160,8 +174,11 @@ class TokenModel:
         """Raise an error if the model no longer responds."""
         self._model.loop.check_alive()
         self._metrics.update_from(self._read_load())
-        steps = self._model.loop.engine.statistics.steps
-        if self._health.needs_probe(steps, busy=self._requests > 0):
+        engine, encoder = self._model.loop.engine, self._encoder
+        needs_probe = self._health.needs_probe(engine.statistics.steps, busy=engine.busy)
+        # A probe would wait behind a long melody, and an idle engine would seem to hang.
+        self._encoder_health.needs_probe(encoder.finished, busy=encoder.pending > 0)
+        if needs_probe and not encoder.pending:
             probe = self._params.GenerationParams(text="probe", frames=1, seed=0)
             request = await self._prepare_request(probe)
             async with aclosing(self._model.loop.generate(request)) as chunks:

@@ -46,6 +46,10 @@ class Worker:
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
+        self.pending = 0
+        """Calls that wait or run."""
+        self.finished = 0
+        """Calls that have ended."""
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run `function` on a thread.
@@ -54,7 +58,12 @@ class Worker:
         must check its own flag for cancellation.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
+        self.pending += 1
+        try:
+            return await loop.run_in_executor(self._threads, function, *arguments)
+        finally:
+            self.pending -= 1
+            self.finished += 1
 
 
 class Health:

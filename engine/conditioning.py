@@ -82,6 +82,11 @@ def takes_melody(lm: LMModel) -> bool:
     return MELODY in lm.condition_provider.conditioners
 
 
+def count_melody_positions(lm: LMModel) -> int:
+    """Return the positions that a melody takes before the first codes of a window."""
+    return int(lm.condition_provider.conditioners[MELODY].chroma_len)
+
+
 def build_attributes(
     lm: LMModel, text: str, melody: NDArray[np.float32] | None = None
 ) -> ConditioningAttributes:

@@ -63,6 +63,8 @@ class Statistics:
     """Rows of these requests, summed over steps."""
     rows_run: int = 0
     """Rows that were computed, including padding, summed over steps."""
+    row_positions: int = 0
+    """Rows times the positions that they fed, summed over steps."""
     frames: int = 0
     """Frames that were returned to requests."""
     first_chunks: int = 0
@@ -107,7 +109,7 @@ class Engine:
         except torch.OutOfMemoryError:
             return [self._shrink_after_out_of_memory()]
         progress = self.postprocess(segments, logits)
-        self._count_step(progress, time.perf_counter() - begun)
+        self._count_step(segments, progress, time.perf_counter() - begun)
         return progress
 
     def _shrink_after_out_of_memory(self) -> Progress:
@@ -152,8 +154,11 @@ class Engine:
             requests[index].sequence.accept_codes(codes)
         return [self._report_progress(r, g) for r, g in zip(requests, finite.tolist(), strict=True)]
 
-    def _count_step(self, progress: list[Progress], seconds: float) -> None:
+    def _count_step(
+        self, segments: list[Segment], progress: list[Progress], seconds: float
+    ) -> None:
         count = self.statistics
+        count.row_positions += sum(segment.rows * segment.count for segment in segments)
         count.steps += 1
         count.seconds += seconds
         count.requests += len(progress)

@@ -11,9 +11,9 @@ from engine import fence
 from engine.cache import slot_bytes
 from engine.checkpoints import load_language_model
 from engine.conditioning import (
-    MELODY,
     Conditions,
     build_attributes,
+    count_melody_positions,
     cut_melody_window,
     encode_conditions,
     takes_melody,
@@ -25,6 +25,13 @@ from engine.loop import EngineLoop
 from engine.params import Codes, GenerationParams, LanguageModelInfo, Waveform
 from engine.request import Request
 from engine.sequence import Sequence, Windowing
+from engine.windows import (
+    check_stride,
+    count_positions,
+    count_stride_frames,
+    cut_melody,
+    find_window_starts,
+)
 
 CACHED_TEXTS, CACHED_MELODIES = 256, 16
 CPU_CACHE_GB = 2.0
@@ -48,19 +55,23 @@ class LanguageModel:
         self._lm = lm
         check_supported(lm)
         max_seconds = float(lm.cfg.dataset.segment_duration)
+        melody = takes_melody(lm)
         self.info = LanguageModelInfo(
             codebooks=lm.num_codebooks,
             cardinality=lm.card,
             sample_rate=int(lm.cfg.sample_rate),
             frame_rate=frame_rate,
             max_seconds=max_seconds,
-            melody=takes_melody(lm),
+            melody=melody,
+            stride_seconds=min(stride_seconds, 0.6 * max_seconds),
+            delay_frames=max(lm.pattern_provider.delays),
+            prefix_positions=count_melody_positions(lm) if melody else 0,
         )
         self._windowing = Windowing(
             delays=lm.pattern_provider.delays,
             special=lm.special_token_id,
             max_frames=int(max_seconds * frame_rate),
-            stride_frames=int(min(stride_seconds, 0.6 * max_seconds) * frame_rate),
+            stride_frames=count_stride_frames(self.info, None),
         )
         self._settings = settings = self._fit_settings(settings)
         self.loop = EngineLoop(Engine(lm, settings, take=take))
@@ -99,8 +110,7 @@ class LanguageModel:
         """Set the positions that the model's windows need, and the slots that fit the budget."""
         prefix = 0
         if self.info.melody:
-            chroma = self._lm.condition_provider.conditioners[MELODY]
-            prefix = chroma.chroma_len + settings.max_text_tokens
+            prefix = self.info.prefix_positions + settings.max_text_tokens
         positions = prefix + self._windowing.max_frames + max(self._windowing.delays) + 1
         each = slot_bytes(self._lm, positions, settings.max_text_tokens, settings.precision)
         budget, origin = self._budget_gb(settings)
@@ -152,9 +162,11 @@ class LanguageModel:
         if params.melody is None:
             return self.build_request(params, self.encode_text(params.text))
         self._check_melody(params.melody)
-        starts = self._windowing_for(params).window_starts(params.frames)
+        melody = cut_melody(self.info, params.melody, params.frames, params.stride_seconds)
+        windowing = self._windowing_for(params)
+        starts = find_window_starts(params.frames, 0, windowing.max_frames, windowing.stride_frames)
         places = starts if len(starts) > 1 else [None]
-        windows = [self.encode_melody(params.text, params.melody, at) for at in places]
+        windows = [self.encode_melody(params.text, melody, at) for at in places]
         return self.build_request(params, *windows)
 
     def build_request(
@@ -173,16 +185,15 @@ class LanguageModel:
         sequence = Sequence(windowing, params.frames, codes)
         passed = sequence.window_start // windowing.stride_frames if later else 0
         now, *after = (conditions, *later)[passed:]
-        return Request(params, now, sequence, after)
+        positions = count_positions(
+            self.info, params.frames, sequence.prompt_frames, params.stride_seconds
+        )
+        return Request(params, now, sequence, after, positions=positions)
 
     def _windowing_for(self, params: GenerationParams) -> Windowing:
         """Return the windowing with the request's stride; raise InvalidRequest if it is invalid."""
-        if params.stride_seconds is None:
-            return self._windowing
-        stride = int(params.stride_seconds * self.info.frame_rate)
-        if not 0 < stride < self._windowing.max_frames:
-            reason = f"must be above 0 and below this model's window, {self.info.max_seconds:g} s"
-            raise InvalidRequest(f"extend_stride {reason}", "extend_stride")
+        check_stride(self.info, params.stride_seconds)
+        stride = count_stride_frames(self.info, params.stride_seconds)
         return replace(self._windowing, stride_frames=stride)
 
     def _check_melody(self, melody: Waveform) -> None:

@@ -178,6 +178,12 @@ class LanguageModelInfo:
     """Length of the longest window; a longer clip is generated in several windows."""
     melody: bool = False
     """Whether the model can follow a melody."""
+    stride_seconds: float = 18.0
+    """Seconds by which windows advance, where a request does not choose."""
+    delay_frames: int = 0
+    """Frames by which the last codebook is generated later than the first."""
+    prefix_positions: int = 0
+    """Positions of a melody that each window feeds before its first codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,3 +263,5 @@ class Load:
     """Frames generated per second of decoding."""
     first_chunk_seconds: float
     """Mean time from a request's arrival to its first chunk of codes."""
+    row_positions: int = 0
+    """Rows times the positions that they fed, in all steps."""

@@ -23,7 +23,9 @@ class Request:
     sequence: Sequence
     later: Items[Conditions] = ()
     """Conditions of the following windows, where each hears another part of a melody."""
-    priority: int = 0
+    positions: int = 0
+    """The positions of one row that the whole clip feeds; see `engine.windows`."""
+    priority: float = 0.0
     arrived: float = field(default_factory=time.perf_counter)
     started: float | None = None
     """When the request got its slot, in seconds of `time.perf_counter`."""
@@ -42,9 +44,9 @@ class Request:
         return 1 if self.conditions.empty or self.params.guidance_scale == 1 else 2
 
     @property
-    def rows_to_make(self) -> int:
-        """Rows times the frames to generate: the cost of the whole request."""
-        return self.rows * (self.params.frames - self.sequence.prompt_frames)
+    def row_positions(self) -> int:
+        """Rows times the positions to feed: the cost of the whole request."""
+        return self.rows * self.positions
 
     @property
     def prefix_length(self) -> int:

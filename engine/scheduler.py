@@ -21,7 +21,7 @@ class Scheduler:
         self.running: dict[int, Request] = {}
         self._chunk = chunk
         self._arrivals = itertools.count()
-        self._waiting: list[tuple[int, int, Request]] = []
+        self._waiting: list[tuple[float, int, Request]] = []
 
     @property
     def waiting(self) -> int:
@@ -30,8 +30,8 @@ class Scheduler:
 
     @property
     def queued_rows(self) -> int:
-        """Rows times frames, summed over the waiting requests; any thread may read it."""
-        return sum(request.rows_to_make for *_, request in list(self._waiting))
+        """Rows times positions, summed over the waiting requests; any thread may read it."""
+        return sum(request.row_positions for *_, request in list(self._waiting))
 
     @property
     def rows(self) -> int:

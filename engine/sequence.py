@@ -26,11 +26,6 @@ class Windowing:
     max_frames: int
     stride_frames: int
 
-    def window_starts(self, frames: int) -> list[int]:
-        """Return the first frame of each window of a clip of so many frames."""
-        beyond = max(frames - self.max_frames, 0)
-        return [n * self.stride_frames for n in range(1 - -beyond // self.stride_frames)]
-
 
 class Sequence:
     """The codes of one clip; `get_columns` gives model input, `accept_codes` takes the output."""

@@ -4,21 +4,28 @@ import asyncio
 import contextvars
 import logging
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from deployments.accounts import LEASE_S, Charge, Patience, Share, Snapshot, Verdict
+from deployments.accounts import Patience, Snapshot, Verdict
+from deployments.capacity import Capacity, get_capacity
+from deployments.ledger_state import Charge, Share
 from deployments.tracing import open_span
 from graph.calls import Method, call, start_detached
 from graph.errors import ApiError
 from graph.metrics import Metrics
-from graph.settings import Limits
+from graph.settings import MEDIA, Limits
+from graph.tasks.task import Turn
 
 TIMEOUT_S = 1.0
-BEAT_S = LEASE_S / 3
+BEAT_S = 1.0
+"""Seconds between two reports of what is left of the open charges."""
+LEDGER_BACK_S = 5.0
+"""The `Retry-After` while the ledger cannot be reached."""
 logger = logging.getLogger("ray.serve")
 
 
@@ -93,29 +100,59 @@ REASONS = {
 }
 
 
+MEDIA_CAPACITY = Capacity(speed=50.0)
+"""A low estimate of the speed at which uploads are decoded, which no replica reports."""
+
+
+def read_capacity(model: str) -> Capacity:
+    """Return what the replicas of a model have reported."""
+    return MEDIA_CAPACITY if model == MEDIA else get_capacity(model)
+
+
 class Hold:
     """The charges of one admitted task, by model, until each is released."""
 
     def __init__(self, ledger: LedgerClient) -> None:
         self._ledger = ledger
         self._numbers: dict[str, str] = {}
+        self._prices: dict[str, float] = {}
+        self.turns: dict[str, Turn] = {}
+        """The task's places in the queues of its models."""
 
     @property
     def models(self) -> Collection[str]:
         """The models whose charges are held."""
         return self._numbers.keys()
 
-    def add_charge(self, model: str, number: str) -> None:
-        """Add an admitted charge."""
-        self._numbers[model] = number
+    def add_charge(self, number: str, charge: Charge, verdict: Verdict) -> None:
+        """Add an admitted charge with its turn."""
+        self._numbers[charge.model], self._prices[charge.model] = number, charge.row_seconds
+        self.turns[charge.model] = Turn(verdict.turn, verdict.turn_s)
+
+    def begin_charge(self, charge: Charge) -> None:
+        """Charge work that begins now without asking; the ledger cannot refuse it."""
+        ledger, number = self._ledger, uuid4().hex
+        ledger.open[number] = charge
+        self._numbers[charge.model], self._prices[charge.model] = number, charge.row_seconds
+        ledger.call_later(ledger.call_ledger(ledger.methods.book, ledger.name, number, charge))
+
+    def reduce_charge(self, model: str, left: float, clips: int) -> None:
+        """Set what is left of a charge, 0 to 1, and how many clips it still takes at once."""
+        if left <= 0:
+            self.release_charge(model, done=True)
+        elif number := self._numbers.get(model):
+            row_seconds = left * self._prices[model]
+            reduced = replace(self._ledger.open[number], row_seconds=row_seconds, clips=clips)
+            self._ledger.open[number] = reduced
 
     def release_charge(self, model: str, *, done: bool) -> None:
         """End the charge of one model; `done` means that its work was finished."""
         if (number := self._numbers.pop(model, None)) is None:
             return
         ledger = self._ledger
+        left = 0.0 if done else ledger.open[number].row_seconds
         del ledger.open[number]
-        ledger.call_later(ledger.call_ledger(ledger.methods.settle, ledger.name, number, done))
+        ledger.call_later(ledger.call_ledger(ledger.methods.settle, ledger.name, number, left))
 
     def release_all(self, *, done: bool) -> None:
         """End all charges that are left."""
@@ -131,10 +168,25 @@ class Admission:
         ledger: LedgerClient,
         limits: Callable[[], Limits],
         metrics: Metrics,
-        slots: Callable[[str], int],
+        capacity: Callable[[str], Capacity],
     ) -> None:
-        """Create an admission; `slots` returns how many clips a model generates at once."""
-        self._ledger, self._limits, self._metrics, self._slots = ledger, limits, metrics, slots
+        """Create an admission; `capacity` returns what the replicas of a model have reported."""
+        self._ledger, self._limits, self._metrics = ledger, limits, metrics
+        self._capacity = capacity
+
+    async def meter_requests(self, share: Share, number: int) -> None:
+        """Count requests that begin later, such as a list of jobs, against their key's rate.
+
+        It is one call of the ledger for all of them. Raises ApiError 429, and then counts none.
+        """
+        if share.requests_per_minute is None:
+            return
+        ledger = self._ledger
+        verdict: Verdict | None = await ledger.call_ledger(
+            ledger.methods.meter_requests, share, number
+        )
+        if verdict and verdict.refused_for:
+            raise _build_refusal(verdict)
 
     @asynccontextmanager
     async def hold_charges(
@@ -157,7 +209,7 @@ class Admission:
 
     async def _admit_one(self, hold: Hold, share: Share, charge: Charge, max_wait_s: float) -> None:
         """Add a charge to a hold. Raises ApiError 429."""
-        patience = Patience(max_wait_s, self._slots(charge.model))
+        patience = Patience(max_wait_s, self._capacity(charge.model))
         number, admitted = uuid4().hex, False
         self._ledger.open[number] = charge
         try:
@@ -168,7 +220,7 @@ class Admission:
             self._metrics.count_price(charge.model, outcome, charge.row_seconds)
             if verdict.refused_for:
                 raise _build_refusal(verdict)
-            hold.add_charge(charge.model, number)
+            hold.add_charge(number, charge, verdict)
             admitted = True
         finally:
             if not admitted:
@@ -186,7 +238,7 @@ class Admission:
         total = sum(one.row_seconds for one in ledger.open.values())
         alone = len(ledger.open) == 1 + len(hold.models)
         full = total > limits.local_row_seconds and not alone
-        return Verdict("busy" if full else None, BEAT_S)
+        return Verdict("busy" if full else None, LEDGER_BACK_S, turn=time.time())
 
 
 def _build_refusal(verdict: Verdict) -> ApiError:

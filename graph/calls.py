@@ -80,8 +80,8 @@ def _map_errors() -> Iterator[None]:
         raise kind(503, "model_unavailable", message) from error
 
 
-MAX_LOSSES = 2
-"""How many replicas a call may lose; a request that kills every process fails then."""
+MAX_LOSSES = 1
+"""How many replicas a call may lose: one that makes a replica unhealthy meets one other at most."""
 
 
 def _count_loss(lost: ReplicaLost, losses: int) -> None:

@@ -12,7 +12,7 @@ from graph.held_bytes import HeldBytes
 from graph.idempotency import Idempotency
 from graph.metrics import ClipMetrics, Metrics
 from graph.price import DiffusionSpeed
-from graph.tasks.task import AudioPart, Clip, Event, Result, StageEnd, Task
+from graph.tasks.task import AudioPart, ChargeBegin, ChargeLeft, Clip, Event, Result, Task
 
 Render = Callable[[Result], AnswerParts]
 """Turns a task's result into its answer; runs on a thread, as the reading of its parts does."""
@@ -46,18 +46,18 @@ class Executor:
         set when it is admitted. Raises ApiError 429 where it is refused, and what the task raises.
         """
         counted: dict[int, ClipMetrics] = {}
-        async with (
-            self.admission.hold_charges(task.share, task.price(), max_wait_s) as hold,
-            aclosing(task.run()) as events,
-        ):
+        async with self.admission.hold_charges(task.share, task.price(), max_wait_s) as hold:
             if admitted:
                 admitted.set()
-            async for event in events:
-                if isinstance(event, StageEnd):
-                    hold.release_charge(event.model, done=True)
-                    continue
-                self._count_audio(task, event, counted)
-                yield event
+            async with aclosing(task.run(hold.turns)) as events:
+                async for event in events:
+                    if isinstance(event, ChargeLeft):
+                        hold.reduce_charge(event.model, event.left, event.clips)
+                    elif isinstance(event, ChargeBegin):
+                        hold.begin_charge(event.charge)
+                    else:
+                        self._count_audio(task, event, counted)
+                        yield event
 
     def _count_audio(self, task: Task, event: Event, counted: dict[int, ClipMetrics]) -> None:
         """Count the audio of an event."""

@@ -69,7 +69,7 @@ class Pipeline:
         params = request.params
         parts = [params.prompt.array()] if params.prompt else []
         done = params.prompt.frames if params.prompt else 0
-        async with aclosing(self._stream_codes(model, params, CHUNK_S)) as chunks:
+        async with aclosing(self._stream_codes(model, params, CHUNK_S, request.turn)) as chunks:
             async for generated in chunks:
                 parts.append(generated.codes.array())
                 done += generated.codes.frames
@@ -104,7 +104,7 @@ class Pipeline:
         codec, params = self._registry.get_codec(model), request.params
         info = await self._registry.describe_codec(codec)
         skipped = int(request.skipped_frames * info.sample_rate / info.frame_rate)
-        chunks = self._stream_all_codes(model, params, params.prompt)
+        chunks = self._stream_all_codes(model, params, params.prompt, request.turn)
         async with aclosing(self._decode_parts(codec, chunks, b"", params.frames)) as parts:
             async for part in parts:
                 fresh = part.audio.array()[:, skipped:]
@@ -112,13 +112,13 @@ class Pipeline:
                 yield DecodedPart(part.codes, Waveform.pack(fresh, info.sample_rate))
 
     def stream_passage(
-        self, model: TokenModelSettings, params: GenerationParams, state: bytes
+        self, model: TokenModelSettings, request: ClipRequest, state: bytes
     ) -> AsyncGenerator[DecodedPart, None]:
-        """Continue `params.prompt`; `state` is the codec's state after it has decoded the prompt.
+        """Continue a prompt; `state` is the codec's state after it has decoded the prompt.
 
         Passages and `decode_rest`, joined, equal one decode of all their codes.
         """
-        chunks = self._stream_all_codes(model, params, None)
+        chunks = self._stream_all_codes(model, request.params, None, request.turn)
         return self._decode_parts(self._registry.get_codec(model), chunks, state, None)
 
     async def decode_rest(
@@ -148,13 +148,17 @@ class Pipeline:
                 yield DecodedPart(codes, made.audio, state)
 
     async def _stream_all_codes(
-        self, model: TokenModelSettings, params: GenerationParams, before: Codes | None
+        self,
+        model: TokenModelSettings,
+        params: GenerationParams,
+        before: Codes | None,
+        turn: float,
     ) -> AsyncGenerator[Codes, None]:
         """Yield a clip's codes: those of `before` in pieces, then those that the model generates.
 
         Nothing is yielded before the model has begun, so a refusal comes before any codes.
         """
-        async with aclosing(self._stream_codes(model, params, FIRST_CHUNK_S)) as chunks:
+        async with aclosing(self._stream_codes(model, params, FIRST_CHUNK_S, turn)) as chunks:
             async for generated in chunks:
                 if before:
                     for start, end in split_length(before.frames, int(PIECE_S * model.frame_rate)):
@@ -163,12 +167,12 @@ class Pipeline:
                 yield generated.codes
 
     def _stream_codes(
-        self, model: TokenModelSettings, params: GenerationParams, first_s: float
+        self, model: TokenModelSettings, params: GenerationParams, first_s: float, turn: float
     ) -> AsyncGenerator[Generated, None]:
         """Yield the codes that the model generates, first `first_s` seconds, then `CHUNK_S`."""
         sizes = [int(seconds * model.frame_rate) for seconds in (CHUNK_S, first_s)]
         handle = self._handles[model.name].options(stream=True)
-        return resume_codes(lambda rest: stream(handle.generate, rest, *sizes), params)
+        return resume_codes(lambda rest: stream(handle.generate, rest, *sizes, turn), params)
 
     def stream_diffusion(
         self, model: DiffusionSettings, params: DiffusionParams

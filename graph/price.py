@@ -8,8 +8,11 @@ discriminators is a second of audio.
 from collections.abc import Sequence
 from typing import TypeVar
 
-from deployments.accounts import Charge, Share
-from engine.params import GenerationParams
+from deployments.ledger_state import Charge, Share
+from engine.params import GenerationParams, LanguageModelInfo
+from engine.windows import count_positions
+from graph.settings import MEDIA
+from graph.tasks.task import Upload
 
 T = TypeVar("T")
 
@@ -19,31 +22,38 @@ def count_rows(guidance_scale: float) -> int:
     return 1 if guidance_scale == 1 else 2
 
 
-def price_clip(params: GenerationParams, frame_rate: float, prompt_frames: int = 0) -> float:
-    """Return a clip's row-seconds.
+def price_clip(params: GenerationParams, info: LanguageModelInfo, prompt_frames: int = 0) -> float:
+    """Return a clip's row-seconds: every position that it feeds, in all of its windows.
 
     `prompt_frames` are the frames of a prompt that is still to be encoded; a prompt in `params` is
     counted by itself.
     """
     known = params.prompt.frames if params.prompt else prompt_frames
-    return count_rows(params.guidance_scale) * (params.frames - known) / frame_rate
+    positions = count_positions(info, params.frames, known, params.stride_seconds)
+    return count_rows(params.guidance_scale) * positions / info.frame_rate
 
 
 def charge_clips(
     share: Share,
     model: str,
     clips: Sequence[GenerationParams],
-    frame_rate: float,
+    info: LanguageModelInfo,
     prompt_frames: int = 0,
 ) -> Charge:
     """Return what clips of one language model cost."""
-    row_seconds = sum(price_clip(params, frame_rate, prompt_frames) for params in clips)
+    row_seconds = sum(price_clip(params, info, prompt_frames) for params in clips)
     return Charge(share.name, share.weight, model, row_seconds, len(clips))
 
 
 def charge_audio(share: Share, model: str, seconds: float) -> Charge:
-    """Return what a codec, a diffusion model or discriminators cost."""
+    """Return what a codec, a diffusion model, discriminators or the decoding of uploads cost."""
     return Charge(share.name, share.weight, model, seconds)
+
+
+def charge_uploads(share: Share, *uploads: Upload | None) -> list[Charge]:
+    """Return what decoding the uploads of a task costs the media deployment."""
+    seconds = sum(upload.info.seconds for upload in uploads if upload)
+    return [charge_audio(share, MEDIA, seconds)] if seconds else []
 
 
 def estimate_seconds(

@@ -44,8 +44,8 @@ class Limits(StrictModel):
     max_held_bytes: Annotated[int, Field(ge=1)] = 2_000_000_000
     """The bytes of audio, uploads and answers that the requests of one ingress may hold."""
     max_wait_s: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds; a request that would wait longer for its model is refused, unless its key uses less
-    than its share of the model."""
+    """Seconds; a request that would wait longer for its model is refused, and one whose key has
+    more outstanding than its share of what starts by then."""
     max_jobs: Annotated[int, Field(ge=1)] = 10_000
     """How many jobs of all keys may wait at once."""
     max_jobs_per_key: Annotated[int, Field(ge=1)] = 1000

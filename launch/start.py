@@ -86,7 +86,7 @@ def check_environment(config: Mapping[str, Any]) -> None:
     """Raise LaunchError where files cannot be signed, the store of jobs is damaged, or a variable
     is invalid."""
     from api.audio.credentials import CredentialsError, Signer
-    from api.proxy.proxy_limit import read_max_open
+    from api.proxy.proxy_limit import read_fixed_limit
     from api.settings import read_environment_keys, read_webhook_secrets
     from graph.jobs.jobs import check_store
     from graph.settings import AppArgs
@@ -98,7 +98,7 @@ def check_environment(config: Mapping[str, Any]) -> None:
         read_webhook_secrets()
         check_store(settings.jobs)
         read_environment_keys()
-        read_max_open()
+        read_fixed_limit()
     except (CredentialsError, OSError, ValueError) as error:
         raise LaunchError(str(error)) from error
 

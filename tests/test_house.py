@@ -30,7 +30,13 @@ NEVER = {
 EXCEPTIONS = {("graph.app", "api")}
 """The one file of `graph` that may import `api`, to bind the ingress."""
 # The engine's modules without torch, which the ingress may load.
-LIGHT = {"engine.analysis", "engine.params", "engine.errors", "engine.sources"}
+LIGHT = {
+    "engine.analysis",
+    "engine.params",
+    "engine.errors",
+    "engine.sources",
+    "engine.windows",
+}
 
 
 class Import(NamedTuple):

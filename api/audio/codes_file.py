@@ -72,8 +72,8 @@ def check_seconds(codes: Codes, codec: CodecInfo, most: float) -> None:
 def check_length(seconds: float, most: float) -> None:
     """Check that a file is not longer than one request may encode. Raises ApiError 422."""
     if seconds > most:
-        message = f"the codes have {seconds:g} s of audio; allowed: up to {most:g} s"
-        raise ApiError(422, "invalid_value", message, "codes")
+        message = f"audio_file: the file has {seconds:g} s; allowed: up to {most:g} s"
+        raise ApiError(422, "invalid_value", message, "audio_file")
 
 
 def count_codebooks(info: CodecInfo, bandwidth: float, field: str = "bandwidth") -> int:

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets import auto as websockets
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from api.proxy.proxy_limit import ProxyLimit, read_max_open
+from api.proxy.proxy_limit import ProxyLimit, read_fixed_limit
 from api.proxy.request_head import RequestHead, build_refusal
 from graph.errors import ApiError
 
@@ -216,4 +216,4 @@ def install() -> list[Middleware]:
     """
     auto.AutoHTTPProtocol = Bounded
     websockets.AutoWebSocketsProtocol = BoundedWebSocket
-    return [Middleware(ProxyLimit, max_open=read_max_open())]
+    return [Middleware(ProxyLimit, fixed=read_fixed_limit())]

@@ -144,6 +144,7 @@ async def create_jobs(
 
     async def check_count(jobs: int) -> None:
         await service.jobs.check_limits(owner, name, jobs, service.limits)
+        await service.executor.admission.meter_requests(request.state.share, jobs)
 
     bodies, files, listed = await _read_bodies(request, check_count)
     whole = "\n".join(body.model_dump_json(exclude_unset=True) for body in bodies)

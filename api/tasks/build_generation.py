@@ -7,11 +7,9 @@ from api.respond.rendering import FileMaker
 from api.schemas.generation import GenerationsBody
 from api.service import Service
 from api.tasks.caller import Caller, Files, Parts, probe_upload
-from deployments.settings import (
-    MusicGenSettings,
-    TokenModelSettings,
-)
+from deployments.settings import MusicGenSettings, TokenModelSettings
 from engine.params import Codes, GenerationParams
+from engine.windows import check_stride
 from graph.errors import ApiError
 from graph.registry import ModelWithCodec, check_follows_melody
 from graph.tasks.generation import AudioPrompt, GenerationTask, check_room
@@ -29,6 +27,7 @@ async def build_generation(
     model = registry.find_model(TokenModelSettings, body.model)
     body.check_limits(service.limits)
     pair = await registry.get_model_with_codec(model)
+    check_stride(pair.language_model, body.extend_stride)
     melody = await _probe_melody(service, pair, files.get("melody"))
     codes, audio = await _read_prompt(service, pair, body, files.get("continue_from"))
     params = body.build_params(pair, service.limits, codes)

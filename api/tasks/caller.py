@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from api.respond.rendering import Rendering
 from api.service import Service
-from deployments.accounts import Share
+from deployments.ledger_state import Share
 from graph.tasks.task import Task, Upload
 
 AUDIO_FILE, CODES_FILE = "audio_file", "codes_file"

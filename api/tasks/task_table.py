@@ -5,7 +5,7 @@ Routes and jobs build tasks with this table. Uploads are probed here, but not de
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from api.keys import find_share
@@ -96,7 +96,9 @@ async def build_task(
 
 async def build_job_task(service: Service, job: Job, files: Files) -> tuple[Task, Render, int]:
     """Build the task of an accepted job. Raises ApiError 401 if its key was removed."""
-    caller = Caller(find_share(job.owner, service.limits), time.perf_counter())
+    share = find_share(job.owner, service.limits)
+    # The key's rate counted the job when it was accepted.
+    caller = Caller(replace(share, requests_per_minute=None), time.perf_counter())
     kind = TASK_TYPES[cast(TypeName, job.type)]
     body = kind.body.model_validate_json(job.body)
     task, rendering = await kind.build(service, caller, body, files)

@@ -29,6 +29,9 @@ from graph.settings import AppArgs
 
 CODEBOOKS, CARDINALITY, SAMPLE_RATE, FRAME_RATE = 4, 512, 16000, 50
 
+FAST = 10_000.0
+"""The reported work per second."""
+
 
 @serve.deployment
 @trace_calls
@@ -42,12 +45,16 @@ class FastMusicGen:
         """Return the properties of the embedded model."""
         return LanguageModelInfo(CODEBOOKS, CARDINALITY, SAMPLE_RATE, FRAME_RATE, 30.0)
 
-    async def record_routing_stats(self) -> dict[str, int]:
-        """Return the number of slots for `deployments.scaling.router`."""
-        return {"slots": self._slots}
+    async def record_routing_stats(self) -> dict[str, float]:
+        """Return the slots and a speed above any load for `deployments.scaling.router`."""
+        return {"slots": self._slots, "speed": FAST}
 
     async def generate(
-        self, params: GenerationParams, chunk_frames: int, first_chunk_frames: int
+        self,
+        params: GenerationParams,
+        chunk_frames: int,
+        first_chunk_frames: int,
+        turn: float = 0.0,
     ) -> AsyncGenerator[Generated, None]:
         """Yield chunks of zero codes immediately."""
         done, size = 0, first_chunk_frames
@@ -68,6 +75,10 @@ class FastEnCodec:
     async def info(self) -> CodecInfo:
         """Return the properties of the embedded codec."""
         return CodecInfo(CODEBOOKS, CARDINALITY, SAMPLE_RATE, 1, FRAME_RATE)
+
+    async def record_routing_stats(self) -> dict[str, float]:
+        """Return a speed above any load for `deployments.scaling.router`."""
+        return {"speed": FAST}
 
     async def load(self) -> BatchLoad:
         """Return an empty load."""

@@ -2,13 +2,15 @@
 
 Serve's own router sends a request immediately to the shorter queue of two random replicas, where it
 stays even if another replica has a free slot. This router holds requests until a slot is free, so
-each starts as soon as any replica can start it, in the order of arrival.
+each starts as soon as any replica can start it. Waiting requests start in the order of the turns
+that the ledger gave them (`deployments/accounts.py`).
 """
 
 import asyncio
+import bisect
 import random
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from typing import Any
 
 from ray.serve.request_router import (
@@ -19,12 +21,34 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
+from deployments.capacity import note_reports
+from deployments.ray_private import DefaultRouter
+
 SLOT_METHOD = "generate"
 """The method that takes a slot; calls of other methods go to any replica immediately."""
 PROBE_AFTER_S = 0.25
 """The interval of probes while a request waits, since slots of other ingresses also become free."""
 IN_TRANSIT_S = 1.0
 """The longest time that a routed request counts for its replica before it is sent."""
+
+
+TURN_ARGUMENT = 3
+"""The position of the turn among the arguments of `SLOT_METHOD`."""
+
+
+class ReportingRouter(DefaultRouter):  # type: ignore[misc]  # untyped
+    """The `request_router_class` of models that work in batches: Serve's own, with reports."""
+
+    def update_replicas(self, replicas: list[RunningReplica]) -> None:
+        """Set the present replicas, and note what they report."""
+        super().update_replicas(replicas)
+        note_reports(self._deployment_id.name, [one.routing_stats for one in replicas])
+
+
+def _get_turn(request: PendingRequest) -> float:
+    """Return the turn of a request in Unix seconds; without one, the time of its arrival."""
+    turn = request.args[TURN_ARGUMENT] if len(request.args) > TURN_ARGUMENT else 0.0
+    return float(turn or request.created_at)
 
 
 class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
@@ -49,12 +73,20 @@ class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
         Serve routes the oldest requests first, two at a time per replica, so the call would wait
         behind all requests that wait for a slot.
         """
-        needs_slot = pending_request.metadata.call_method == SLOT_METHOD
-        if needs_slot or is_retry or not self._replicas_list:
+        if pending_request.metadata.call_method == SLOT_METHOD:
+            # As a retry, it is inserted by its turn and not appended.
+            return await super()._choose_replica_for_request(pending_request, is_retry=True)
+        if is_retry or not self._replicas_list:
             return await super()._choose_replica_for_request(pending_request, is_retry=is_retry)
         replica = random.choice(self._replicas_list)
         self._in_transit[replica.replica_id].append(time.monotonic())
         return replica
+
+    def _insert_pending_request_sorted(
+        self, queue: deque[PendingRequest], pending_request: PendingRequest
+    ) -> None:
+        """Insert a request by its turn, behind requests of the same turn."""
+        bisect.insort(queue, pending_request, key=_get_turn)
 
     async def choose_replicas(
         self,
@@ -118,4 +150,5 @@ class FreeSlotRouter(FIFOMixin, RequestRouter):  # type: ignore[misc]  # untyped
         super().update_replicas(replicas)
         for gone in self._in_transit.keys() - self._replicas.keys():
             del self._in_transit[gone]
+        note_reports(self._deployment_id.name, [one.routing_stats for one in replicas])
         self._slot_freed.set()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.accounts import Share
+from deployments.ledger_state import Share
 from engine.params import Codes, GenerationParams, Waveform
 from graph.errors import ApiError
 from graph.execution import Executor

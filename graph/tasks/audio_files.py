@@ -4,18 +4,20 @@ from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from deployments.accounts import Charge
+from deployments.ledger_state import Charge
 from deployments.settings import DiffusionSettings, DiscriminatorsSettings, EnCodecSettings
 from engine.analysis import Analysis
 from engine.params import CodecInfo, Codes, DiffusionParams, DiscriminatorsInfo, Waveform
 from graph.pipeline import Pipeline
-from graph.price import charge_audio
+from graph.price import charge_audio, charge_uploads
+from graph.settings import MEDIA
 from graph.tasks.task import (
+    ChargeLeft,
     Event,
     Progress,
     Result,
-    StageEnd,
     Task,
+    Turns,
     Upload,
     count_audio_bytes,
     count_upload_bytes,
@@ -62,8 +64,9 @@ class EncodeTask(Task):
         return self.codec.name
 
     def price(self) -> Sequence[Charge]:
-        """Return the price of the file's length."""
-        return [charge_audio(self.share, self.model, self.upload.info.seconds)]
+        """Return the price of the file's length, and of decoding it."""
+        charge = charge_audio(self.share, self.model, self.upload.info.seconds)
+        return [charge, *charge_uploads(self.share, self.upload)]
 
     def count_bytes(self) -> int:
         """Return the bytes of the file and its samples."""
@@ -73,10 +76,11 @@ class EncodeTask(Task):
         """Return the codec, what is kept, and the file's hash."""
         return self.model, self.codebooks, hash_upload(self.upload.data)
 
-    async def run(self) -> AsyncGenerator[Event, None]:
+    async def run(self, turns: Turns) -> AsyncGenerator[Event, None]:
         """Decode the file and encode its samples."""
         info = self.info
         audio = await self.pipeline.decode_upload(self.upload, info.sample_rate, info.channels)
+        yield ChargeLeft(MEDIA)
         codes = await self.pipeline.encode_audio(self.codec, audio)
         yield EncodedAudio(Codes.pack(codes.array()[: self.codebooks]), audio.samples)
 
@@ -111,7 +115,7 @@ class DecodeTask(Task):
         """Return the codec, the length, and the codes' hash."""
         return self.model, self.samples, self.codes.codebooks, hash_upload(self.codes.data)
 
-    async def run(self) -> AsyncGenerator[Event, None]:
+    async def run(self, turns: Turns) -> AsyncGenerator[Event, None]:
         """Decode the codes."""
         audio = await self.pipeline.decode_codes(self.codec, self.codes)
         yield DecodedAudio(cut_samples(audio, self.samples))
@@ -149,7 +153,8 @@ class DiffuseTask(Task):
             return [charge_audio(self.share, self.model, seconds)]
         seconds = self.source.info.seconds
         names = self.model, self.codec.name
-        return [charge_audio(self.share, name, seconds) for name in names]
+        charges = [charge_audio(self.share, name, seconds) for name in names]
+        return [*charges, *charge_uploads(self.share, self.source)]
 
     def count_bytes(self) -> int:
         """Return the bytes of the audio, and of the file that it is made from."""
@@ -163,13 +168,16 @@ class DiffuseTask(Task):
         kind = type(self.source).__name__
         return self.model, self.seed, self.samples, kind, hash_upload(self.source.data)
 
-    async def run(self) -> AsyncGenerator[Event, None]:
+    async def run(self, turns: Turns) -> AsyncGenerator[Event, None]:
         """Encode the file, if there is one, then diffuse."""
         if isinstance(self.source, Codes):
             params = DiffusionParams(self.source, self.seed)
         else:
-            params = await self._encode_upload(self.source)
-            yield StageEnd(self.codec.name)
+            info, upload = self.codec_info, self.source
+            audio = await self.pipeline.decode_upload(upload, info.sample_rate, info.channels)
+            yield ChargeLeft(MEDIA)
+            params = await self._encode_audio(audio)
+            yield ChargeLeft(self.codec.name)
         answers = self.pipeline.stream_diffusion(self.diffusion, params)
         async with aclosing(answers):
             async for answer in answers:
@@ -178,9 +186,7 @@ class DiffuseTask(Task):
         assert answer.audio
         yield DecodedAudio(cut_samples(answer.audio, self.samples))
 
-    async def _encode_upload(self, upload: Upload) -> DiffusionParams:
-        info = self.codec_info
-        audio = await self.pipeline.decode_upload(upload, info.sample_rate, info.channels)
+    async def _encode_audio(self, audio: Waveform) -> DiffusionParams:
         codes = await self.pipeline.encode_audio(self.codec, audio)
         kept = Codes.pack(codes.array()[: self.info.codebooks])
         return DiffusionParams(kept, self.seed, equalize=False, samples=audio.samples)
@@ -201,8 +207,9 @@ class AnalyzeTask(Task):
         return self.discriminators.name
 
     def price(self) -> Sequence[Charge]:
-        """Return the price of the file's length."""
-        return [charge_audio(self.share, self.model, self.upload.info.seconds)]
+        """Return the price of the file's length, and of decoding it."""
+        charge = charge_audio(self.share, self.model, self.upload.info.seconds)
+        return [charge, *charge_uploads(self.share, self.upload)]
 
     def count_bytes(self) -> int:
         """Return the bytes of the file and its samples."""
@@ -212,10 +219,11 @@ class AnalyzeTask(Task):
         """Return the model and the file's hash."""
         return self.model, hash_upload(self.upload.data)
 
-    async def run(self) -> AsyncGenerator[Event, None]:
+    async def run(self, turns: Turns) -> AsyncGenerator[Event, None]:
         """Decode the file and score it."""
         info = self.info
         audio = await self.pipeline.decode_upload(self.upload, info.sample_rate, info.channels)
+        yield ChargeLeft(MEDIA)
         yield AnalyzedAudio(await self.pipeline.score_audio(self.discriminators, audio))
 
 

@@ -4,23 +4,27 @@ from collections.abc import AsyncGenerator, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from deployments.accounts import Charge
+from deployments.ledger_state import Charge
 from engine.params import Codes, Waveform
+from engine.windows import cut_melody
 from graph.calls import merge_streams
 from graph.errors import ApiError
 from graph.pipeline import Pipeline
-from graph.price import charge_audio, charge_clips
+from graph.price import charge_audio, charge_clips, charge_uploads
 from graph.registry import ModelWithCodec
+from graph.settings import MEDIA
+from graph.tasks.clip_charges import ClipCharges
 from graph.tasks.task import (
     AudioPart,
+    ChargeLeft,
     Clip,
     ClipAudio,
     ClipRequest,
     Event,
     Progress,
     Result,
-    StageEnd,
     Task,
+    Turns,
     Upload,
     count_audio_bytes,
     count_upload_bytes,
@@ -83,14 +87,25 @@ class GenerationTask(Task):
         return self.prompt is not None or self.clips[0].params.prompt is not None
 
     def price(self) -> Sequence[Charge]:
-        """Return the price of the clips, and of encoding what they continue."""
-        rate = self.pair.codec.frame_rate
+        """Return the price of the clips, of diffusion, and of what is done to the uploads."""
+        rate, info = self.pair.codec.frame_rate, self.pair.language_model
+        prompt = self.prompt
+        encoded_s = prompt.end - prompt.start if prompt else 0.0
         params = [clip.params for clip in self.clips]
-        if self.prompt is None:
-            return [charge_clips(self.share, self.model, params, rate)]
-        seconds = self.prompt.end - self.prompt.start
-        clips = charge_clips(self.share, self.model, params, rate, int(seconds * rate))
-        return [clips, charge_audio(self.share, self.pair.settings.codec, seconds)]
+        charges = [charge_clips(self.share, self.model, params, info, int(encoded_s * rate))]
+        if diffusion := self.clips[0].diffusion:
+            charges.append(charge_audio(self.share, diffusion.name, self._audio_s))
+        if prompt:
+            charges.append(charge_audio(self.share, self.pair.settings.codec, encoded_s))
+        return [
+            *charges,
+            *charge_uploads(self.share, self.melody, prompt.upload if prompt else None),
+        ]
+
+    @property
+    def _audio_s(self) -> float:
+        """The seconds of audio that all clips hold."""
+        return sum(clip.params.frames for clip in self.clips) / self.pair.codec.frame_rate
 
     def count_bytes(self) -> int:
         """Return the bytes of the uploads and of the clips, which are not held if streamed."""
@@ -111,34 +126,55 @@ class GenerationTask(Task):
         part = prompt and (hash_upload(prompt.upload.data), prompt.start, prompt.end)
         return self.model, clips, melody, part
 
-    async def run(self) -> AsyncGenerator[Event, None]:
+    async def run(self, turns: Turns) -> AsyncGenerator[Event, None]:
         """Decode the uploads, then generate all clips side by side."""
         melody = await self._decode_melody()
         prompt = await self._encode_prompt()
+        yield ChargeLeft(MEDIA)
         if self.prompt:
-            yield StageEnd(self.pair.settings.codec)
+            yield ChargeLeft(self.pair.settings.codec)
         run_clip = self._stream_clip if self.streamed else self._generate_clip
         clips = [
-            replace(clip, params=replace(clip.params, melody=melody, prompt=prompt))
-            if melody or prompt
-            else clip
-            for clip in self.clips
+            replace(
+                clip,
+                params=replace(clip.params, melody=melody, prompt=prompt),
+                turn=turns[self.model].get_part(number / len(self.clips)),
+            )
+            for number, clip in enumerate(self.clips)
         ]
+        charges = self._follow_charges(clips)
         made: dict[int, Clip] = {}
         frames = dict.fromkeys(range(len(clips)), 0)
         sources = [run_clip(number, clip, frames) for number, clip in enumerate(clips)]
         async with aclosing(merge_streams(sources)) as events:
             async for event in events:
+                for change in charges.follow_event(event):
+                    yield change
                 if isinstance(event, Clip):
                     made[event.clip] = event
                 yield event
         yield Clips([made[number] for number in sorted(made)])
 
+    def _follow_charges(self, clips: Sequence[ClipRequest]) -> ClipCharges:
+        """Return what follows the charges of clips whose prompts are known."""
+        prompt, diffusion = clips[0].params.prompt, clips[0].diffusion
+        known = prompt.frames if prompt else 0
+        decoder = diffusion.name if diffusion else self.pair.settings.codec
+        return ClipCharges(
+            self.model,
+            charge_audio(self.share, decoder, self._audio_s),
+            {number: clip.params.frames - known for number, clip in enumerate(clips)},
+            known_frames=known,
+            at_once=len(clips),
+            begin=diffusion is None,
+        )
+
     async def _decode_melody(self) -> Waveform | None:
         if self.melody is None:
             return None
-        rate = self.pair.language_model.sample_rate
-        return await self.pipeline.decode_upload(self.melody, rate, 1)
+        info, params = self.pair.language_model, self.clips[0].params
+        melody = await self.pipeline.decode_upload(self.melody, info.sample_rate, 1)
+        return cut_melody(info, melody, params.frames, params.stride_seconds)
 
     async def _encode_prompt(self) -> Codes | None:
         """Return the codes that all clips continue. Raises ApiError 422 where they fill a clip."""
@@ -224,9 +260,9 @@ class PassageTask(Task):
         return self.pair.settings.name
 
     def price(self) -> Sequence[Charge]:
-        """Return the price of the passage alone; its context is a prompt."""
-        rate = self.pair.codec.frame_rate
-        return [charge_clips(self.share, self.model, [self.request.params], rate)]
+        """Return the price of the passage with its context, which is fed again."""
+        info = self.pair.language_model
+        return [charge_clips(self.share, self.model, [self.request.params], info)]
 
     def count_bytes(self) -> int:
         """Return 0: a passage is sent in parts."""
@@ -236,13 +272,23 @@ class PassageTask(Task):
         """Return the passage's parameters, although passages are never kept."""
         return self.request
 
-    async def run(self) -> AsyncGenerator[Event, None]:
+    async def run(self, turns: Turns) -> AsyncGenerator[Event, None]:
         """Yield the passage's audio while it is made."""
-        parts = self.pipeline.stream_passage(self.pair.settings, self.request.params, self.state)
+        request = replace(self.request, turn=turns[self.model].start)
+        prompt = request.params.prompt
+        fresh = request.params.frames - (prompt.frames if prompt else 0)
+        decoding = charge_audio(
+            self.share, self.pair.settings.codec, fresh / self.pair.codec.frame_rate
+        )
+        charges = ClipCharges(self.model, decoding, {0: fresh}, at_once=1)
+        parts = self.pipeline.stream_passage(self.pair.settings, request, self.state)
         codes = []
         async with aclosing(parts):
             async for part in parts:
                 codes.append(part.codes.array())
-                yield AudioPart(0, part.codes, part.audio, state=part.state)
+                event = AudioPart(0, part.codes, part.audio, state=part.state)
+                for change in charges.follow_event(event):
+                    yield change
+                yield event
         yield Clip(0, self.model, Codes.join(codes), None)
         yield Passage()

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from deployments.accounts import Charge, Share
+from deployments.ledger_state import Charge, Share
 from deployments.settings import DiffusionSettings
 from engine.params import Codes, GenerationParams, MediaLimits, UploadInfo, Waveform
 
@@ -31,6 +31,8 @@ class ClipRequest:
     """The diffusion model that decodes the codes, instead of the model's codec."""
     include_prompt: bool = True
     """Whether a continuation's audio begins with what it continues."""
+    turn: float = 0.0
+    """The clip's place in the queue of its model, lowest first; set when its task runs."""
 
     @property
     def skipped_frames(self) -> int:
@@ -115,10 +117,42 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class StageEnd:
-    """The end of a task's need for a model, which ends the charge; only `Executor` reads it."""
+class ChargeLeft:
+    """What is left of a task's charge for a model; only `Executor` reads it."""
 
     model: str
+    left: float = 0.0
+    """The part of the price, from 1 to 0; at 0 the charge ends."""
+    clips: int = 1
+    """The clips that the task still runs at once."""
+
+
+@dataclass(frozen=True)
+class ChargeBegin:
+    """A charge for work that begins now and is not refused; only `Executor` reads it.
+
+    A fast model that follows a slow one, such as a codec, is charged when its stage begins: until
+    then the work could not be done.
+    """
+
+    charge: Charge
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A task's place in the queue of a model, in Unix seconds; the lowest turn starts first."""
+
+    start: float = 0.0
+    length_s: float = 0.0
+    """The seconds until the next turn of the same key."""
+
+    def get_part(self, share: float) -> float:
+        """Return the turn of the part of the task that begins after `share` of it, 0 to 1."""
+        return self.start + share * self.length_s
+
+
+Turns = Mapping[str, Turn]
+"""The turns of one task by model."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +160,7 @@ class Result:
     """The result of a task, which is always the last event; each kind of task has its own."""
 
 
-Event = Progress | AudioPart | Clip | StageEnd | Result
+Event = Progress | AudioPart | Clip | ChargeBegin | ChargeLeft | Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +197,10 @@ class Task(ABC):
         """Return what makes the answer, as a value whose `repr` tells two answers apart."""
 
     @abstractmethod
-    def run(self) -> AsyncGenerator[Event, None]:
+    def run(self, turns: Turns) -> AsyncGenerator[Event, None]:
         """Do the work, and yield events, a `Result` last. Closing the generator stops the models.
+
+        `turns` has an entry for each model that the task is charged for.
 
         Raises ApiError, InvalidRequest or InvalidAudio.
         """

@@ -5,15 +5,8 @@ from dataclasses import dataclass, replace
 from graph.registry import count_frames, find_pair
 from graph.settings import check_seconds, check_text
 from graph.workflows.mixing import Placed, close_loop
-from graph.workflows.task import (
-    Context,
-    Material,
-    Mix,
-    PlannedClip,
-    Stem,
-    TimeSpan,
-    WorkflowTask,
-)
+from graph.workflows.planned_clip import PlannedClip
+from graph.workflows.task import Context, Material, Mix, Stem, TimeSpan, WorkflowTask
 
 OVERLAP_S = 2.0
 """Seconds that are generated after the loop and faded into its beginning, at most half of it."""

@@ -19,15 +19,8 @@ from graph.workflows.mixing import (
     match_loudness,
     repeat_loop,
 )
-from graph.workflows.task import (
-    Context,
-    Material,
-    Mix,
-    PlannedClip,
-    Stem,
-    TimeSpan,
-    WorkflowTask,
-)
+from graph.workflows.planned_clip import PlannedClip
+from graph.workflows.task import Context, Material, Mix, Stem, TimeSpan, WorkflowTask
 
 VOICE = "voice"
 """The field of the file with the speech."""

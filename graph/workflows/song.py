@@ -16,16 +16,8 @@ from graph.workflows.mixing import (
     match_loudness,
     sum_blocks,
 )
-from graph.workflows.task import (
-    Context,
-    Distribution,
-    Material,
-    Mix,
-    PlannedClip,
-    Stem,
-    TimeSpan,
-    WorkflowTask,
-)
+from graph.workflows.planned_clip import PlannedClip
+from graph.workflows.task import Context, Distribution, Material, Mix, Stem, TimeSpan, WorkflowTask
 
 
 @dataclass(frozen=True)

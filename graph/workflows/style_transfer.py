@@ -8,15 +8,8 @@ from graph.settings import check_seconds, check_text
 from graph.tasks.task import Upload
 from graph.workflows.levels import LOUDNESS_BLOCK_S
 from graph.workflows.mixing import Placed
-from graph.workflows.task import (
-    Context,
-    Material,
-    Mix,
-    PlannedClip,
-    Stem,
-    TimeSpan,
-    WorkflowTask,
-)
+from graph.workflows.planned_clip import PlannedClip
+from graph.workflows.task import Context, Material, Mix, Stem, TimeSpan, WorkflowTask
 
 CONTENT = "content"
 """The field of the file whose melody is followed."""

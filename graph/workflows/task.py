@@ -1,28 +1,30 @@
 """Runs workflows: several clips that are generated side by side or in chains, and mixed."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from deployments.accounts import Charge, Share
+from deployments.ledger_state import Charge, Share
 from deployments.settings import EnCodecSettings
 from engine.params import Codes, GenerationParams, Waveform
+from engine.windows import cut_melody
 from graph.calls import merge_streams
 from graph.pipeline import Pipeline
-from graph.price import charge_audio, charge_clips
+from graph.price import charge_audio, charge_uploads
 from graph.registry import ModelWithCodec, Registry
-from graph.settings import Limits
+from graph.settings import MEDIA, Limits
+from graph.tasks.clip_charges import ClipCharges
 from graph.tasks.task import (
+    ChargeBegin,
+    ChargeLeft,
     Clip,
     ClipAudio,
-    ClipRequest,
     Event,
     Progress,
     Result,
-    StageEnd,
     Task,
+    Turns,
     Upload,
     count_audio_bytes,
     count_upload_bytes,
@@ -35,33 +37,7 @@ from graph.workflows.levels import (
     measure_true_peak,
 )
 from graph.workflows.mixing import Placed, apply_gain, level_stems, sum_blocks, sum_stems
-
-CONTEXT_S = 5.0
-"""Seconds of the clip before it that a clip continues."""
-
-
-@dataclass(frozen=True, eq=False)
-class PlannedClip:
-    """A clip to generate; two are never equal, so each is generated once."""
-
-    name: str
-    pair: ModelWithCodec
-    params: GenerationParams
-    overlap: int | None = None
-    """The frames at the end of the clip before it in its chain that the clip generates anew; it
-    continues the rest. None where the clip continues nothing."""
-
-    def build_request(self, before: Codes | None) -> ClipRequest:
-        """Build the request for the clip, which continues the codes of the clip before it."""
-        if self.overlap is None:
-            return ClipRequest(self.params)
-        assert before is not None, "the first clip of a chain continues nothing"
-        assert before.frames > self.overlap, "nothing is left to continue"
-        context = int(CONTEXT_S * self.pair.codec.frame_rate)
-        known = Codes.pack(before.array()[:, : before.frames - self.overlap][:, -context:])
-        frames = known.frames + self.params.frames
-        params = replace(self.params, frames=frames, prompt=known)
-        return ClipRequest(params, include_prompt=False)
+from graph.workflows.planned_clip import PlannedClip
 
 
 @dataclass(frozen=True)
@@ -196,19 +172,31 @@ class WorkflowTask(Task):
         return self.clips[0].params.seed
 
     def price(self) -> Sequence[Charge]:
-        """Return the price of the clips by model, and of the distribution's codec."""
+        """Return the price of the clips by model, and of decoding the uploads."""
+        charges = []
+        for model, clips in self._group_clips().items():
+            row_seconds = sum(clip.price_clip() for clip in clips)
+            charge = Charge(self.share.name, self.share.weight, model, row_seconds)
+            charges.append(replace(charge, clips=self._count_at_once(model)))
+        return [*charges, *charge_uploads(self.share, self.melody, self.speech)]
+
+    def _group_clips(self) -> dict[str, list[PlannedClip]]:
+        """Return the clips of each language model."""
         by_model: dict[str, list[PlannedClip]] = {}
         for clip in self.clips:
             by_model.setdefault(clip.pair.settings.name, []).append(clip)
-        charges = [
-            charge_clips(
-                self.share, model, [clip.params for clip in clips], clips[0].pair.codec.frame_rate
-            )
-            for model, clips in by_model.items()
-        ]
-        if self.distribution:
-            charges.append(charge_audio(self.share, self.distribution.codec.name, self.seconds))
-        return charges
+        return by_model
+
+    def _count_at_once(self, model: str) -> int:
+        """Return how many clips of a model run side by side: one of each chain."""
+        return sum(any(clip.pair.settings.name == model for clip in chain) for chain in self.chains)
+
+    def _follow_charges(self, model: str, clips: Sequence[PlannedClip]) -> ClipCharges:
+        frames = {self.clips.index(clip): clip.params.frames for clip in clips}
+        pair = clips[0].pair
+        seconds = sum(frames.values()) / pair.codec.frame_rate
+        decoding = charge_audio(self.share, pair.settings.codec, seconds)
+        return ClipCharges(model, decoding, frames, at_once=self._count_at_once(model))
 
     def count_bytes(self) -> int:
         """Return the bytes of the uploads, of the clips, and of their mix with its gains."""
@@ -224,23 +212,27 @@ class WorkflowTask(Task):
         clips = tuple((c.name, c.pair.settings.name, c.params.frames) for c in self.clips)
         return self.name, self.context.body_hash, self.seed, self.seconds, clips
 
-    async def run(self) -> AsyncGenerator[Event, None]:
+    async def run(self, turns: Turns) -> AsyncGenerator[Event, None]:
         """Generate the clips, then mix and level them."""
         melody = await self._decode_file(self.melody, self.pair.language_model.sample_rate, 1)
         codec = self.pair.codec
         speech = await self._decode_file(self.speech, codec.sample_rate, codec.channels)
+        yield ChargeLeft(MEDIA)
         audio: dict[PlannedClip, Waveform] = {}
-        left = Counter(clip.pair.settings.name for clip in self.clips)
         frames = dict.fromkeys(self.clips, 0)
-        sources = [self._generate_chain(chain, melody, audio, frames) for chain in self.chains]
+        charges = [self._follow_charges(*group) for group in self._group_clips().items()]
+        sources = [
+            self._generate_chain(chain, melody, audio, frames, turns) for chain in self.chains
+        ]
         async with aclosing(merge_streams(sources)) as events:
             async for event in events:
+                for change in (change for one in charges for change in one.follow_event(event)):
+                    yield change
                 yield event
-                if isinstance(event, Clip):
-                    left[event.model] -= 1
-                    if not left[event.model]:
-                        yield StageEnd(event.model)
         yield Progress(len(self.clips), "mix", 0, 1, 1.0, "mix")
+        if self.distribution:
+            name = self.distribution.codec.name
+            yield ChargeBegin(charge_audio(self.share, name, 2 * self.seconds))
         mix = await asyncio.to_thread(self.mix, Material(audio, speech))
         speech = None  # the stems are copies
         yield await self.level_mix(mix)
@@ -256,14 +248,19 @@ class WorkflowTask(Task):
         melody: Waveform | None,
         audio: dict[PlannedClip, Waveform],
         frames: dict[PlannedClip, int],
+        turns: Turns,
     ) -> AsyncGenerator[Event, None]:
         """Generate clips one after the other, each from the codes of the one before it."""
         codes = None
         for clip in chain:
             number = self.clips.index(clip)
             request = clip.build_request(codes)
+            turn = turns[clip.pair.settings.name].get_part(number / len(self.clips))
+            request = replace(request, turn=turn)
             if melody:
-                request = replace(request, params=replace(request.params, melody=melody))
+                params, info = request.params, clip.pair.language_model
+                heard = cut_melody(info, melody, params.frames, params.stride_seconds)
+                request = replace(request, params=replace(params, melody=heard))
             known = request.params.frames - clip.params.frames
             answers = self.context.pipeline.generate_clip(clip.pair.settings, request)
             async with aclosing(answers):

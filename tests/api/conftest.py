@@ -106,7 +106,11 @@ class FakeLanguageModel:
         return self.answers[-1]
 
     async def _generate(
-        self, params: GenerationParams, chunk_frames: int, first_chunk_frames: int
+        self,
+        params: GenerationParams,
+        chunk_frames: int,
+        first_chunk_frames: int,
+        turn: float = 0.0,
     ) -> AsyncIterator[Generated]:
         if self.error and self.fails_at == 0:
             raise self.error
@@ -205,9 +209,6 @@ class LocalLedger:
     def _call(self, name: str, *args: Any) -> Any:
         if not self.reached:
             raise DeploymentUnavailableError("ledger")
-        if name == "settle":
-            *rest, done = args
-            return self.accounts.settle(*rest, done=done)
         owner = self.accounts if hasattr(self.accounts, name) else self.in_flight
         return getattr(owner, name)(*args)
 

@@ -7,7 +7,7 @@ import pytest
 from api.keys import EVERYONE
 from api.routes.models import LimitsAnswer
 from api.settings import KeySettings, UserConfig
-from deployments.accounts import Charge
+from deployments.ledger_state import Charge
 from engine.errors import GenerationFailed
 from tests.api.conftest import LocalLedger, Served, Server
 from tests.api.test_uploads import wav
@@ -97,7 +97,7 @@ async def test_a_charge_lasts_as_long_as_its_request(
     assert (await served.http.post(PATH, json=body)).status_code == 200
     await served.service.ledger.wait_for_calls()
     assert seen
-    assert all(one == {"music": 4.0} for one in seen), "2 s, two rows"
+    assert [one["music"] for one in seen] == [4.0] * len(seen), "2 s, two rows"
     assert ledger.accounts.compute_backlog() == {}
 
 
@@ -176,9 +176,13 @@ def test_keys_are_told_apart(one: dict[str, object], other: dict[str, object], r
 @pytest.mark.parametrize(
     ("path", "sent", "models"),
     [
-        ("/v1/codec/encode", {"files": {"audio_file": wav(2.0)}}, ["codec"]),
+        ("/v1/codec/encode", {"files": {"audio_file": wav(2.0)}}, ["codec", "media"]),
         ("/v1/codec/decode", {"json": {"codes": [[1] * 100] * 4}}, ["codec"]),
-        ("/v1/mbd/regenerate", {"files": {"audio_file": wav(2.0)}}, ["diffusion", "codec"]),
+        (
+            "/v1/mbd/regenerate",
+            {"files": {"audio_file": wav(2.0)}},
+            ["diffusion", "codec", "media"],
+        ),
     ],
 )
 async def test_work_of_every_kind_is_charged(

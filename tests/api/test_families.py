@@ -53,9 +53,9 @@ class Local:
         assert stream
         return self
 
-    async def remote(self, params: GenerationParams, *sizes: int) -> AsyncIterator[Generated]:
+    async def remote(self, params: GenerationParams, *sizes: float) -> AsyncIterator[Generated]:
         request = self.model.prepare(params)
-        async for part in self.model.loop.generate(request, *sizes):
+        async for part in self.model.loop.generate(request, int(sizes[0]), int(sizes[1])):
             yield Generated(Codes.pack(part), *request.seconds_waited_and_run())
 
 

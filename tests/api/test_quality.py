@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from api.keys import EVERYONE
 from api.settings import UserConfig
-from deployments.accounts import Charge
+from deployments.ledger_state import Charge
 from tests.api.conftest import Served, Server
 
 PATH = "/v1/generations"

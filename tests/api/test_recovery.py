@@ -49,7 +49,7 @@ async def made(replicas: Replicas, params: GenerationParams = PARAMS) -> list[Ge
 
 
 @pytest.mark.parametrize("known", [0, 30])
-@pytest.mark.parametrize("lost_after", [(), (0,), (1,), (2, 1), (0, 0), (3, 9)])
+@pytest.mark.parametrize("lost_after", [(), (0,), (1,), (3,), (9,)])
 async def test_codes_go_on_from_the_last_that_came(known: int, lost_after: tuple[int, ...]):
     prompt = Codes.pack(CLIP[:, :known]) if known else None
     replicas = Replicas(*lost_after)
@@ -60,8 +60,8 @@ async def test_codes_go_on_from_the_last_that_came(known: int, lost_after: tuple
 
 
 async def test_seconds_of_all_replicas_add_up():
-    last = (await made(Replicas(2, 1)))[-1]
-    assert last.wait_seconds == 3.0
+    last = (await made(Replicas(2)))[-1]
+    assert last.wait_seconds == 2.0
     assert last.run_seconds == pytest.approx(0.1 * 90)
 
 
@@ -75,7 +75,7 @@ async def test_what_ends_every_replica_that_it_comes_to_fails():
     replicas = Replicas(*[1] * 9)
     with pytest.raises(ReplicaLost):
         await made(replicas)
-    assert replicas.begun_at == [0, 20, 40]
+    assert replicas.begun_at == [0, 20]
     assert len(replicas.begun_at) == MAX_LOSSES + 1
 
 
@@ -88,7 +88,7 @@ async def test_who_leaves_ends_the_attempt_that_runs():
     assert replicas.closed == 2
 
 
-@pytest.mark.parametrize("losses", [1, MAX_LOSSES, MAX_LOSSES + 1])
+@pytest.mark.parametrize("losses", [MAX_LOSSES, MAX_LOSSES + 1])
 async def test_calls_are_made_again(losses: int):
     failing = [ActorDiedError()] * losses
 

@@ -8,7 +8,9 @@ import pytest
 from coredis import Redis
 
 from deployments import ledger_store
-from deployments.accounts import LEASE_S, Accounts, Charge, Patience, Share
+from deployments.accounts import LEASE_S, Accounts, Patience
+from deployments.capacity import Capacity
+from deployments.ledger_state import Charge, Share
 from deployments.ledger_store import LedgerStore
 from deployments.settings import RedisServer as Settings
 from tests.redis_server import RedisServer
@@ -43,17 +45,16 @@ async def test_a_new_ledger_has_the_state_of_the_last_one(redis_server: RedisSer
     first, second = Accounts(lambda: now), Accounts(lambda: now + 5000)
     async with run_store(redis_server, first):
         assert first.admit(
-            "i", "1", Charge("a", 1.0, "sound", 90.0), Share("a"), Patience(60)
+            "i", "1", Charge("a", 1.0, "sound", 90.0), Share("a"), Patience(60, Capacity(speed=7))
         ).admitted
         now += 10
-        first.settle("i", "1", done=True)
-        assert first.admit("i", "2", CHARGE, RATED, Patience(60)).admitted
+        first.settle("i", "1", 0.0)
+        assert first.admit("i", "2", CHARGE, RATED, Patience(600)).admitted
         await until_async(lambda: state_contains(redis_server, b'"2"'))
     async with run_store(redis_server, second):
         assert second.compute_backlog() == {"music": 60}
-        assert second.get_speeds() == first.get_speeds()
-        assert second.get_speeds()["sound"] > 2
-        assert second.admit("i", "3", CHARGE, RATED, Patience(60)).refused_for == "rate"
+        assert second.snapshot().speeds == {"sound": 7}
+        assert second.admit("i", "3", CHARGE, RATED, Patience(600)).refused_for == "rate"
         now += LEASE_S + 1
         assert second.compute_backlog() == {}, "the ingress stopped in the meantime"
 

@@ -23,17 +23,39 @@ class Clock:
         return self.now
 
 
-def test_the_speed_of_a_token_model_counts_all_slots():
-    load = TokenModelLoad(50.0)
-    assert load.build_report(NOTHING).speed == pytest.approx(32 * 2), (
-        "real time before the first step"
-    )
-    some = replace(NOTHING, running=8, rows=8, steps=100, step_ms=10.0, queued_row_seconds=7.0)
-    report = load.build_report(some)
-    assert report.speed == pytest.approx(32 * 1 / (0.010 * 50))
-    assert (report.occupied, report.queued) == (0.25, 7.0)
-    slower = replace(some, steps=200, step_ms=15.0)  # the second hundred took 20 ms each
-    assert load.build_report(slower).speed == pytest.approx(32 / (0.012 * 50))
+def run_steps(load: TokenModelLoad, total: Load, running: int, steps: int = 100) -> Load:
+    """Return a load after steps of 10 ms and half a millisecond for each row-position."""
+    rows = 2 * running
+    seconds = total.steps * total.step_ms / 1000 + steps * (0.010 + 0.0005 * rows)
+    after = replace(
+        total, running=running, rows=rows, steps=total.steps + steps,
+        step_ms=1000 * seconds / (total.steps + steps),
+        row_positions=total.row_positions + steps * rows,
+    )  # fmt: skip
+    load.measure_steps(after)
+    return after
+
+
+FULL = 64 / (0.010 + 0.0005 * 64) / 50
+"""The row-seconds per second of 32 such requests."""
+
+
+def test_the_speed_of_a_token_model_is_that_of_all_slots():
+    load, total = TokenModelLoad(50.0), NOTHING
+    assert load.build_capacity(NOTHING) == {"slots": 32}
+    for number in range(40):
+        total = run_steps(load, total, running=(4, 16, 32)[number % 3])
+    assert load.build_report(total).speed == pytest.approx(FULL, rel=0.05)
+    assert load.build_capacity(total) == {"slots": 32, "speed": pytest.approx(FULL, rel=0.05)}
+
+
+@pytest.mark.parametrize("running", [1, 2, 8])
+def test_few_requests_do_not_make_a_model_seem_slow_or_fast(running: int):
+    """Today's mean of a step would say that 32 requests take as long as one."""
+    load, total = TokenModelLoad(50.0), NOTHING
+    for _ in range(20):
+        total = run_steps(load, total, running)
+    assert FULL / 1.5 < load.build_report(total).speed < 1.5 * FULL
 
 
 def test_the_work_of_a_request_is_a_recent_mean():

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata
+from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest, ReplicaID
 
+from deployments.capacity import Capacity, get_capacity
 from deployments.scaling import router as routing
 from deployments.scaling.router import FreeSlotRouter
 
@@ -23,8 +26,11 @@ class Replica:
     name: str
     taken: int = 0
     """The number of running calls, which the replica returns when it is probed."""
-    routing_stats: dict[str, int] = field(default_factory=lambda: {"slots": 2})
+    routing_stats: dict[str, float] = field(default_factory=lambda: {"slots": 2})
     max_ongoing_requests: int = 66
+    multiplexed_model_ids: tuple[str, ...] = ()
+    node_id: str = "node"
+    availability_zone: str | None = None
 
     @property
     def replica_id(self) -> ReplicaID:
@@ -47,7 +53,7 @@ class Handle:
         self.router.update_replicas(list(replicas))
         self.number = 0
 
-    def send_request(self, method: str = "generate") -> asyncio.Task[Any]:
+    def send_request(self, method: str = "generate", turn: float = 0.0) -> asyncio.Task[Any]:
         self.number += 1
         metadata = RequestMetadata(
             request_id=str(self.number),
@@ -55,7 +61,7 @@ class Handle:
             call_method=method,
         )
         return asyncio.create_task(
-            self._route(PendingRequest(args=[], kwargs={}, metadata=metadata))
+            self._route(PendingRequest(args=[None, 50, 15, turn], kwargs={}, metadata=metadata))
         )
 
     async def _route(self, request: PendingRequest) -> str:
@@ -178,3 +184,44 @@ async def test_replicas_report_their_number_of_slots():
     tasks[went.index(None)].cancel()
     for task in list(handle.router._routing_tasks):
         task.cancel()
+
+
+async def test_waiting_requests_start_by_their_turns():
+    """A light key's request was sent last, and its turn is before those of a greedy key."""
+    handle = Handle(Replica("a", taken=1))
+    await settle_requests(handle.send_request(turn=1.0))
+    greedy = [handle.send_request(turn=float(number)) for number in range(100, 104)]
+    light = handle.send_request(turn=50.0)
+    await settle_requests(*greedy, light)
+    handle.end_request("a")
+    assert await settle_requests(light, *greedy) == ["a", None, None, None, None]
+    handle.end_request("a")
+    assert await settle_requests(*greedy) == ["a", None, None, None]
+    for task in greedy:
+        task.cancel()
+    await asyncio.gather(*greedy, return_exceptions=True)
+
+
+async def test_the_capacity_is_the_sum_of_what_replicas_report():
+    """Not what the file says: a replica that has not reported has no slots yet."""
+    full = {"slots": 3, "speed": 4.0}
+    Handle(Replica("a", routing_stats=full), Replica("b", routing_stats={"slots": 1, "speed": 2.0}))
+    assert get_capacity("music") == Capacity(4, 6.0)
+    Handle(Replica("a", routing_stats=full), Replica("b", routing_stats={}))
+    assert get_capacity("music") == Capacity(3, 8.0)
+    Handle()
+    assert get_capacity("music") == Capacity(0, None)
+
+
+@pytest.mark.parametrize("name", ["FreeSlotRouter", "ReportingRouter"])
+async def test_a_router_that_serve_has_pickled_notes_reports_too(name: str):
+    """Serve pickles a router's class with the objects of its module, which would be copies."""
+    config = RequestRouterConfig(request_router_class=f"deployments.scaling.router:{name}")
+    router = cloudpickle.loads(config._serialized_request_router_cls)(
+        deployment_id=DeploymentID(name, "audiocraft"),
+        handle_source=DeploymentHandleSource.REPLICA,
+    )
+    if name == "FreeSlotRouter":
+        router.initialize_state(slots=2)
+    router.update_replicas([Replica("a", routing_stats={"slots": 3, "speed": 4.0})])
+    assert get_capacity(name) == Capacity(3, 4.0)

@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from deployments.token_model import TokenModel
 from deployments.worker import Health, Worker, prepare_hub
 
 
@@ -86,3 +90,35 @@ def test_a_busy_model_without_progress_fails():
     health.needs_probe(3, busy=True)
     with pytest.raises(RuntimeError, match="no step finished"):
         health.needs_probe(3, busy=True)
+
+
+def build_token_model(loop: SimpleNamespace) -> Any:
+    """Return what `TokenModel.check_health` uses of a token model."""
+    encoder = Worker()
+
+    async def prepare(params: Any) -> None:
+        raise AssertionError("it was probed")
+
+    return SimpleNamespace(
+        _model=SimpleNamespace(loop=loop), _metrics=MagicMock(), _read_load=MagicMock(),
+        _health=Health(0.0), _encoder_health=Health(60.0), _encoder=encoder, _requests=1,
+        _prepare_request=prepare, _params=MagicMock(),
+    )  # fmt: skip
+
+
+async def test_a_long_melody_does_not_make_a_replica_unhealthy():
+    """No step is made meanwhile, and a probe would wait behind the melody."""
+    engine = SimpleNamespace(statistics=SimpleNamespace(steps=7), busy=False)
+    model = build_token_model(SimpleNamespace(engine=engine, check_alive=lambda: None))
+    ended = threading.Event()
+    encoding = asyncio.create_task(model._encoder.run(ended.wait))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        await TokenModel.check_health(model)
+    model._encoder_health = Health(-1.0)
+    await_first = TokenModel.check_health(model)
+    await await_first
+    with pytest.raises(RuntimeError, match="no step finished"):
+        await TokenModel.check_health(model)
+    ended.set()
+    await encoding

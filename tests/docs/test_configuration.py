@@ -17,6 +17,7 @@ from api.settings import KeySettings, Tier, Tiers, UserConfig
 from deployments.settings import (
     AudioGenSettings,
     Autoscaling,
+    BatchedModelSettings,
     BatchTunables,
     DiffusionSettings,
     DiscriminatorsSettings,
@@ -69,7 +70,7 @@ SECTIONS: dict[str, type[StrictModel]] = {
     "`user_config` of `encodec`, `mbd` and `discriminators`": BatchTunables,
 }
 # Nothing of their own that a table could have.
-PLAIN = {StrictModel, NoTunables, MediaSettings, Limits}
+PLAIN = {StrictModel, NoTunables, MediaSettings, Limits, BatchedModelSettings}
 WHERE_INHERITED = (Placement, ModelSettings, TokenModelSettings)
 """Whose keys have a table of their own, which those that inherit them do not repeat."""
 

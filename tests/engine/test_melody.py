@@ -10,6 +10,7 @@ from audiocraft.models import MusicGen
 from audiocraft.models.encodec import CompressionModel
 
 from engine.checkpoints import load_codec, load_language_model
+from engine.conditioning import build_attributes, encode_conditions
 from engine.engine import EngineSettings
 from engine.errors import InvalidRequest
 from engine.language_model import LanguageModel
@@ -45,6 +46,20 @@ def pair(
 async def generate_with_engine(model: LanguageModel, params: GenerationParams) -> np.ndarray:
     request = model.prepare(params)
     return np.concatenate([part async for part in model.loop.generate(request)], axis=1)
+
+
+def test_a_cut_melody_conditions_as_the_whole_one(pair: tuple[LanguageModel, MusicGen]):
+    """A clip of one window hears only the first part of a long file, and gets the same."""
+    model, _ = pair
+    samples = np.sin(np.arange(60 * RATE) * np.linspace(0.05, 0.4, 60 * RATE))[None]
+    whole = encode_conditions(
+        model._lm, build_attributes(model._lm, "calm piano", samples.astype(np.float32))
+    )
+    params = GenerationParams("calm piano", 20, 0, melody=Waveform.pack(samples, RATE))
+    prepared = model.prepare(params)
+    assert prepared.conditions.prefix is not None
+    assert whole.prefix is not None
+    torch.testing.assert_close(prepared.conditions.prefix, whole.prefix)
 
 
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 4.6])
@@ -99,8 +114,8 @@ def fill_codes(shape: tuple[int, int], value: int = 0) -> Codes:
         ({"melody": Waveform.pack(np.zeros((2, 9)), RATE)}, "melody", "16000 Hz, mono"),
         ({"melody": Waveform.pack(np.zeros((1, 0)), RATE)}, "melody", "empty"),
         ({"melody": Waveform.pack(np.full((1, 9), np.nan), RATE)}, "melody", "not finite numbers"),
-        ({"stride_seconds": 2.0}, "extend_stride", "below this model's window, 2 s"),
-        ({"stride_seconds": 0.01}, "extend_stride", "above 0"),
+        ({"stride_seconds": 2.0}, "extend_stride", "below 2 s"),
+        ({"stride_seconds": 0.01}, "extend_stride", "at least 0.2 s"),
         ({"prompt": fill_codes((2, 3))}, "continue_from", "2 codebooks; this model has 4"),
         ({"prompt": fill_codes((4, 30))}, "continue_from", "longer duration"),
         ({"prompt": fill_codes((4, 3), 512)}, "continue_from", "from 0 to 511"),

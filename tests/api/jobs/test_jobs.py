@@ -17,7 +17,8 @@ from api.audio import codes_file
 from api.keys import EVERYONE
 from api.routes import jobs as jobs_routes
 from api.settings import WEBHOOK_SECRETS, KeySettings, UserConfig
-from deployments.accounts import Charge, Snapshot
+from deployments.accounts import Snapshot
+from deployments.ledger_state import Charge
 from engine.errors import GenerationFailed
 from engine.params import CodecInfo, Codes
 from graph.jobs import runner
@@ -174,7 +175,8 @@ async def test_places_and_etas_of_those_that_wait(kept: Kept):
         jobs = [await made(working, BODY | {"seed": seed}) for seed in range(3)]
         assert [job["position"] for job in jobs] == [1, 2, 3]
         speed = 2.0
-        working.service.ledger.methods.accounts._get_speed("music")  # it has worked
+        accounts = working.service.ledger.methods.accounts
+        accounts._state.speeds["music"] = speed  # its replicas have reported it
         looked = [await working.look(job["id"]) for job in jobs]
         price = BODY["duration"] * 2 / speed
         assert [job["eta_seconds"] for job in looked] == [price, 2 * price, 3 * price]
@@ -544,3 +546,14 @@ async def test_jobs_wait_while_others_are_busy(working: Working):
 
 async def _refused(verdicts: list[str]) -> bool:
     return "busy" in verdicts
+
+
+async def test_a_list_counts_against_the_rate_at_once(working: Working):
+    key = KeySettings(name="a", sha256=[sha256(b"k").hexdigest()], requests_per_minute=2)
+    working.service.limits = UserConfig(keys=(key,))
+
+    async def post(sent: Any) -> int:
+        headers = {"authorization": "Bearer k"}
+        return (await working.http.post("/v1/jobs", json=sent, headers=headers)).status_code
+
+    assert [await post([BODY] * 3), await post([BODY] * 2), await post(BODY)] == [429, 202, 429]

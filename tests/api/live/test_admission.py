@@ -11,7 +11,8 @@ from websockets.asyncio.client import connect
 
 from api.keys import EVERYONE
 from api.settings import KeySettings, UserConfig
-from deployments.accounts import Charge, Verdict
+from deployments.accounts import Verdict
+from deployments.ledger_state import Charge
 from tests.api.conftest import Served
 from tests.api.live.conftest import Client, Open, eventually
 from tests.api.test_metrics import Noted
@@ -123,7 +124,9 @@ async def test_each_passage_is_charged(served: Served, session: Open, monkeypatc
         await live.start(prompt="a", passage=1.5, guidance_scale=1, model="hum")
         await live.hear_until(lambda: len(live.passages) == 3)
     assert noted.of("count_price")[0] == ["music", "admitted", 3.0]
-    assert noted.of("count_price")[1:4] == [["hum", "admitted", 1.5]] * 3
+    assert noted.of("count_price")[1:4] == [
+        ["hum", "admitted", 1.5 * number] for number in (1, 2, 3)
+    ], "a passage feeds those before it again"
     assert [model for model, *_ in noted.of("observe_clip")][:2] == ["hum", "hum"]
     await eventually(lambda: len(noted.of("count_request")) == 2)
     assert [one[:3] for one in noted.of("count_request")] == [

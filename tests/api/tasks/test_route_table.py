@@ -14,7 +14,7 @@ from tests.docs.pages import page, rows, sections
 HEAD = "route"
 KINDS = {
     "music": "language model", "sound": "language model", "codec": "codec",
-    "diffusion": "diffusion", "judge": "discriminators",
+    "diffusion": "diffusion", "judge": "discriminators", "media": "media",
 }  # fmt: skip
 DIFFUSE = Route(
     "/v1/mbd/decode",
@@ -59,7 +59,15 @@ async def test_a_row_is_what_its_route_does(everything: Everything, route: Route
         charged.append(KINDS[charge.model])
         return admit(ingress, number, charge, *rest)
 
+    book = everything.ledger.accounts.book
+
+    def note_booked(ingress: str, number: str, charge: Any) -> None:
+        if KINDS[charge.model] not in charged:
+            charged.append(KINDS[charge.model])
+        book(ingress, number, charge)
+
     everything.ledger.accounts.admit = note  # type: ignore[method-assign]
+    everything.ledger.accounts.book = note_booked  # type: ignore[method-assign]
     once = await everything.http.post(
         route.path, **route.sent, headers={"idempotency-key": "table"}
     )

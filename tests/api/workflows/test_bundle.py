@@ -48,7 +48,7 @@ class Local:
         self, params: GenerationParams, *sizes: int, **_carried: Any
     ) -> AsyncIterator[Generated]:
         request = self.model.prepare(params)
-        async for part in self.model.loop.generate(request, *sizes):
+        async for part in self.model.loop.generate(request, int(sizes[0]), int(sizes[1])):
             yield Generated(Codes.pack(part), *request.seconds_waited_and_run())
 
 

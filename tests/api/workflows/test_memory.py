@@ -14,7 +14,7 @@ from api.audio.output import Output
 from api.respond.clips import ClipsRendering
 from api.respond.rendering import FileMaker
 from api.respond.workflows import WorkflowRendering
-from deployments.accounts import Share
+from deployments.ledger_state import Share
 from engine.params import CodecInfo, Codes, GenerationParams, Waveform
 from graph.tasks.generation import Clips, GenerationTask
 from graph.tasks.task import Clip, ClipRequest
