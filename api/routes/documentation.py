@@ -53,6 +53,7 @@ Answers = dict[int | str, dict[str, Any]]
 _REASONS = {
     400: "The body does not match its content type, or a header is not allowed.",
     401: "The API key is missing or unknown.",
+    403: "A browser sends it for the page of another, or calls a server without keys by a name.",
     404: "The model is unknown.",
     408: "The body arrived too slowly, or stopped before its end.",
     413: "The body is too large.",

@@ -2,14 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from api.errors import ErrorBody
 from api.quality import NOTHING_KNOWN, read_snapshot
@@ -141,12 +140,9 @@ async def create_jobs(
     """
     owner, key = request.state.share.name, read_idempotency_key(request)
     name = build_name("job", owner, key)
-
-    async def check_count(jobs: int) -> None:
-        await service.jobs.check_limits(owner, name, jobs, service.limits)
-        await service.executor.admission.meter_requests(request.state.share, jobs)
-
-    bodies, files, listed = await _read_bodies(request, check_count)
+    bodies, files, listed = await _read_bodies(request)
+    await service.jobs.check_limits(owner, name, len(bodies), service.limits)
+    await service.executor.admission.meter_requests(request.state.share, len(bodies))
     whole = "\n".join(body.model_dump_json(exclude_unset=True) for body in bodies)
     fingerprint = await asyncio.to_thread(hash_request, whole, files)
     snapshot = await read_snapshot(service)
@@ -228,19 +224,10 @@ async def get_job_audio(request: Request, job_id: JobId, service: Served) -> Res
     return respond_with_file(request, read, size, tag, answer.media_type, answer.headers)
 
 
-CheckCount = Callable[[int], Awaitable[None]]
-
-
-async def _read_bodies(
-    request: Request, check_count: CheckCount
-) -> tuple[list[AnyBody], dict[str, bytes], bool]:
-    """Return the bodies, the files of a form, and whether the bodies are a list.
-
-    The number of bodies is checked before they are validated.
-    """
+async def _read_bodies(request: Request) -> tuple[list[AnyBody], dict[str, bytes], bool]:
+    """Return the bodies, the files of a form, and whether the bodies are a list."""
     if is_form(request):
         fields, files = await read_form(request)
-        await check_count(1)
         name = fields.get("type", DEFAULT_TYPE)
         if name not in JOB_BODIES:
             message = f"type: valid values are {', '.join(JOB_BODIES)}"
@@ -251,20 +238,10 @@ async def _read_bodies(
     listed = data.lstrip().startswith(b"[")
     try:
         if listed:
-            await check_count(await asyncio.to_thread(_count_items, data))
             return await asyncio.to_thread(SEVERAL_JOBS.validate_json, data), {}, True
-        await check_count(1)
         return [await asyncio.to_thread(ONE_JOB.validate_json, data)], {}, False
     except ValidationError as error:
         raise RequestValidationError(_remove_tags(error)) from error
-
-
-def _count_items(data: bytes) -> int:
-    """Return the length of a list in JSON; 1 where it is not valid, which is found later."""
-    try:
-        return len(from_json(data))
-    except ValueError:
-        return 1
 
 
 def _remove_tags(error: ValidationError) -> list[Any]:

@@ -82,7 +82,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
+async def proxy(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Proxy]:
+    """Serve with a keep-alive timeout of `SOON_S`, or of the test's parameter in seconds."""
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
     monkeypatch.setattr(
         websockets_auto, "AutoWebSocketsProtocol", websockets_auto.AutoWebSocketsProtocol
@@ -92,7 +95,10 @@ async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     application.port = listening.getsockname()[1]
-    config = uvicorn.Config(application, timeout_keep_alive=SOON_S, lifespan="off", log_config=None)  # type: ignore[arg-type]
+    timeout = getattr(request, "param", SOON_S)
+    config = uvicorn.Config(
+        application, timeout_keep_alive=timeout, lifespan="off", log_config=None
+    )  # type: ignore[arg-type]
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     application.connections = server.server_state.connections
@@ -226,6 +232,7 @@ async def test_a_head_without_an_end_is_refused_at_its_limit(proxy: Proxy):
     assert (await read_answer(reader))[0] == 431
 
 
+@pytest.mark.parametrize("proxy", [60], indirect=True)
 @pytest.mark.parametrize("size", [1, 100, 100_000])
 async def test_the_largest_head_is_taken(proxy: Proxy, size: int):
     """Whatever the pieces are that it comes in, and a second one on the same connection."""
