@@ -7,6 +7,7 @@ from uuid import uuid4
 
 BASE64_BYTES = 3 * 2**18
 """The bytes of a piece before base64; a multiple of three, so that pieces can be joined."""
+PIECE_BYTES = 2**20
 
 
 class EmbeddedFiles:
@@ -22,7 +23,20 @@ class EmbeddedFiles:
         return mark
 
     def write_text(self, text: str) -> Iterator[bytes]:
-        """Yield a text with its files in base64. Read it on a thread."""
+        """Yield a text with its files in base64, in pieces of a megabyte; read it on a thread.
+
+        What is smaller is one piece, since each costs a call between processes.
+        """
+        piece = bytearray()
+        for part in self._write_parts(text):
+            piece += part
+            if len(piece) >= PIECE_BYTES:
+                yield bytes(piece)
+                piece.clear()
+        if piece:
+            yield bytes(piece)
+
+    def _write_parts(self, text: str) -> Iterator[bytes]:
         marks = [mark for mark in self._files if mark in text]
         if not marks:
             yield text.encode()
