@@ -247,7 +247,7 @@ def weather(deployed: Deployed, wanted: bytes) -> None:
         behaved = pool.submit(same_all_the_while, deployed, wanted, ended)
         try:
             storm = Storm.begin(deployed)
-            until(lambda: (now := deployed.load()).running == now.slots and now.waiting)
+            until(lambda: (now := deployed.load()).running == now.slots)
             stats = deployed.http.get("/v1/stats", timeout=20).json()  # waits for no slot
             assert stats["backlog"]["music"]["requests"]
             storm.go_on()
