@@ -19,7 +19,7 @@ def test_audio_comes_while_the_rest_is_made(deployed: Deployed, accept: str):
         assert response.status_code == 200
         parts = response.iter_bytes()
         first = next(parts)
-        assert len(first) > 1000
+        assert len(first) > 1000, "an event comes in one piece"
         assert deployed.load().running == 1
         file = first + b"".join(parts)
     if accept == "audio/wav":

@@ -42,7 +42,7 @@ def logged(request_id: str) -> list[dict[str, Any]]:
         names = {one["deployment"] for one in found}
         return found if settled and names >= BEHIND_A_CLIP else None
 
-    return until(complete)
+    return until(complete, 180)  # a clip of 30 s on a busy machine
 
 
 @pytest.mark.parametrize("more", [{}, {"stream": True}])
