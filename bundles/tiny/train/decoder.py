@@ -39,7 +39,7 @@ EVERY_OTHER = slice(None, None, 2)
 RATE, RATE_OF_ADVERSARIES = 7e-4, 3e-4
 FALL = 0.8
 """In this last share of the budget, the rate falls to nearly nothing."""
-WEIGHTS = {"l1": 0.2, "msspec": 3.0, "mrstft": 1.0, "lines": 1.0}
+WEIGHTS = {"l1": 0.2, "msspec": 3.0, "mrstft": 1.0, "lines": 0.4}
 """Loss weights; mel bands weigh more than in the codec stage, which has fixed the harmonics."""
 WEIGHT_OF_ADVERSARY, WEIGHT_OF_FEATURES = 1.0, 1.0
 
