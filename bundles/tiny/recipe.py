@@ -25,8 +25,6 @@ from bundles.tiny.data.music import draw_piece
 SEED = 2036
 SAMPLE_RATE = 16000
 CODEBOOKS, CARDINALITY = 4, 512
-NEXT_CARDINALITY = 1024
-"""With 2,048 entries, the language models' embeddings would outgrow the bundle's size."""
 TEXT_ENCODER = "bundle:tiny/t5"
 CAPTIONS = 2000
 """How many captions of music, and as many of sounds, the tokenizer is trained on."""
@@ -115,22 +113,6 @@ def codec_config(filters: int = 4) -> DictConfig:
             "no_quant": {},
         }
     )  # fmt: skip
-
-
-def next_codec_config(filters: int = 12) -> DictConfig:
-    """Return the codec that will replace `codec_config`'s when the language models learn anew.
-
-    It has more codes, and a causal decoder: a frame of audio waits for no later frame. The encoder
-    looks ahead as before, because a note's pitch is not heard in its first frame; that delays no
-    generated audio. AudioCraft never replaces a dead code, whatever its threshold, since the
-    moving average overwrites it at once; so the training does.
-    """
-    cfg = codec_config(filters)
-    cfg.encodec.causal = True
-    cfg.seanet.encoder.causal = False
-    cfg.rvq.bins = NEXT_CARDINALITY
-    cfg.rvq.threshold_ema_dead_code = 0
-    return cfg
 
 
 def language_model_config(seconds: float) -> DictConfig:

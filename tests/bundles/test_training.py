@@ -29,7 +29,7 @@ def read_log(work: Path, stage: str) -> list[dict[str, float]]:
 
 def test_all_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     work, bundle = tmp_path / "work", tmp_path / "bundle"
-    for module in (codec, diffusion, discriminators):
+    for module in (codec, decoder, diffusion, discriminators):
         monkeypatch.setattr(module, "MUSIC_CLIPS", 8)
         monkeypatch.setattr(module, "SOUND_CLIPS", 8)
 

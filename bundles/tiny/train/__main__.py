@@ -4,7 +4,6 @@ The work folder holds the rendered clips, and the state and log of each stage. A
 stopped resumes where it last saved, and its budget counts all of its runs. A stage reads other
 models from the bundle, so export each stage (`bundles.tiny.train.export`) before the next: `codec`,
 then `decoder`, optionally `adversaries`, and `music` (with the text encoder), then the others.
-`next-codec` continues from the codec; the language models do not know its codes yet.
 """
 
 import argparse
@@ -12,14 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bundles.tiny.train import codec, decoder, diffusion, discriminators, language, next_codec
+from bundles.tiny.train import codec, decoder, diffusion, discriminators, language
 from bundles.tiny.train.export import BUNDLE
 
 STAGES: dict[str, Callable[..., None]] = {
     "codec": codec.train,
     "decoder": partial(decoder.train, "decoder", bundle=BUNDLE),
     "adversaries": partial(decoder.train, "adversaries", bundle=BUNDLE),
-    "next-codec": partial(next_codec.train, bundle=BUNDLE),
     "music": partial(language.train, "music", bundle=BUNDLE),
     "melody": partial(language.train, "melody", bundle=BUNDLE),
     "sound": partial(language.train, "sound", bundle=BUNDLE),

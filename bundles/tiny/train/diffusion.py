@@ -20,7 +20,7 @@ from torch.nn import functional
 from bundles.tiny.data.store import clips
 from bundles.tiny.recipe import SAMPLE_RATE
 from bundles.tiny.train.codec import MUSIC_CLIPS, SOUND_CLIPS, trained_codec
-from bundles.tiny.train.progress import Average, Progress, rounded
+from bundles.tiny.train.progress import Average, Progress
 
 BANDS = 2
 BATCH, SAMPLES = 8, SAMPLE_RATE
@@ -95,9 +95,8 @@ def train(work: Path, bundle: Path, budget_hours: float) -> None:
             latent = codec.decode_latent(codec.encode(real)[0])
         wanted = split(real)[band]
         noisy, noise, step = schedules[band].get_training_item(wanted, tensor_step=True)
-        with rounded():
-            made = models[band](noisy, step, condition=latent.clone()).sample
-        loss = functional.mse_loss(made.float(), noise)
+        made = models[band](noisy, step, condition=latent.clone()).sample
+        loss = functional.mse_loss(made, noise)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(models[band].parameters(), 1.0)

@@ -16,8 +16,8 @@ from audiocraft.models import builders
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from bundles.tiny.recipe import SAMPLE_RATE, TEXT_ENCODER, codec_config, export, next_codec_config
-from bundles.tiny.train import decoder, diffusion, discriminators, language, next_codec
+from bundles.tiny.recipe import SAMPLE_RATE, TEXT_ENCODER, codec_config, export
+from bundles.tiny.train import decoder, diffusion, discriminators, language
 from bundles.tiny.train.codec import FILTERS, trained_codec
 from bundles.tiny.train.decoder import adversaries_config
 from engine.checkpoints import CODEC_FILE, DIFFUSION_FILE, LANGUAGE_MODEL_FILE
@@ -44,15 +44,6 @@ def export_decoder(stage: str, work: Path, bundle: Path) -> None:
     """Write the codec with the decoder that "decoder" or "adversaries" has trained."""
     model = decoder.load_trained_decoder(stage, work, bundle)
     export(model, codec_config(FILTERS), bundle / "codec" / CODEC_FILE)
-
-
-def export_next_codec(work: Path, bundle: Path) -> None:
-    """Write the next codec. The language models of the bundle do not know its codes."""
-    cfg = next_codec_config(FILTERS)
-    model = next_codec.build_model()
-    state = torch.load(work / next_codec.STAGE / "state.pt", weights_only=True)
-    model.load_state_dict(state["average"])
-    export(model, cfg, bundle / "codec" / CODEC_FILE)
 
 
 def export_language_model(kind: str, work: Path, bundle: Path) -> None:
@@ -117,7 +108,6 @@ EXPORTS: dict[str, Callable[[Path, Path], None]] = {
     "codec": export_codec,
     "decoder": partial(export_decoder, "decoder"),
     "adversaries": partial(export_decoder, "adversaries"),
-    "next-codec": export_next_codec,
     "music": partial(export_language_model, "music"),
     "melody": partial(export_language_model, "melody"),
     "sound": partial(export_language_model, "sound"),
@@ -133,10 +123,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/tiny"))
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     options = parser.parse_args()
-    if options.stage == "next-codec" and options.bundle == BUNDLE:
-        parser.error(
-            "next-codec: name another --bundle; the language models here need the old codes"
-        )
     EXPORTS[options.stage](options.work, options.bundle)
 
 
