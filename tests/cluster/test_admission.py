@@ -45,7 +45,8 @@ def test_stats_tell_what_is_going_on(deployed: Deployed):
         told = deployed.http.get("/v1/stats").json()
     assert told["models"]["music"]["running"] == 16
     assert told["models"]["music"]["slots"] == 32
-    assert 0.9 * PRICE < told["backlog"]["music"]["row_seconds"] < 1.1 * PRICE
+    # A charge shrinks while its work is done.
+    assert 0 < told["backlog"]["music"]["row_seconds"] < 1.1 * PRICE
     assert told["backlog"]["music"]["row_seconds_per_second"] > 0
     assert told["deployments"]["ledger"] == "HEALTHY"
     assert "batches" in told["models"]["codec"]
