@@ -96,6 +96,8 @@ def deployed(
     with pytest.MonkeyPatch.context() as environment:  # Ray's processes take it along
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        # A storm of bad clients is to reach the ingress.
+        environment.setenv("AUDIOCRAFT_MOST_OPEN_REQUESTS", "1000")
         ray.init(
             address="local",
             namespace="serve",
