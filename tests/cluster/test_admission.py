@@ -37,7 +37,8 @@ def has_requests(number: int) -> bool:
 
 
 def speed(deployed: Deployed) -> float | None:
-    """Return the speed that the replicas of the music model report; None before they do."""
+    """Return the speed of the music model, which the ledger learns with each admission."""
+    assert deployed.generate(duration=0.1).status_code == 200
     told: dict[str, float | None] = deployed.http.get("/v1/stats").json()["backlog"]["music"]
     return told["row_seconds_per_second"]
 
