@@ -1,12 +1,9 @@
 """The HTTP surface: what it accepts, what it refuses, and in which words."""
 
-import asyncio
 import io
 import re
 from pathlib import Path
-from types import SimpleNamespace as Namespace
 from typing import Any, get_args
-from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -16,11 +13,11 @@ from ray.serve.exceptions import DeploymentUnavailableError
 
 import api
 from api.audio.output import FORMATS, Normalize
-from api.readiness import DeploymentState, Readiness
+from api.readiness import DeploymentState
 from api.settings import Decoder, UserConfig
 from engine.errors import GenerationFailed, InvalidRequest
-from engine.params import CodecInfo, GenerationParams
-from tests.api.conftest import FakeCodec, Method, Server
+from engine.params import GenerationParams
+from tests.api.conftest import Server
 
 
 def assert_error(response: httpx.Response, status: int, code: str, param: str | None, say: str):
@@ -277,129 +274,8 @@ async def test_models_say_what_they_follow(server: Server):
     assert [await melody(name) for name in ("sound", "codec")] == [False, False]
 
 
-async def test_health(server: Server):
-    assert (await server.http.get("/healthz")).json() == {"status": "ok"}
-    ready = await server.http.get("/readyz")
-    assert ready.status_code == 200
-    assert ready.json()["deployments"] == {n: s.status for n, s in server.states.items()}
-
-
-async def test_not_ready_while_a_deployment_is_not_healthy(server: Server):
-    server.states["codec"] = DeploymentState("UPDATING", 1)
-    response = await server.http.get("/readyz")
-    assert_error(response, 503, "not_ready", None, "codec is UPDATING")
-
-
-async def test_not_ready_as_soon_as_a_replica_is_lost(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-):
-    """The controller still reports the dead replica; a call to it fails, and the next ones wait."""
-    monkeypatch.setattr("api.readiness.KEPT_S", 0.0)
-    monkeypatch.setattr("api.readiness.REACH_S", 0.05)
-    assert (await server.http.get("/readyz")).status_code == 200
-    calls = 0
-
-    async def ask() -> CodecInfo:
-        nonlocal calls
-        calls += 1
-        if calls > 1:
-            await asyncio.Event().wait()
-        raise ActorDiedError
-
-    server.service.registry.handles = {
-        **server.service.registry.handles,
-        "codec": Namespace(info=Method(ask)),
-    }
-    for _ in range(2):
-        response = await server.http.get("/readyz")
-        assert_error(response, 503, "not_ready", None, "codec has lost its replicas")
-    server.service.registry.handles = {**server.service.registry.handles, "codec": FakeCodec()}
-    assert (await server.http.get("/readyz")).status_code == 200
-
-
-async def test_a_busy_model_stays_ready(server: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("api.readiness.REACH_S", 0.05)
-    for where in ("music", "audio"):
-        await server.generate(where, duration=1)
-    busy = Namespace(info=Method(asyncio.Event().wait))
-    server.service.registry.handles = {**server.service.registry.handles, "codec": busy}
-    assert (await server.http.get("/readyz")).status_code == 200
-
-
-async def test_not_ready_before_a_model_has_described_itself(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-):
-    for name in ("REACH_S", "CHECK_S"):
-        monkeypatch.setattr(f"api.readiness.{name}", 0.05)
-    busy = Namespace(info=Method(asyncio.Event().wait))
-    server.service.registry.handles = {**server.service.registry.handles, "codec": busy}
-    response = await server.http.get("/readyz")
-    assert_error(response, 503, "not_ready", None, "has not answered")
-
-
-async def test_readiness_is_found_out_once_in_a_second(server: Server):
-    found = 0
-
-    async def count() -> dict[str, DeploymentState]:
-        nonlocal found
-        found += 1
-        await asyncio.sleep(0.01)
-        return {}
-
-    server.service.readiness = Readiness(server.service.registry, count)
-    answers = await asyncio.gather(*(server.http.get("/readyz") for _ in range(20)))
-    assert {answer.status_code for answer in answers} == {503}
-    assert found == 1
-
-
-async def test_not_ready_where_model_and_codec_do_not_fit(server: Server):
-    server.codec.cardinality = 1024
-    response = await server.http.get("/readyz")
-    say = "model 'music' does not fit codec 'codec': cardinality 512 against 1024"
-    assert_error(response, 500, "configuration", None, say)
-
-
-class Asleep:
-    """A handle that is not to be touched."""
-
-    def __getattr__(self, name: str):
-        raise AssertionError(f"{name} would start a replica")
-
-
 SONG = {"sections": [{"name": "a", "prompt": "x" * 11, "bars": 1}]}
 LONG = {"duration": 3}
-
-
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/generate/music", {"text": "x" * 11}),
-        ("/generate/music", {"text": "a"} | LONG),
-        ("/v1/generations", {"prompt": "a"} | LONG),
-        ("/v1/generations", {"prompts": ["a"] * 3}),
-        ("/v1/audio/speech", {"input": "a"} | LONG),
-        ("/v1/sound-generation", {"text": "a", "duration_seconds": 3}),
-        ("/v1/workflows/song", SONG),
-        ("/v1/workflows/ambience", {"environment": "ocean"} | LONG),
-        ("/v1/workflows/podcast", {"theme": "x" * 11, "intro": 1, "outro": 1}),
-    ],
-)
-async def test_a_refused_body_wakes_no_model(server: Server, path: str, body: dict[str, Any]):
-    server.service.registry.handles = dict.fromkeys(server.states, Asleep())
-    server.service.limits = UserConfig(max_duration_s=2, max_text_chars=10, max_clips=2)
-    assert_error(await server.http.post(path, json=body), 422, "invalid_value", ANY, "allowed")
-
-
-async def test_looking_wakes_no_model_that_sleeps(server: Server):
-    names = list(server.states)
-    server.states.update(dict.fromkeys(names, DeploymentState("HEALTHY", 0)))
-    server.service.registry.handles = dict.fromkeys(names, Asleep())
-    assert (await server.http.get("/readyz")).status_code == 200
-    told = (await server.http.get("/v1/stats")).json()
-    assert told["models"] == {name: {} for name in names}
-    assert told["replicas"] == dict.fromkeys(names, 0)
-    listing = (await server.http.get("/v1/models")).json()
-    assert [one["melody"] for one in listing["data"]] == [None, False, False]
 
 
 async def test_the_docs_need_no_other_server(server: Server):

@@ -3,7 +3,6 @@
 import asyncio
 import math
 import sys
-import threading
 import time
 from collections.abc import Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +15,7 @@ from graph.errors import ApiError
 from graph.jobs import store as stores
 from graph.jobs.redis import RedisStore
 from graph.jobs.sqlite import SqliteStore
-from graph.jobs.store import NewJob, Store, Taken, Work
+from graph.jobs.store import NewJob, Store, Work
 from graph.jobs.work_queue import Handler, WorkQueue
 from graph.settings import RedisStore as Settings
 from tests.api.jobs.conftest import Connect, waiting
@@ -115,84 +114,6 @@ async def take_names(store: Store, most: int = 99) -> list[str]:
     return names
 
 
-async def test_owners_take_turns(store: Store):
-    """One job of an owner does not wait behind the thousand of another."""
-    for number in range(20):
-        await store.put_work(job(number, owner="one"))
-    await take_names(store, 3)
-    await store.put_work(job(100, owner="other"))
-    await store.put_work(job(101, owner="other"))
-    assert (await store.find_places("job", ["job_100"]))["job_100"].position <= 2
-    names = await take_names(store, 6)
-    assert names.index("job_100") <= 1
-    assert names.index("job_101") <= 3
-
-
-async def test_turns_are_by_weight_and_price(store: Store):
-    """Weight 3 gets thrice the row-seconds of weight 1, however large each job is."""
-    for number in range(40):
-        await store.put_work(job(number, owner="heavy", weight=3.0, price=6.0))
-        await store.put_work(job(100 + number, owner="light", weight=1.0, price=1.0))
-    names = await take_names(store, 30)
-    heavy = 6.0 * sum(int(name[4:]) < 100 for name in names)
-    light = 1.0 * sum(int(name[4:]) >= 100 for name in names)
-    assert heavy / light == pytest.approx(3, rel=0.15)
-
-
-async def test_withdrawn_work_takes_no_turn(store: Store):
-    """Whose thousand jobs were cancelled does not wait as if they had been done."""
-    await store.put_work(job(0, owner="other"))
-    for number in range(1, 50):
-        await store.put_work(job(number, owner="one"))
-    for number in range(1, 50):
-        await store.withdraw_work("job", f"job_{number}")
-    await store.put_work(job(50, owner="other"))
-    await store.put_work(job(51, owner="one"))
-    assert await take_names(store) == ["job_0", "job_51", "job_50"]
-
-
-async def test_closed_lanes_are_passed_over(store: Store):
-    await store.put_work(job(1))
-    await store.put_work(job(2, target="sound"))
-    taken = await store.take_work("job", [job(1).lane])
-    assert taken == Taken(job(2, target="sound"), 1, taken.holder)
-    assert await store.take_work("job", [job(1).lane]) is None
-
-
-async def test_work_that_is_refused_pauses_its_lane_alone(store: Store):
-    """Others behind it begin at once, and those of its lane keep their order."""
-    begun: list[str] = []
-
-    async def handle(work: Work, attempt: int) -> float | None:
-        begun.append(work.name)
-        return 30.0 if work.target == "music" else None
-
-    for number in range(30):
-        await store.put_work(job(number))
-    await store.put_work(job(100, target="sound"))
-    async with served(store, handle, most=1, pauses=True):
-        await until_async(lambda: _true("job_100" in begun))
-    assert begun == ["job_0", "job_100"]
-    assert await take_names(store, 2) == ["job_0", "job_1"]
-
-
-async def test_a_lane_has_so_much_at_once(store: Store):
-    """Receivers that do not answer hold up no other."""
-    begun: list[str] = []
-
-    async def handle(work: Work, attempt: int) -> float | None:
-        begun.append(work.name)
-        await asyncio.Event().wait()
-        return None
-
-    for number in range(10):
-        await store.put_work(job(number, target="dead"))
-    await store.put_work(job(100, target="alive"))
-    async with served(store, handle, most=6, of_a_lane=4):
-        await until_async(lambda: _true("job_100" in begun))
-    assert sorted(begun) == ["job_0", "job_1", "job_100", "job_2", "job_3"]
-
-
 async def test_jobs_are_added_whole_and_once(connect: Connect):
     one, other = await connect(), await connect()
     jobs = [NewJob(f"text {n}", FAR, job(n)) for n in range(3)]
@@ -225,103 +146,6 @@ async def test_a_change_queues_its_work_or_nothing(store: Store):
     assert await waiting(store) == 0
     assert await store.swap_text("one", "old", "new", FAR, job(1))
     assert await waiting(store) == 1
-
-
-async def test_an_old_lease_changes_nothing(connect: Connect, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stores, "LEASE_S", 0.2)
-    one, other = await connect(), await connect()
-    await one.put_work(job(1))
-    old = await one.take_work("job", [])
-    assert old
-
-    async def take() -> Taken | None:
-        return await other.take_work("job", [])
-
-    new = await until_async(take)
-    assert (old.attempt, new.attempt) == (1, 2)
-    assert await one.renew_work("job", {"job_1": old.holder}) == {"job_1"}
-    await one.end_work(old, None)
-    assert await other.renew_work("job", {"job_1": new.holder}) == set()
-    await other.end_work(new, None)
-    await one.put_work(job(1))
-    assert await waiting(one) == 1
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
-async def test_a_stalled_loop_takes_no_work_twice(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-):
-    """Its loop stands still for longer than a lease: it goes on with what it has."""
-    monkeypatch.setattr(stores, "LEASE_S", 0.5)
-    in_redis = kind == "redis"
-    store = store_at(
-        request.getfixturevalue("redis_server").url if in_redis else str(tmp_path / "jobs.sqlite")
-    )
-    await store.open()
-    begun: list[int] = []
-    enough = asyncio.Event()
-
-    async def handle(work: Work, attempt: int) -> None:
-        begun.append(attempt)
-        await enough.wait()
-
-    async with served(store, handle):
-        await store.put_work(job(1))
-        await until_async(lambda: _true(begun))
-        time.sleep(1.5)  # noqa: ASYNC251 - the loop shall stand still
-        await asyncio.sleep(1)
-        assert begun == [1]
-        enough.set()
-        await until_async(lambda: _gone(store, "job_1"))
-    await store.close()
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
-async def test_work_that_another_has_taken_is_stopped(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-):
-    """A loop stands still, and another process takes the work: one of both finishes it."""
-    monkeypatch.setattr(stores, "LEASE_S", 0.5)
-    where = (
-        request.getfixturevalue("redis_server").url
-        if kind == "redis"
-        else str(tmp_path / "jobs.sqlite")
-    )
-    store = store_at(where)
-    await store.open()
-    finished: list[str] = []
-    begun, stalled = asyncio.Event(), threading.Event()
-
-    async def handle(work: Work, attempt: int) -> None:
-        begun.set()
-        await asyncio.sleep(3)
-        finished.append("the first")
-
-    async def do_elsewhere() -> None:
-        other = store_at(where)
-        await other.open()
-
-        async def do(work: Work, attempt: int) -> None:
-            finished.append("the second")
-            stalled.set()
-            await asyncio.Event().wait()  # it has the lease until the loop goes on
-
-        async with served(other, do):
-            await asyncio.to_thread(resumed.wait)
-        await other.close()
-
-    resumed = threading.Event()
-    async with served(store, handle):
-        await store.put_work(job(1))
-        await begun.wait()
-        elsewhere = threading.Thread(target=lambda: asyncio.run(do_elsewhere()))
-        elsewhere.start()
-        assert stalled.wait(20)  # the loop stands still
-        await asyncio.sleep(4)
-        assert finished == ["the second"]
-        resumed.set()
-        await asyncio.to_thread(elsewhere.join)
-    await store.close()
 
 
 async def test_several_replicas_share_the_work(connect: Connect):
