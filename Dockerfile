@@ -25,10 +25,10 @@ FROM base AS dependencies
 USER 0
 COPY --from=uv /opt/uv/bin/uv /usr/local/bin/
 COPY requirements.image.lock /tmp/
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     --mount=type=secret,id=uv.toml,target=/etc/uv/uv.toml \
     python -m venv --without-pip /opt/venv \
-    && HOME=/root VIRTUAL_ENV=/opt/venv uv pip sync --require-hashes --compile-bytecode \
+    && UV_CACHE_DIR=/var/cache/uv VIRTUAL_ENV=/opt/venv uv pip sync --require-hashes --compile-bytecode \
         --link-mode copy /tmp/requirements.image.lock
 
 FROM dependencies AS models

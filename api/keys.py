@@ -1,12 +1,11 @@
 """Finds the API key of a request by its hash."""
 
 import base64
-from collections.abc import Sequence
 from hashlib import sha256
 
 from starlette.requests import HTTPConnection
 
-from api.settings import KeySettings, UserConfig, read_webhook_secrets
+from api.settings import UserConfig, read_webhook_secrets
 from deployments.ledger_state import Share
 from graph.errors import ApiError
 
@@ -27,15 +26,15 @@ def find_share(name: str, limits: UserConfig) -> Share:
     raise ApiError(401, "invalid_api_key", f"the API key {name!r} is no longer known")
 
 
-def find_webhook_secrets(name: str, keys: Sequence[KeySettings]) -> list[str]:
+def find_webhook_secrets(name: str, limits: UserConfig) -> list[str]:
     """Return the secrets that sign the webhooks of a key; none where the key was removed.
 
     Those of the environment sign for everyone, where no keys are configured.
     """
-    if not keys and name == EVERYONE.name:
+    if not limits.keys and name == EVERYONE.name:
         return read_webhook_secrets()
-    secrets = (one for key in keys if key.name == name for one in key.webhook_secrets)
-    return [one.get_secret_value() for one in secrets]
+    key = limits.keys_by_name.get(name)
+    return [one.get_secret_value() for one in key.webhook_secrets] if key else []
 
 
 def is_open(request: HTTPConnection) -> bool:

@@ -58,7 +58,7 @@ class Service:
 
     def __post_init__(self, jobs_settings: JobsSettings) -> None:
         self.webhooks = Webhooks(
-            jobs_settings, lambda owner: find_webhook_secrets(owner, self.limits.keys)
+            jobs_settings, lambda owner: find_webhook_secrets(owner, self.limits)
         )
         self.pipeline = Pipeline(self.registry)
         self.readiness = Readiness(self.registry, self.states)

@@ -79,7 +79,7 @@ def _open_intact(path: Path) -> sqlite3.Connection:
         connection.execute("begin immediate")
         _create_tables(connection)
         connection.execute("commit")
-    except BaseException:
+    except BaseException:  # whatever it is, nobody else would close the connection; it goes on
         connection.close()
         raise
     return connection

@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from typing import TypeVar
 from uuid import uuid4
 
+from graph.cache import AnswerParts
 from graph.calls import run_named
 from graph.errors import ApiError, build_error_detail, describe_error
 from graph.execution import Executor, Render
@@ -196,13 +197,16 @@ class Attempt:
         return await self._jobs.store.get_text(self._job.name) == self._job.model_dump_json()
 
     async def _keep_answer(self, render: Render, result: Result) -> None:
-        answer = await asyncio.to_thread(render, result)
         name, file = self._job.name, f"answer-{uuid4().hex}"
+        rendered: list[AnswerParts] = []
 
         def read_parts() -> Iterable[bytes]:
-            return render(result).parts
+            """Render the answer on the writing thread, anew for each attempt."""
+            rendered[:] = [render(result)]
+            return rendered[0].parts
 
         await _keep_trying(lambda: self._jobs.files.write_parts(name, file, read_parts))
+        (answer,) = rendered
         kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
         end = {"status": "finished", "progress": 1.0, "answer": kept}
         finished = await _keep_trying(lambda: self._change_job(**end))

@@ -249,7 +249,7 @@ class SqliteStore:
             try:
                 done = change()
                 self._connection.execute("commit")
-            except BaseException:
+            except BaseException:  # whatever it is, the transaction must end; it goes on
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
                 raise

@@ -177,7 +177,7 @@ class Files:
                         file.write(part)
                 if self._is_local:
                     os.chmod(path, 0o600)
-            except BaseException:
+            except BaseException:  # whatever it is, half a file must not stay; it goes on
                 with suppress(OSError):
                     self._system.rm_file(path)
                 raise
@@ -195,16 +195,7 @@ class Files:
     async def measure_file(self, job: str, name: str) -> int:
         """Return the size of a file in bytes. Raises FileNotFoundError."""
         path = f"{self._root}/{job}/{name}"
-
-        def measure() -> int | None:
-            try:
-                found: int = self._system.size(path)
-            except FileNotFoundError:
-                return None
-            return found
-
-        if (size := await _try_again(measure)) is None:
-            raise FileNotFoundError(path)
+        size: int = await _try_again(lambda: self._system.size(path), FileNotFoundError)
         return size
 
     def read_parts(self, job: str, name: str, start: int, end: int) -> Iterator[bytes]:
@@ -218,16 +209,7 @@ class Files:
     async def read_file(self, job: str, name: str) -> bytes:
         """Read a file. Raises FileNotFoundError."""
         path = f"{self._root}/{job}/{name}"
-
-        def read() -> bytes | None:
-            try:
-                found: bytes = self._system.cat_file(path)
-            except FileNotFoundError:
-                return None
-            return found
-
-        if (data := await _try_again(read)) is None:
-            raise FileNotFoundError(path)
+        data: bytes = await _try_again(lambda: self._system.cat_file(path), FileNotFoundError)
         return data
 
     async def delete_files(self, job: str) -> None:
@@ -240,20 +222,22 @@ class Files:
         await _try_again(delete)
 
 
-async def _try_again(work: Callable[[], T]) -> T:
-    """Return what `work` returns on a thread. Raises StoreUnavailable where it fails each time."""
-    for pause_s in TRY_AGAIN_AFTER_S:
+async def _try_again(work: Callable[[], T], *final: type[Exception]) -> T:
+    """Return what `work` returns on a thread.
+
+    Raises StoreUnavailable where it fails each time, and errors of the types `final` at once, as
+    those of a part that cannot be made.
+    """
+    at_once: tuple[type[Exception], ...] = (ApiError, EngineError, *final)
+    for pause_s in (*TRY_AGAIN_AFTER_S, None):
         try:
             return await asyncio.to_thread(work)
-        except (ApiError, EngineError):  # a part of the file cannot be made
+        except at_once:
             raise
-        except Exception as error:  # noqa: BLE001 - file systems raise errors of many libraries
+        except Exception as error:  # file systems raise errors of many libraries
+            if pause_s is None:
+                message = "the store of results is full or cannot be reached; try again"
+                raise StoreUnavailable(503, "results_unavailable", message) from error
             logger.warning("jobs: a file cannot be read or written: %r; it is tried again", error)
         await asyncio.sleep(pause_s)
-    try:
-        return await asyncio.to_thread(work)
-    except (ApiError, EngineError):
-        raise
-    except Exception as error:
-        message = "the store of results is full or cannot be reached; try again"
-        raise StoreUnavailable(503, "results_unavailable", message) from error
+    raise AssertionError("the last attempt returns or raises")

@@ -51,7 +51,7 @@ registry() {
         --build-arg "BASE_IMAGE=$base" --iidfile "$folder/image" \
         --secret "id=pip.conf,src=$folder/pip.conf" --secret "id=uv.toml,src=$folder/uv.toml" \
         --volume /etc/ssl/certs:/etc/ssl/certs:ro \
-        --volume "$(.venv/bin/uv cache dir):/root/.cache/uv" \
+        --volume "$(.venv/bin/uv cache dir):/var/cache/uv" \
         .
     rm "$folder/pip.conf" "$folder/uv.toml"
 } >&2
