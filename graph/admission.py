@@ -110,7 +110,7 @@ def read_capacity(model: str) -> Capacity:
 
 
 class Hold:
-    """The charges of one admitted task, by model, until each is released."""
+    """The charges of one admitted task, by name, until each is released."""
 
     def __init__(self, ledger: LedgerClient) -> None:
         self._ledger = ledger
@@ -120,8 +120,8 @@ class Hold:
         """The task's places in the queues of its models."""
 
     @property
-    def models(self) -> Collection[str]:
-        """The models whose charges are held."""
+    def names(self) -> Collection[str]:
+        """The names of the charges that are held: that of the model, if it was admitted."""
         return self._numbers.keys()
 
     def add_charge(self, number: str, charge: Charge, verdict: Verdict) -> None:
@@ -129,25 +129,26 @@ class Hold:
         self._numbers[charge.model], self._prices[charge.model] = number, charge.row_seconds
         self.turns[charge.model] = Turn(verdict.turn, verdict.turn_s)
 
-    def begin_charge(self, charge: Charge) -> None:
+    def begin_charge(self, name: str, charge: Charge) -> None:
         """Charge work that begins now without asking; the ledger cannot refuse it."""
+        assert name not in self._numbers, f"the charge {name!r} has begun already"
         ledger, number = self._ledger, uuid4().hex
         ledger.open[number] = charge
-        self._numbers[charge.model], self._prices[charge.model] = number, charge.row_seconds
+        self._numbers[name], self._prices[name] = number, charge.row_seconds
         ledger.call_later(ledger.call_ledger(ledger.methods.book, ledger.name, number, charge))
 
-    def reduce_charge(self, model: str, left: float, clips: int) -> None:
+    def reduce_charge(self, name: str, left: float, clips: int) -> None:
         """Set what is left of a charge, 0 to 1, and how many clips it still takes at once."""
         if left <= 0:
-            self.release_charge(model, done=True)
-        elif number := self._numbers.get(model):
-            row_seconds = left * self._prices[model]
+            self.release_charge(name, done=True)
+        elif number := self._numbers.get(name):
+            row_seconds = left * self._prices[name]
             reduced = replace(self._ledger.open[number], row_seconds=row_seconds, clips=clips)
             self._ledger.open[number] = reduced
 
-    def release_charge(self, model: str, *, done: bool) -> None:
-        """End the charge of one model; `done` means that its work was finished."""
-        if (number := self._numbers.pop(model, None)) is None:
+    def release_charge(self, name: str, *, done: bool) -> None:
+        """End one charge; `done` means that its work was finished."""
+        if (number := self._numbers.pop(name, None)) is None:
             return
         ledger = self._ledger
         left = 0.0 if done else ledger.open[number].row_seconds
@@ -156,8 +157,8 @@ class Hold:
 
     def release_all(self, *, done: bool) -> None:
         """End all charges that are left."""
-        for model in list(self._numbers):
-            self.release_charge(model, done=done)
+        for name in list(self._numbers):
+            self.release_charge(name, done=done)
 
 
 class Admission:
@@ -236,7 +237,7 @@ class Admission:
         if verdict:
             return verdict
         total = sum(one.row_seconds for one in ledger.open.values())
-        alone = len(ledger.open) == 1 + len(hold.models)
+        alone = len(ledger.open) == 1 + len(hold.names)
         full = total > limits.local_row_seconds and not alone
         return Verdict("busy" if full else None, LEDGER_BACK_S, turn=time.time())
 

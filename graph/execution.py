@@ -52,9 +52,9 @@ class Executor:
             async with aclosing(task.run(hold.turns)) as events:
                 async for event in events:
                     if isinstance(event, ChargeLeft):
-                        hold.reduce_charge(event.model, event.left, event.clips)
+                        hold.reduce_charge(event.name, event.left, event.clips)
                     elif isinstance(event, ChargeBegin):
-                        hold.begin_charge(event.charge)
+                        hold.begin_charge(event.name, event.charge)
                     else:
                         self._count_audio(task, event, counted)
                         yield event

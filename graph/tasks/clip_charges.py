@@ -25,6 +25,7 @@ class ClipCharges:
         otherwise it was admitted before. Clips begin with `known_frames` of a prompt.
         """
         self._model, self._decoding, self._begin = model, decoding, begin
+        self._decoding_name = f"{decoding.model} for {model}" if begin else decoding.model
         self._left, self._total = dict(frames), sum(frames.values())
         self._known, self._at_once = dict.fromkeys(frames, known_frames), at_once
         self._not_decoded, self._clips = set(frames), len(frames)
@@ -36,7 +37,7 @@ class ClipCharges:
         number = event.clip
         if isinstance(event, Clip):
             self._not_decoded.discard(number)
-            yield ChargeLeft(self._decoding.model, len(self._not_decoded) / self._clips)
+            yield ChargeLeft(self._decoding_name, len(self._not_decoded) / self._clips)
             return
         if isinstance(event, AudioPart):
             fresh = max(0, event.codes.frames - self._known[number])
@@ -48,7 +49,7 @@ class ClipCharges:
             return
         if self._begin and (isinstance(event, AudioPart) or not self._left[number]):
             self._begin = False
-            yield ChargeBegin(self._decoding)
+            yield ChargeBegin(self._decoding, self._decoding_name)
         running = sum(left > 0 for left in self._left.values())
         left = sum(self._left.values()) / max(self._total, 1)
         yield ChargeLeft(self._model, left, max(1, min(running, self._at_once)))

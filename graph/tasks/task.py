@@ -118,9 +118,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class ChargeLeft:
-    """What is left of a task's charge for a model; only `Executor` reads it."""
+    """What is left of one of a task's charges; only `Executor` reads it."""
 
-    model: str
+    name: str
+    """The model, or the name that `ChargeBegin` gave the charge."""
     left: float = 0.0
     """The part of the price, from 1 to 0; at 0 the charge ends."""
     clips: int = 1
@@ -136,6 +137,8 @@ class ChargeBegin:
     """
 
     charge: Charge
+    name: str
+    """A name of its own: several stages of a task may use one model at a time."""
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,8 @@ class WorkflowTask(Task):
         yield Progress(len(self.clips), "mix", 0, 1, 1.0, "mix")
         if self.distribution:
             name = self.distribution.codec.name
-            yield ChargeBegin(charge_audio(self.share, name, 2 * self.seconds))
+            charge = charge_audio(self.share, name, 2 * self.seconds)
+            yield ChargeBegin(charge, f"{name} for the distribution")
         mix = await asyncio.to_thread(self.mix, Material(audio, speech))
         speech = None  # the stems are copies
         yield await self.level_mix(mix)
