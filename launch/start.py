@@ -19,6 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = '{"text": "calm piano over soft strings", "duration": 5}'
 POLL_S = 0.2
+READY_S = 30.0
+"""How long the application may say that it is not ready after Serve says that it runs."""
 SERVE_ENVIRONMENT = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "api.proxy.connections.install",
     # Seconds between two checks, by which a killed proxy is found; 10 by default.
@@ -181,16 +183,28 @@ def wait_until_running(name: str) -> None:
 
 
 def check_ready(address: str) -> None:
-    """Raise LaunchError where the application runs but its parts do not fit together."""
+    """Raise LaunchError where the application runs but its parts do not fit together.
+
+    An answer is kept for a second, so somebody's question may have been answered while a model was
+    still loading: "not ready" is an error only where it lasts.
+    """
     import httpx
 
-    try:
-        answer = httpx.get(f"{address}/readyz", timeout=60, trust_env=False)
-        message = None if answer.status_code == 200 else answer.json()["error"]["message"]
-    except (httpx.HTTPError, ValueError, KeyError) as error:
-        raise LaunchError(f"{address}/readyz: the answer is not valid: {error!r}") from error
-    if message:
-        raise LaunchError(f"{address}/readyz: {message}")
+    end = time.monotonic() + READY_S
+    while True:
+        try:
+            answer = httpx.get(f"{address}/readyz", timeout=60, trust_env=False)
+            if answer.status_code == 200:
+                return
+            error = answer.json()["error"]
+            code, message = error["code"], error["message"]
+        except (httpx.HTTPError, ValueError, KeyError) as problem:
+            raise LaunchError(
+                f"{address}/readyz: the answer is not valid: {problem!r}"
+            ) from problem
+        if code != "not_ready" or time.monotonic() > end:
+            raise LaunchError(f"{address}/readyz: {message}")
+        time.sleep(POLL_S)
 
 
 def launch(config_path: Path, host: str | None, port: int | None) -> None:
