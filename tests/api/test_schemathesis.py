@@ -54,6 +54,7 @@ QUICK = ("examples", "stateful")
 
 # Fields that a server may refuse although the schema allows what they hold: no schema can say why.
 OF_CLIPS = {
+    "extend_stride": "at least a tenth of the model's window, and below it",
     "n": "prompts by variations, a product",
     "target_s": "of quality auto alone",
     "quality": "a tier may want the whole clip, or a model that can do less",

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.media_files import encode_with_soundfile
 from engine.errors import InvalidAudio
 from engine.media import decode
-from engine.media_processes import MediaProcesses
+from engine.media_processes import SERVER, MediaProcesses
 from engine.params import MediaLimits, UploadInfo
 from tests.waiting import until
 
@@ -28,7 +28,8 @@ def processes() -> Iterator[MediaProcesses]:
 
 
 def find_server() -> psutil.Process:
-    (server,) = psutil.Process().children()
+    """Return the server among the processes that other tests may have left running."""
+    (server,) = (one for one in psutil.Process().children() if SERVER in one.cmdline())
     return server
 
 
