@@ -77,6 +77,7 @@ def create_app(
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
+        telemetry={"tracer_provider": tracing.get_provider(), "operation_spans": False},
     )
     openapi.install_document(app, service)
     app.state.service = service
