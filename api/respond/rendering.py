@@ -125,7 +125,10 @@ class FileMaker:
         return {"x-content-credentials": "signed"} if signed else {}
 
     def build_clip(self, samples: Samples, rate: int, tags: Tags | None) -> Iterator[bytes]:
-        """Yield the parts of the file of a clip, with its level and edges; raises as below."""
+        """Yield the parts of the file of a clip, whose level and edges are set before.
+
+        Raises ApiError 503 if it cannot be signed now.
+        """
         finished = finish_clip(samples, rate, self.output)
         return self.build_file(Audio.of_one_block(finished, rate), tags)
 

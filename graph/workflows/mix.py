@@ -60,7 +60,8 @@ class Mix:
     @property
     def channels(self) -> int:
         """The channels of the mix and of its stems."""
-        return self.stems[0].placed.samples.shape[0]
+        channels: int = self.stems[0].placed.samples.shape[0]
+        return channels
 
     def sum_blocks(self) -> Iterator[Samples]:
         """Yield the mix in blocks; it is nowhere kept."""
