@@ -24,7 +24,8 @@ class CountingLedger:
 
     def __getattr__(self, name: str) -> Method:
         async def note(*args: Any) -> Any:
-            self.calls.append(name)
+            if name != "renew_charges":  # the beats of the ingress, one in each second
+                self.calls.append(name)
             return await getattr(self._ledger, name).remote(*args)
 
         return Method(note)
