@@ -4,9 +4,11 @@ import asyncio
 import json
 import statistics
 import time
+from contextlib import suppress
 from typing import Any
 
-from benchmarks.soak.traffic import PATH, REFUSED, Traffic
+from benchmarks.soak.processes import KEYS
+from benchmarks.soak.traffic import BYTES_PER_SECOND, PATH, Traffic
 
 CLIENTS = 40
 """More than the slots, so that no slot is free."""
@@ -27,36 +29,35 @@ async def read_statistics(traffic: Traffic) -> dict[str, Any]:
 async def measure_speed(traffic: Traffic, model: str, seconds: float) -> dict[str, Any]:
     """Keep all slots of a model taken; return the stated speed and the true one.
 
-    The truth is the work that clients saw done, where a clip's work is spread evenly over its time.
-    Both are in row-seconds per second.
+    The truth is the audio that arrives in streams. Both are in row-seconds per second.
     """
     stated: list[float] = []
-    done: list[tuple[float, float]] = []
-    begun = time.monotonic()
-    end = begun + seconds
-    body = {"prompt": "calm piano", "duration": CLIP_S, "model": model}
+    arrived = 0
+    since, end = time.monotonic() + SETTLE * seconds, time.monotonic() + seconds
 
     async def keep_asking() -> None:
-        while time.monotonic() < end:
-            started = time.monotonic()
-            status, _ = await traffic.send("POST", PATH, json=body)
-            if status == 200:
-                done.append((started, time.monotonic()))
-            elif status == REFUSED:
-                await asyncio.sleep(0.5)
+        nonlocal arrived
+        while True:
+            async with traffic.http.post(PATH, json=body, headers=headers) as response:
+                async for part in response.content.iter_any():
+                    arrived += len(part) * (response.status == 200 and time.monotonic() > since)
+            if response.status != 200:
+                await asyncio.sleep(1)
 
     async def read_speeds() -> None:
-        while time.monotonic() < end:
+        while True:
             found = await read_statistics(traffic)
             speed = found["backlog"].get(model, {}).get("row_seconds_per_second")
-            if speed and time.monotonic() > begun + SETTLE * seconds:
+            if speed and time.monotonic() > since:
                 stated.append(speed)
             await asyncio.sleep(1)
 
-    await asyncio.gather(read_speeds(), *(keep_asking() for _ in range(CLIENTS)))
-    since = begun + SETTLE * seconds
-    work = sum(share_within(one, (since, end)) for one in done) * ROWS * CLIP_S
-    truth = work / (end - since)
+    body = {"prompt": "calm piano", "duration": CLIP_S, "model": model, "stream": True}
+    headers = {"authorization": f"Bearer {KEYS['studio']}"}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await asyncio.gather(read_speeds(), *(keep_asking() for _ in range(CLIENTS)))
+    truth = ROWS * arrived / BYTES_PER_SECOND / (end - since)
     said = statistics.median(stated) if stated else float("nan")
     return {
         "model": model,
@@ -64,9 +65,3 @@ async def measure_speed(traffic: Traffic, model: str, seconds: float) -> dict[st
         "truth": round(truth, 1),
         "ratio": round(said / truth, 3) if truth else float("nan"),
     }
-
-
-def share_within(clip: tuple[float, float], window: tuple[float, float]) -> float:
-    """Return which part of a clip's time lies within a window."""
-    first, last = max(clip[0], window[0]), min(clip[1], window[1])
-    return max(last - first, 0.0) / (clip[1] - clip[0])
