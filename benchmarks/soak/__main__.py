@@ -58,6 +58,9 @@ def print_table(found: dict[str, Any]) -> None:
     print("\n| request | outcome | times |\n|---|---|---|")
     for (kind, outcome), times in sorted(found["outcomes"].items()):
         print(f"| {kind} | {outcome} | {times} |")
+    print("\n| jobs | number |\n|---|---|")
+    for status, number in found["jobs"].items():
+        print(f"| {status} | {number} |")
     print("\n| criterion | holds | |\n|---|---|---|")
     for name, problems in found["criteria"].items():
         shown = "; ".join(problems[:5]) + (f" and {len(problems) - 5} more" * (len(problems) > 5))

@@ -33,7 +33,10 @@ class JobRecord:
     """The time of `time.monotonic`."""
     status: str = "accepted"
     took_s: float = 0.0
+    reason: str = ""
+    """Why it failed, as the server says."""
     problem: str = ""
+    """Why it is lost."""
 
 
 @dataclass
@@ -126,12 +129,11 @@ class JobBook:
         before, record.status = record.status, job["status"]
         if before in ENDED and before != record.status:
             record.problem = f"{before}, then {record.status}"
-        if record.status == "failed" and not (job["error"] or {}).get("message"):
-            record.problem = "failed without a reason"
         if record.status == "failed":
-            record.status = "failed"
-            self.traffic.outcomes["job, failed", str((job["error"] or {}).get("code"))] += 1
-            print(f"job failed: {record.kind} {job['error']}", flush=True)
+            error = job["error"] or {}
+            record.reason = f"{error.get('code')}: {error.get('message')}"
+            if not error.get("message"):
+                record.problem = "failed without a reason"
         if record.status == "cancelled" and record.fate != "cancel":
             record.problem = "cancelled, and not by us"
         if record.status == "finished":

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmarks.soak.processes import (
     measure_processes,
 )
 from benchmarks.soak.speeds import WITHIN, measure_speed, read_statistics
-from benchmarks.soak.traffic import Traffic
+from benchmarks.soak.traffic import FAILURES, Traffic
 
 CLIENTS = 24
 """Clients that measure the rate, each with one request at a time."""
@@ -29,7 +30,7 @@ WARM_UP = 1 / 12
 QUIET = 1 / 10
 """The share of the time at the end in which nothing is killed."""
 KILL_EVERY_S, MOST_KILLS = 30.0, 15
-IDLE_S, EVENTS_S, BACK_S = 240.0, 420.0, 240.0
+IDLE_S, EVENTS_S, BACK_S = 300.0, 420.0, 400.0
 """Limits for the server to become idle, for events to come, and for a process to come back."""
 SAMPLE_S = 15.0
 MODELS = ("music", "sound")
@@ -46,6 +47,7 @@ class Soak:
         self._kills: list[dict[str, Any]] = []
         self._samples: list[dict[str, Any]] = []
         self._speeds: list[dict[str, Any]] = []
+        self._never_idle: list[str] = []
 
     async def run(self) -> dict[str, Any]:
         """Run all parts; return what was found."""
@@ -93,12 +95,13 @@ class Soak:
             "nothing leaks": find_leaks(before, after),
             "stated speeds are true": wrong,
             "no answer is unexpected": self._traffic.unexpected,
+            "the server becomes idle": self._never_idle,
             "what is killed comes back": [one["what"] for one in self._kills if not one["back_s"]],
         }
         records = self._jobs.records
         return {
             "requests_per_s": round(rate, 2),
-            "jobs": len(records),
+            "jobs": Counter(f"{one.status} {one.reason}".strip() for one in records),
             "events": receivers.events.total(),
             "kills": [one["what"] for one in self._kills],
             "back_s": [one["back_s"] for one in self._kills],
@@ -135,7 +138,7 @@ class Soak:
             nonlocal done
             while time.monotonic() < end:
                 refused = self._count_refused()
-                await self._draw_send()(self._traffic)
+                await self._send_one()
                 done += time.monotonic() < end
                 if self._count_refused() > refused:
                     await asyncio.sleep(1)
@@ -156,17 +159,24 @@ class Soak:
             due = time.monotonic()
             while (due := due + self._traffic.draw.expovariate(rate)) < end:
                 await asyncio.sleep(due - time.monotonic())
-                tasks.create_task(self._draw_send()(self._traffic))
+                tasks.create_task(self._send_one())
+
+    async def _send_one(self) -> None:
+        send = self._draw_send()
+        try:
+            await send(self._traffic)
+        except Exception as error:  # noqa: BLE001 - a mistake of the soak ends one request only
+            self._traffic.unexpected.append(f"{send}: {error!r}")
 
     async def _keep_sampling(self) -> None:
         begun = time.monotonic()
         while True:
-            found = await read_statistics(self._traffic)
-            speeds = {name: one["row_seconds_per_second"] for name, one in found["backlog"].items()}
             memory = await asyncio.to_thread(measure_processes, time.time())
-            self._samples.append(
-                {"s": round(time.monotonic() - begun), "speeds": speeds, "processes": memory}
-            )
+            self._samples.append({"s": round(time.monotonic() - begun), "processes": memory})
+            with suppress(*FAILURES):
+                found = await read_statistics(self._traffic)
+                speeds = {k: one["row_seconds_per_second"] for k, one in found["backlog"].items()}
+                self._samples[-1] |= {"speeds": speeds}
             await asyncio.sleep(SAMPLE_S)
 
     async def _keep_killing(self, seconds: float) -> None:
@@ -183,7 +193,7 @@ class Soak:
 
     async def _kill(self, what: str) -> float | None:
         """Kill a process; return the seconds until another one works, or None."""
-        victim = find_processes()[what]
+        victim = await find_process(what)
         begun = time.monotonic()
         self._traffic.killed_at.append(begun)
         victim.kill()
@@ -193,7 +203,7 @@ class Soak:
             new = find_processes().get(what)
             if new is None or new == victim:
                 continue
-            with suppress(psutil.NoSuchProcess, OSError, TimeoutError):
+            with suppress(*FAILURES):
                 status, _ = await self._traffic.send("GET", "/readyz")
                 if status == 200:
                     return round(time.monotonic() - begun, 1)
@@ -226,7 +236,7 @@ class Soak:
             if not busy and not left and all(loads):
                 return
             await asyncio.sleep(1)
-        raise TimeoutError(f"the server is not idle after {IDLE_S:g} s: {found}")
+        self._never_idle.append(f"not after {IDLE_S:g} s: {busy} {left}")
 
     async def _measure_idle(self, before: dict[str, Measured]) -> dict[str, Measured]:
         """Measure all processes once they are idle, and until nothing is above `before`."""
@@ -237,6 +247,14 @@ class Soak:
             if not find_leaks(before, measured) or time.monotonic() > end:
                 return measured
             await asyncio.sleep(5)
+
+
+async def find_process(what: str) -> psutil.Process:
+    """Return the process of a deployment, once there is one."""
+    while True:
+        if found := find_processes().get(what):
+            return found
+        await asyncio.sleep(1)
 
 
 def say(line: str) -> None:
