@@ -5,6 +5,8 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
@@ -38,6 +40,14 @@ class JobRecord:
     problem: str = ""
     """Why it is lost."""
 
+    @contextmanager
+    def note_problems(self) -> Iterator[None]:
+        """Note errors of the client as why the job is lost."""
+        try:
+            yield
+        except FAILURES as error:
+            self.problem = f"{type(error).__name__}: {error}"
+
 
 @dataclass
 class JobBook:
@@ -60,10 +70,8 @@ class JobBook:
         id_ = json.loads(noted.body)["id"]
         record = JobRecord(id_, kind, fate, webhook, time.monotonic())
         self.records.append(record)
-        try:
+        with record.note_problems():
             await self._follow_job(record, draw.uniform(0, 8))
-        except FAILURES as error:
-            record.problem = f"{type(error).__name__}: {error}"
 
     async def _submit_job(
         self, body: dict[str, Any], webhook: str | None
@@ -110,7 +118,7 @@ class JobBook:
                 record.problem = f"cancel: {status} {body[:200]!r}"
         end = time.monotonic() + END_S
         while record.status not in ENDED:
-            await self.look(record)
+            await self._look(record)
             if record.problem:
                 return
             if time.monotonic() > end:
@@ -119,7 +127,7 @@ class JobBook:
             await asyncio.sleep(LOOK_S * (record.status not in ENDED))
         record.took_s = time.monotonic() - record.accepted
 
-    async def look(self, record: JobRecord) -> None:
+    async def _look(self, record: JobRecord) -> None:
         """Read the job's state, and its answer if it has one."""
         status, body = await self._send("GET", record.id)
         if status != 200:
@@ -141,14 +149,20 @@ class JobBook:
             if status != 200 or not answer:
                 record.problem = f"the answer: {status} {answer[:200]!r}"
 
-    async def list_ids(self) -> Counter[str]:
-        """Return how often each job is in the list of all jobs."""
+    async def check_again(self, record: JobRecord) -> None:
+        """Check that an ended job is still what it was, and its answer still there."""
+        with record.note_problems():
+            await self._look(record)
+
+    async def _list_ids(self) -> Counter[str]:
+        """Return how often each job is in the list of all jobs. Raises one of `FAILURES`."""
         found: Counter[str] = Counter()
         cursor: str | None = ""
         while cursor is not None:
             after = f"&cursor={cursor}" if cursor else ""
             status, body = await self._send("GET", f"?limit={PAGE}{after}")
-            assert status == 200, body
+            if status != 200:
+                raise TimeoutError(f"the list of jobs: {status} {body[:200]!r}")
             page = json.loads(body)
             found.update(job["id"] for job in page["jobs"])
             cursor = page["next_cursor"]
@@ -156,7 +170,10 @@ class JobBook:
 
     async def find_wrong_ids(self) -> list[str]:
         """Return the jobs that are listed and were not accepted, or are not listed or twice."""
-        listed = await self.list_ids()
+        try:
+            listed = await self._list_ids()
+        except FAILURES as error:
+            return [str(error)]
         wanted = Counter(one.id for one in self.records if one.status != "deleted")
         wrong = (listed - wanted) + (wanted - listed)
         return [f"{name}: listed {listed[name]} times" for name in wrong]
@@ -173,7 +190,8 @@ class JobBook:
     async def delete_all(self) -> None:
         """Delete every job, so that no event is sent any more."""
         for record in self.records:
-            await self._send("DELETE", record.id)
+            with record.note_problems():
+                await self._send("DELETE", record.id)
 
 
 def draw_job(draw: random.Random) -> dict[str, Any]:

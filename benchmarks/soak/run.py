@@ -67,38 +67,38 @@ class Soak:
             for task in (sampling, killing):
                 task.cancel()
             await asyncio.gather(sampling, killing, return_exceptions=True)
-        lost = await self._audit_jobs()
+        wrong = await self._audit_jobs()
         missing = await self._wait_for_events()
         await self._jobs.delete_all()
         after = await self._measure_idle(before)
         await self._compare_speeds("at the end")
-        return self._report(rate, before, after, lost, missing)
+        return self._report(rate, before, after, wrong, missing)
 
     def _report(
         self,
         rate: float,
         before: dict[str, Measured],
         after: dict[str, Measured],
-        lost: list[str],
+        wrong: list[str],
         missing: list[str],
     ) -> dict[str, Any]:
-        wrong = [
+        untrue = [
             f"{row['model']} {row['when']}: {row['ratio']}"
             for row in self._speeds
             if not abs(row["ratio"] - 1) <= WITHIN
         ]
-        receivers = self._jobs.receivers
+        records, receivers = self._jobs.records, self._jobs.receivers
+        lost = [f"{one.kind} {one.id}: {one.problem}" for one in records if one.problem]
         forged = [f"{receivers.forged} without a valid signature"] if receivers.forged else []
         criteria = {
-            "no job is lost": lost,
+            "no job is lost": lost + wrong,
             "every event comes, signed": missing + forged,
             "nothing leaks": find_leaks(before, after),
-            "stated speeds are true": wrong,
+            "stated speeds are true": untrue,
             "no answer is unexpected": self._traffic.unexpected,
             "the server becomes idle": self._never_idle,
             "what is killed comes back": [one["what"] for one in self._kills if not one["back_s"]],
         }
-        records = self._jobs.records
         return {
             "requests_per_s": round(rate, 2),
             "jobs": Counter(f"{one.status} {one.reason}".strip() for one in records),
@@ -210,13 +210,11 @@ class Soak:
         return None
 
     async def _audit_jobs(self) -> list[str]:
-        """Return the jobs that are lost, or are not what they were."""
-        records = self._jobs.records
-        for record in records:
+        """Look at all jobs once more; return what is wrong with the list of all jobs."""
+        for record in self._jobs.records:
             if not record.problem and record.status != "deleted":
-                await self._jobs.look(record)
-        lost = [f"{one.kind} {one.id}: {one.problem}" for one in records if one.problem]
-        return lost + await self._jobs.find_wrong_ids()
+                await self._jobs.check_again(record)
+        return await self._jobs.find_wrong_ids()
 
     async def _wait_for_events(self) -> list[str]:
         end = time.monotonic() + EVENTS_S

@@ -78,6 +78,7 @@ class Traffic:
         else:
             self.outcomes[kind, "unexpected"] += 1
             self.unexpected.append(f"{kind}: {noted.status} {noted.what or noted.body[:300]!r}")
+            print(self.unexpected[-1], flush=True)
 
 
 @dataclass
