@@ -16,7 +16,7 @@ once = @passed=$(VENV)/.$(1)-$$(cat $(2) | sha256sum | cut -c1-16); \
 	else $(BIN)/python -m pytest -m $(1) && touch $$passed; fi
 PACKAGES := engine deployments graph api launch k8s client bundles benchmarks tests demos
 
-.PHONY: serve test test-faults test-pages test-kubernetes test-slow test-training test-image test-image-deps parity check unit lint format types lock test-deps clean
+.PHONY: serve soak test test-faults test-pages test-kubernetes test-slow test-training test-image test-image-deps parity check unit lint format types lock test-deps clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/python -m launch $(CONFIG) $(if $(PORT),--port $(PORT))
@@ -27,6 +27,10 @@ test: $(VENV)/.installed
 # Kills, stops and fills what a cluster of its own stands on, with requests under way.
 test-faults: $(VENV)/.installed
 	$(BIN)/python -m pytest -m faults
+
+# An hour of mixed load with kills; nothing may be lost or leaked. MINUTES=3 is a short one.
+soak: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60) --load 0.7
 
 # The playground in Debian's Chromium.
 test-pages: $(VENV)/.installed

@@ -70,8 +70,7 @@ class JobBook:
         id_ = json.loads(noted.body)["id"]
         record = JobRecord(id_, kind, fate, webhook, time.monotonic())
         self.records.append(record)
-        with record.note_problems():
-            await self._follow_job(record, draw.uniform(0, 8))
+        await self.follow_job(record, draw.uniform(0, 8))
 
     async def _submit_job(
         self, body: dict[str, Any], webhook: str | None
@@ -101,6 +100,11 @@ class JobBook:
             if status != REFUSED:
                 return status, body
             await asyncio.sleep(LOOK_S)
+
+    async def follow_job(self, record: JobRecord, after_s: float) -> None:
+        """Cancel or delete a job after some seconds, or wait for its end; note what is wrong."""
+        with record.note_problems():
+            await self._follow_job(record, after_s)
 
     async def _follow_job(self, record: JobRecord, after_s: float) -> None:
         if record.fate != "wait":
