@@ -213,12 +213,5 @@ def draw_job(draw: random.Random) -> dict[str, Any]:
         },
         {"type": "decode", "codes": [[draw.randrange(512) for _ in range(100)]] * 4},
         {"type": "encode", "upload": {"field": "audio_file", "data": draw_file(draw)}},
-        {"type": "analyze", "upload": {"field": "audio_file", "data": draw_file(draw)}},
-        {"type": "regenerate", "upload": {"field": "audio_file", "data": draw_file(draw)}},
-        {
-            "type": "style_transfer",
-            "style": "brass",
-            "upload": {"field": "content", "data": draw_file(draw)},
-        },
     ]
     return draw.choice(bodies)

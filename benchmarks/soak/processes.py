@@ -9,7 +9,7 @@ import psutil
 
 from benchmarks.under_load import serving
 
-MODELS = ("music", "sound", "codec", "melody", "diffusion", "judge")
+MODELS = ("music", "sound", "codec")
 KEYS = {"studio": "the key of clients that stay connected", "batch": "the key of jobs"}
 """The secret of each API key, by its name."""
 SECRET = "whsec_" + "c2VjcmV0IG9mIGEgc29haywgbG9uZyBlbm91Z2g="
@@ -34,11 +34,9 @@ class Measured(TypedDict):
 
 
 def build_config(folder: Path) -> dict[str, Any]:
-    """Return the shipped configuration with every model awake, two keys, and jobs in `folder`."""
+    """Return the shipped configuration with the models that are awake, two keys, and jobs."""
     config = serving.build_config(fast=False, max_wait_s=MAX_WAIT_S, names=MODELS)
     application = config["applications"][0]
-    for model in application["args"]["models"]:
-        model["replicas"] = 1
     store = {"kind": "folder", "folder": str(folder)}
     jobs = {"store": store, "webhooks_to_private_addresses": True}
     application["args"]["ingress"] = {"jobs": jobs}
@@ -90,3 +88,13 @@ def find_leaks(before: dict[str, Measured], after: dict[str, Measured]) -> list[
         if now["files"] > was["files"] + MORE_FILES:
             leaks.append(f"{name}: {was['files']} open files, then {now['files']}")
     return sorted(leaks)
+
+
+def find_own_ends(samples: list[dict[str, Measured]], kills: list[str]) -> list[str]:
+    """Return the processes that ended although nobody here had killed them."""
+    found = []
+    for name in sorted(set().union(*samples)):
+        pids = {sample[name]["pid"] for sample in samples if name in sample}
+        if (ends := len(pids) - 1 - kills.count(name)) > 0:
+            found.append(f"{name}: {ends} times")
+    return found

@@ -15,6 +15,7 @@ from benchmarks.soak.processes import (
     VICTIMS,
     Measured,
     find_leaks,
+    find_own_ends,
     find_processes,
     measure_processes,
 )
@@ -97,6 +98,10 @@ class Soak:
             "stated speeds are true": untrue,
             "no answer is unexpected": self._traffic.unexpected,
             "the server becomes idle": self._never_idle,
+            "no process ends by itself": find_own_ends(
+                [before, *(one["processes"] for one in self._samples), after],
+                [one["what"] for one in self._kills],
+            ),
             "what is killed comes back": [one["what"] for one in self._kills if not one["back_s"]],
         }
         return {

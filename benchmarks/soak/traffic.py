@@ -20,7 +20,7 @@ RETRY_S = 1.0
 REFUSED = 429
 PATH = "/v1/generations"
 BYTES_PER_SECOND = 2 * 16_000
-"""Of the audio of the bundle's codec."""
+"""The size of a second of the bundle's audio, at 16 bits."""
 Answer = tuple[int, bytes]
 FAILURES = (aiohttp.ClientError, TimeoutError)
 

@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook
 
 from benchmarks.soak import jobs
 from benchmarks.soak.jobs import JobBook, JobRecord
-from benchmarks.soak.processes import SECRET, Measured, find_leaks
+from benchmarks.soak.processes import SECRET, Measured, find_leaks, find_own_ends
 from benchmarks.soak.receivers import Receivers, open_receivers
 from benchmarks.soak.traffic import Traffic
 
@@ -34,6 +34,12 @@ FINISHED = {"status": "finished", "error": None}
 )
 def test_growth_beyond_what_is_allowed_is_a_leak(after: dict[str, Measured], leaks: int):
     assert len(find_leaks({"codec": BEFORE}, after)) == leaks
+
+
+def test_a_process_that_nobody_killed_has_ended_by_itself():
+    samples = [{"codec": BEFORE, "music": BEFORE}, {"codec": BEFORE | {"pid": 2}}]
+    assert find_own_ends(samples, ["codec"]) == []
+    assert find_own_ends(samples, ["music"]) == ["codec: 1 times"]
 
 
 class Server:
