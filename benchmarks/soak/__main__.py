@@ -2,13 +2,13 @@
 
     python -m benchmarks.soak --minutes 60 --load 0.7
 
-It starts the shipped application with the embedded models that are awake. It measures the speeds
-of the language models and how many requests of the mix are answered in a second, and then sends a
-share of that at random times: clips, streams, clients that leave, uploads that are refused, bad bodies, and jobs
-that are cancelled, deleted or awaited, with webhooks to a living receiver and to dead ones. From
-time to time it kills a process. Memory and open files are measured after the warm-up and at the
-end, both times once everything is idle. It prints a table, then one line of JSON, and ends with
-status 1 where a criterion fails.
+It starts the shipped application with the embedded models that are awake. It measures the speeds of
+the language models and how many requests of the mix are answered in a second, and then sends a
+share of that at random times: clips, streams, clients that leave, uploads that are refused, bad
+bodies, and jobs that are cancelled, deleted or awaited, with webhooks to a living receiver and to
+dead ones. From time to time it kills a process. Memory and open files are measured after the warm-
+up and at the end, both times once everything is idle. It prints a table, then one line of JSON, and
+ends with status 1 where a criterion fails.
 """
 
 import argparse
