@@ -1,10 +1,10 @@
 """Compares the engine, always full, with the engine of another working tree.
 
 `python -m benchmarks.saturation --before PATH` runs both engines with random weights and the same
-requests, each in its own process. First it counts how many requests run at once, over many steps
-whose model is skipped: which requests run depends only on their lengths. Then the engines take
-turns with steps that are computed: each turn skips ahead to another moment of the full engine.
-Last, both decode one stream by turns. It prints one line for each result, then one line of JSON.
+requests, each in its own process. The engines take turns. In each turn an engine runs many steps
+without its model, which counts how many requests run at once, since that depends only on their
+lengths; then it runs some steps with it, which are timed. Last, each decodes one stream by turns.
+It prints one line for each result, then one line of JSON.
 """
 
 import argparse
@@ -24,16 +24,13 @@ import numpy as np
 import torch
 
 FRAME_RATE, WAITING = 50, 8
-SKIPPED = 300
-"""The steps whose model is skipped before each turn."""
-MIXES = ("log-uniform", "uniform")
+SHORTEST_S, LONGEST_S = 2, 30
 
 
-def draw_frames(mix: str, draw: np.random.Generator) -> int:
-    """Draw the length of a clip from 2 to 30 seconds, in frames."""
-    if mix == "uniform":
-        return int(draw.uniform(2, 30) * FRAME_RATE)
-    return int(np.exp(draw.uniform(np.log(2), np.log(30))) * FRAME_RATE)
+def draw_frames(draw: np.random.Generator) -> int:
+    """Draw the length of a clip in frames; the logarithm of its seconds is uniform."""
+    seconds = np.exp(draw.uniform(np.log(SHORTEST_S), np.log(LONGEST_S)))
+    return int(seconds * FRAME_RATE)
 
 
 class FullEngine:
@@ -54,7 +51,8 @@ class FullEngine:
         for name in ("past", "text", "pool"):  # in memory that was never written, reads are free
             if hasattr(self.engine.decoder.cache, name):
                 getattr(self.engine.decoder.cache, name).normal_()
-        self.draw, self.mix = np.random.default_rng(1), MIXES[0]
+        self.draw = np.random.default_rng(1)
+        self.skip(1500)
 
     def add_request(self, frames: int) -> None:
         """Put a request with a text of 5 to 40 tokens into the queue."""
@@ -68,7 +66,7 @@ class FullEngine:
     def step(self, refill: bool) -> int:
         """Run one step; return how many requests took part."""
         while refill and self.engine.scheduler.waiting < WAITING:
-            self.add_request(draw_frames(self.mix, self.draw))
+            self.add_request(draw_frames(self.draw))
         return len(self.engine.step())
 
     def skip(self, steps: int, refill: bool = True) -> float:
@@ -90,23 +88,17 @@ class FullEngine:
         for request in [*scheduler.running.values(), *waiting]:
             self.engine.cancel_request(request)
 
-    def handle(self, command: str, mix: str, steps: int) -> dict[str, float]:
-        """Do what the parent asks for; return the figures."""
-        if command == "count":
-            self.empty()
-            self.mix = mix
-            self.skip(2000)
-            return {"at_once": self.skip(steps)}
+    def handle(self, command: str, skipped: int, steps: int) -> dict[str, float]:
+        """Run a turn of the full engine, or of one stream; return the figures."""
         if command == "alone":
             self.empty()
             self.add_request(10 * FRAME_RATE)
-            self.skip(250, refill=False)
-        else:
-            self.skip(SKIPPED)
+        at_once = self.skip(skipped, refill=command == "full")
         self.step(command == "full")
         begun = time.perf_counter()
         ran = sum(self.step(command == "full") for _ in range(steps))
-        return {"requests": ran, "seconds": time.perf_counter() - begun}
+        seconds = time.perf_counter() - begun
+        return {"at_once": at_once, "requests": ran, "seconds": seconds}
 
 
 def serve_commands(options: argparse.Namespace) -> None:
@@ -129,18 +121,18 @@ class Tree:
             command, env=os.environ | {"PYTHONPATH": path}, cwd=path, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
-        self._read()
 
-    def _read(self) -> dict[str, float]:
+    def read(self) -> dict[str, float]:
+        """Return the next answer of the process."""
         assert self._process.stdout
         answer: dict[str, float] = json.loads(self._process.stdout.readline())
         return answer
 
-    def ask(self, command: str, mix: str, steps: int) -> dict[str, float]:
+    def ask(self, command: str, skipped: int, steps: int) -> dict[str, float]:
         """Send a command and wait for its figures."""
         assert self._process.stdin
-        print(json.dumps([command, mix, steps]), file=self._process.stdin, flush=True)
-        return self._read()
+        print(json.dumps([command, skipped, steps]), file=self._process.stdin, flush=True)
+        return self.read()
 
     def close(self) -> None:
         """End the process."""
@@ -148,17 +140,20 @@ class Tree:
 
 
 def compare_turns(
-    trees: dict[str, Tree], command: str, options: argparse.Namespace
+    trees: dict[str, Tree], command: str, skipped: int, options: argparse.Namespace
 ) -> Iterator[tuple[str, float]]:
-    """Let the trees take turns; yield the audio seconds per second of each, and the ratio."""
+    """Let the trees take turns; yield the figures of each, and the ratio of their speeds."""
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
     for _ in range(options.turns):
         for name, tree in trees.items():
-            turns[name].append(tree.ask(command, MIXES[0], options.steps))
+            turns[name].append(tree.ask(command, skipped, options.steps))
+            print(command, name, turns[name][-1], flush=True)
     speeds = {}
     for name, done in turns.items():
         seconds = sum(one["seconds"] for one in done)
         speeds[name] = sum(one["requests"] for one in done) / seconds / FRAME_RATE
+        at_once = statistics.mean(one["at_once"] for one in done)
+        yield f"{command}_{name}_at_once", round(at_once, 2)
         yield f"{command}_{name}_audio_s_per_s", round(speeds[name], 4)
     yield f"{command}_ratio", round(speeds["after"] / speeds["before"], 3)
 
@@ -170,7 +165,7 @@ def main() -> None:
     parser.add_argument("--shape", default="small")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--cache-gb", type=float, default=2.0)
-    parser.add_argument("--count", type=int, default=20000, help="steps without the model")
+    parser.add_argument("--skipped", type=int, default=600, help="steps of a turn without model")
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--steps", type=int, default=5, help="of a turn")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -179,21 +174,21 @@ def main() -> None:
         serve_commands(options)
         return
     after = str(Path(__file__).resolve().parent.parent)
-    trees = {"before": Tree(str(Path(options.before).resolve()), options)}
-    trees["after"] = Tree(after, options)
+    paths = {"before": str(Path(options.before).resolve()), "after": after}
+    trees = {name: Tree(path, options) for name, path in paths.items()}
+    for tree in trees.values():
+        tree.read()  # it is ready
     figures: dict[str, Any] = {}
-    for mix in reversed(MIXES):
-        for name, tree in trees.items():
-            figures[f"{mix}_at_once_{name}"] = tree.ask("count", mix, options.count)["at_once"]
-            print(f"{mix}, {name}: {figures[f'{mix}_at_once_{name}']:.2f} at once", flush=True)
-    for command in ("full", "alone"):
-        for name, value in compare_turns(trees, command, options):
+    for command, skipped in (("full", options.skipped), ("alone", 250)):
+        for name, value in compare_turns(trees, command, skipped, options):
             figures[name] = value
             print(name, value, flush=True)
     for tree in trees.values():
         tree.close()
     machine = {"cpu": platform.machine(), "cores": os.cpu_count()}
-    given = {key: getattr(options, key) for key in ("shape", "precision", "cache_gb", "turns")}
+    given = {
+        key: getattr(options, key) for key in ("shape", "precision", "cache_gb", "turns", "steps")
+    }
     print(json.dumps({"machine": machine} | given | figures))
 
 
