@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from api import errors, openapi
 from api.audio.tags import SOFTWARE, VERSION
 from api.guards import Guard
-from api.readiness import DeploymentState
+from api.readiness import read_states
 from api.request_log import RequestLog
 from api.routes import (
     audio_files,
@@ -77,6 +77,7 @@ def create_app(
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
+        telemetry={"tracer_provider": tracing.get_provider(), "operation_spans": False},
     )
     openapi.install_document(app, service)
     app.state.service = service
@@ -111,14 +112,6 @@ def create_app(
     return app
 
 
-def _read_states(application: str) -> Mapping[str, DeploymentState]:
-    deployments = serve.status().applications[application].deployments
-    return {
-        name: DeploymentState(deployment.status.value, deployment.replica_states.get("RUNNING", 0))
-        for name, deployment in deployments.items()
-    }
-
-
 @serve.deployment(name=INGRESS, max_ongoing_requests=1000)
 @serve.ingress()
 class Ingress:
@@ -131,7 +124,7 @@ class Ingress:
         settings: IngressSettings,
     ) -> None:
         application = serve.get_replica_context().app_name
-        states = partial(asyncio.to_thread, _read_states, application)
+        states = partial(asyncio.to_thread, read_states, application)
         self._service = build_service(models, handles, settings, states)
         self._settings = settings
         self._measured_load = ProcessLoad()

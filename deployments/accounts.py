@@ -127,7 +127,7 @@ class Accounts:
         if verdict.admitted and (missing := self._take_from_rate(share, now)):
             verdict = Verdict("rate", missing)
         if verdict.admitted:
-            verdict = self._give_turn(charge, verdict, patience.capacity)
+            verdict = self._give_turn(charge, verdict, patience)
             charges[number] = charge
         return verdict
 
@@ -186,23 +186,25 @@ class Accounts:
         if sum(c.clips for c in of_model) + charge.clips <= capacity.slots:
             _take_due(promises, charge, now)
             return Verdict(None, 0.0)
-        wait = estimate_wait([(c.row_seconds, c.clips) for c in of_model], capacity)
         own = sum(c.row_seconds for c in of_model if c.key == charge.key)
         promised = sum(p.row_seconds for p in promises if p.key == charge.key)
-        weights = {charge.key: charge.weight} | {c.key: c.weight for c in of_model}
-        weights |= {promise.key: promise.weight for promise in promises}
-        others = sum(weights.values()) - charge.weight
-        limit = speed * patience.max_wait_s * charge.weight / (charge.weight + others + 1)
+        weights = {c.key: c.weight for c in (*of_model, *promises)} | {charge.key: charge.weight}
+        total = sum(weights.values())
+        rate = speed * charge.weight / total
+        limit = speed * patience.max_wait_s * charge.weight / (total + 1)
+        turns = self._list_turns(charge.model)
+        turn = turns.get(charge.key, 0.0)
+        queue = estimate_wait([(c.row_seconds, c.clips) for c in of_model], capacity)
+        wait = queue + _estimate_overtaking(turn, turns, weights)
         over = min(own, own + charge.row_seconds - limit)
-        short = wait <= SHORT_WAIT * patience.max_wait_s
+        short = queue <= SHORT_WAIT * patience.max_wait_s
         within = over <= 0 and (short or min(own + promised, over + promised) <= 0)
-        in_time = wait <= patience.max_wait_s
-        if in_time and (_take_due(promises, charge, now) or within):
+        if wait <= patience.max_wait_s and (_take_due(promises, charge, now) or within):
             return Verdict(None, wait)
         promised = min(promised, MAX_PROMISED * limit)
-        until_share = (over + promised) * (charge.weight + others) / charge.weight / speed
+        wait = queue + _estimate_overtaking(turn + promised / rate, turns, weights)
         # Whole seconds, as in `Retry-After`: a place that is due early would go to another request.
-        wait = max(1, math.ceil(max(wait - patience.max_wait_s, until_share)))
+        wait = max(1, math.ceil(max(wait - patience.max_wait_s, (over + promised) / rate)))
         if promised < MAX_PROMISED * limit:
             promises.append(Promise(charge.key, charge.weight, charge.row_seconds, now + wait))
         return Verdict("busy", wait)
@@ -213,15 +215,23 @@ class Accounts:
         promises[:] = [one for one in promises if now < one.due + PROMISE_S]
         return promises
 
-    def _give_turn(self, charge: Charge, verdict: Verdict, capacity: Capacity) -> Verdict:
-        """Return the verdict with the turn of an admitted charge, and move on its key's turn."""
+    def _list_turns(self, model: str) -> dict[str, float]:
+        """Return the seconds until the next turn of each key whose turn lies ahead."""
+        now, turns = self._unix_clock(), self._state.turns.get(model, {})
+        return {key: turn - now for key, turn in turns.items() if turn > now}
+
+    def _give_turn(self, charge: Charge, verdict: Verdict, patience: Patience) -> Verdict:
+        """Return the verdict with the turn of an admitted charge, and move on its key's turn.
+
+        The next turn is at most the longest wait away: a key that got ahead of its part, because
+        others left theirs, does not wait for longer when they come.
+        """
+        turns = self._list_turns(charge.model)
+        turn, turn_s = turns.get(charge.key, 0.0), self._measure_turn(charge, patience.capacity)
+        turns[charge.key] = max(turn, min(turn + turn_s, patience.max_wait_s))
         now = self._unix_clock()
-        turns = self._state.turns.get(charge.model, {})
-        turns = {key: turn for key, turn in turns.items() if turn > now}
-        turn, turn_s = max(now, turns.get(charge.key, now)), self._measure_turn(charge, capacity)
-        turns[charge.key] = turn + turn_s
-        self._state.turns[charge.model] = turns
-        return replace(verdict, turn=turn, turn_s=turn_s)
+        self._state.turns[charge.model] = {key: now + ahead for key, ahead in turns.items()}
+        return replace(verdict, turn=now + turn, turn_s=turn_s)
 
     def _measure_turn(self, charge: Charge, capacity: Capacity) -> float:
         """Return the seconds that a charge takes at its key's part of the model."""
@@ -273,3 +283,14 @@ def _take_due(promises: list[Promise], charge: Charge, now: float) -> bool:
             del promises[index]
             return True
     return False
+
+
+def _estimate_overtaking(
+    turn: float, turns: Mapping[str, float], weights: Mapping[str, float]
+) -> float:
+    """Return how long a model may work for requests that come later and have earlier turns.
+
+    Each key gets its part from its own next turn until this one; turns are in seconds from now.
+    """
+    ahead = {key: max(0.0, turn - turns.get(key, 0.0)) for key in weights}
+    return sum(weights[key] * ahead[key] for key in weights) / sum(weights.values())

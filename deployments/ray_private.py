@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
+from ray.serve.schema import DeploymentDetails, ServeInstanceDetails
 
 DefaultRouter = PowerOfTwoChoicesRequestRouter
 """Serve's own router, for deployments that only add to it."""
@@ -44,6 +45,17 @@ def deploy_config(config: Mapping[str, Any]) -> None:
         global_logging_config=schema.logging_config,
     )
     client.deploy_apps(schema, _blocking=False)
+
+
+def read_deployments(application: str) -> Mapping[str, DeploymentDetails]:
+    """Return the deployments of an application with each replica; `serve.status` only counts them.
+
+    Raises KeyError if there is no such application.
+    """
+    from ray.serve.context import _get_global_client
+
+    details = ServeInstanceDetails(**_get_global_client().get_serve_details())
+    return details.applications[application].deployments
 
 
 def find_log_folder() -> Path:

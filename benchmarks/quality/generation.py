@@ -2,9 +2,10 @@
 
 Prompts are captions of held-out clips. A clip is silent below -50 dBFS, clipped where more than one
 sample in a thousand is at full scale, and runs away where its last second is at -12 dBFS or above
-and four times as loud as its median second.
+and four times as loud as its median second. Its loudness is compared with that of the render.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,13 @@ from bundles.tiny.data.store import SECONDS, Clips, clips
 from bundles.tiny.train.language import CLIPS
 from engine.codec import Codec
 from engine.params import GenerationParams
+from graph.workflows.levels import SILENT_LUFS, measure_loudness
 
 JUDGE_CLIPS = 1200
 SCALES = (3.0, 0.0)
 SECOND = 16000
+NEAR_LU = 3.0
+"""A clip whose loudness is as near as this to its render's has the right level."""
 
 
 def label_clips(kind: str, rendered: Clips) -> dict[str, list[str]]:
@@ -93,6 +97,31 @@ def find_faults(audio: Audio) -> dict[str, float]:
     }
 
 
+def compare_loudness(made: Sequence[Audio], real: Sequence[Audio]) -> list[float]:
+    """Return how many LU each generated clip is louder than the render of its caption.
+
+    A clip that is too quiet to have a loudness counts as just above silence.
+    """
+
+    def measure_one(clip: Audio) -> float:
+        measured = measure_loudness(clip[None], SECOND)
+        return SILENT_LUFS if measured is None else measured
+
+    return [measure_one(one) - measure_one(of) for one, of in zip(made, real, strict=True)]
+
+
+def measure_levels(kind: str, made: Sequence[Audio], real: Sequence[Audio]) -> list[Row]:
+    """Return the share of generated clips with each level fault, and their loudness."""
+    found = [find_faults(clip) for clip in made]
+    values = {fault: [one[fault] for one in found] for fault in found[0]}
+    louder = compare_loudness(made, real)
+    values["LU louder than the render"] = louder
+    values[f"within {NEAR_LU:g} LU of the render"] = [float(abs(by) <= NEAR_LU) for by in louder]
+    return [
+        show({"what": what, "kind": kind} | mean_and_interval(of)) for what, of in values.items()
+    ]
+
+
 def measure(kind: str, work: Path, bundle: Path, rendered: Clips) -> list[Row]:
     """Return the share of renders, and of generated clips, in which the judges hear the label."""
     codec = Codec.load(str(bundle / "codec"), device="cpu")
@@ -103,10 +132,7 @@ def measure(kind: str, work: Path, bundle: Path, rendered: Clips) -> list[Row]:
         made = generate_clips(kind, bundle, codec, rendered, scale)
         sources[f"generated, guidance {scale:g}"] = list(made)
         if scale == SCALES[0]:
-            found = [find_faults(clip) for clip in made]
-            for fault in found[0]:
-                values = [one[fault] for one in found]
-                rows.append(show({"what": fault, "kind": kind} | mean_and_interval(values)))
+            rows += measure_levels(kind, list(made), real)
     for what, judge in fitted.items():
         for name, audio in sources.items():
             right = judge.find_correct(audio, known[what])

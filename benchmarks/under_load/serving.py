@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -74,9 +74,10 @@ def measure_memory() -> dict[str, float]:
     """Return the unshared memory in MB of each replica and of Serve's processes."""
     found = {}
     for process in psutil.Process().children(recursive=True):
-        name = process.cmdline()[0] if process.cmdline() else ""
-        if name.startswith(("ray::ServeReplica", "ray::Proxy", "ray::ServeController")):
-            # Once a process works its title goes on after a dot.
-            short = name.removeprefix("ray::").split(".")[0].split(":")[-1]
-            found[short] = round(process.memory_full_info().uss / 1e6, 1)
+        with suppress(psutil.NoSuchProcess):  # some of Ray's processes last for a moment
+            name = (process.cmdline() or [""])[0]
+            if name.startswith(("ray::ServeReplica", "ray::Proxy", "ray::ServeController")):
+                # Once a process works its title goes on after a dot.
+                short = name.removeprefix("ray::").split(".")[0].split(":")[-1]
+                found[short] = round(process.memory_full_info().uss / 1e6, 1)
     return found

@@ -57,7 +57,7 @@ async def test_what_goes_wrong_is_a_record_too(served: Served, log: pytest.LogCa
 
 
 async def test_a_record_names_its_trace(
-    served: Served, log: pytest.LogCaptureFixture, recorded: Recorded
+    recorded: Recorded, served: Served, log: pytest.LogCaptureFixture
 ):
     await served.http.get("/healthz")
     (record,) = log.records

@@ -6,12 +6,12 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.serve._private.common import DeploymentStatus, ReplicaState
+from ray.serve.schema import DeploymentDetails, ReplicaDetails
 
-from api.readiness import DeploymentState, Readiness
+from api.readiness import DeploymentState, Readiness, count_replicas
 from api.settings import UserConfig
-from engine.params import CodecInfo
-from tests.api.conftest import FakeCodec, Method, Server
+from tests.api.conftest import Method, Server
 from tests.api.test_http import LONG, SONG, assert_error
 
 
@@ -28,47 +28,52 @@ async def test_not_ready_while_a_deployment_is_not_healthy(server: Server):
     assert_error(response, 503, "not_ready", None, "codec is UPDATING")
 
 
-async def test_not_ready_as_soon_as_a_replica_is_lost(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-):
-    """The controller still reports the dead replica; a call to it fails, and the next ones wait."""
-    monkeypatch.setattr("api.readiness.KEPT_S", 0.0)
-    monkeypatch.setattr("api.readiness.REACH_S", 0.05)
-    assert (await server.http.get("/readyz")).status_code == 200
-    calls = 0
-
-    async def ask() -> CodecInfo:
-        nonlocal calls
-        calls += 1
-        if calls > 1:
-            await asyncio.Event().wait()
-        raise ActorDiedError
-
-    server.service.registry.handles = {
-        **server.service.registry.handles,
-        "codec": Namespace(info=Method(ask)),
-    }
-    for _ in range(2):
-        response = await server.http.get("/readyz")
-        assert_error(response, 503, "not_ready", None, "codec has lost its replicas")
-    server.service.registry.handles = {**server.service.registry.handles, "codec": FakeCodec()}
-    assert (await server.http.get("/readyz")).status_code == 200
+@pytest.mark.parametrize("name", ["music", "codec", "ledger"])
+async def test_not_ready_as_soon_as_a_replica_is_lost(server: Server, name: str):
+    """The controller still reports a healthy deployment, and a call would wait for a replica."""
+    waiting = Namespace(info=Method(asyncio.Event().wait))
+    handles = server.service.registry.handles
+    server.service.registry.handles = {**handles, name: waiting}
+    server.states[name] = DeploymentState("HEALTHY", 0, lost=1)
+    response = await server.http.get("/readyz")
+    assert_error(response, 503, "not_ready", None, f"{name} has lost its only replica")
 
 
-async def test_a_busy_model_stays_ready(server: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("api.readiness.REACH_S", 0.05)
+async def test_not_ready_while_one_of_several_replicas_is_lost(server: Server):
+    server.states["codec"] = DeploymentState("HEALTHY", 2, lost=1)
+    response = await server.http.get("/readyz")
+    assert_error(response, 503, "not_ready", None, "codec has lost 1 of 3 replicas")
+
+
+def describe_replicas(**states: str) -> DeploymentDetails:
+    """Return what Serve's controller tells of a deployment with replicas of these names."""
+    replicas = [
+        ReplicaDetails(replica_id=name, actor_name=name, state=ReplicaState(state), start_time_s=0)
+        for name, state in states.items()
+    ]
+    return DeploymentDetails.model_construct(status=DeploymentStatus.HEALTHY, replicas=replicas)
+
+
+def test_a_replica_is_lost_if_its_process_has_ended_while_it_counts_as_running():
+    """Whether it is busy does not matter, because it is not called."""
+    details = describe_replicas(a="RUNNING", b="RUNNING", new="STARTING", old="STOPPING")
+    assert count_replicas(details, {"a", "b", "new"}) == DeploymentState("HEALTHY", 2)
+    assert count_replicas(details, {"b", "new"}) == DeploymentState("HEALTHY", 1, lost=1)
+    assert count_replicas(details, {"new", "old"}) == DeploymentState("HEALTHY", 0, lost=2)
+
+
+async def test_a_known_model_is_not_called(server: Server):
+    """A busy one would answer late, and a lost one never."""
     for where in ("music", "audio"):
         await server.generate(where, duration=1)
-    busy = Namespace(info=Method(asyncio.Event().wait))
-    server.service.registry.handles = {**server.service.registry.handles, "codec": busy}
+    server.service.registry.handles = dict.fromkeys(server.states, Asleep())
     assert (await server.http.get("/readyz")).status_code == 200
 
 
 async def test_not_ready_before_a_model_has_described_itself(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("REACH_S", "CHECK_S"):
-        monkeypatch.setattr(f"api.readiness.{name}", 0.05)
+    monkeypatch.setattr("api.readiness.CHECK_S", 0.05)
     busy = Namespace(info=Method(asyncio.Event().wait))
     server.service.registry.handles = {**server.service.registry.handles, "codec": busy}
     response = await server.http.get("/readyz")
@@ -101,7 +106,7 @@ class Asleep:
     """A handle that is not to be touched."""
 
     def __getattr__(self, name: str):
-        raise AssertionError(f"{name} would start a replica")
+        raise AssertionError(f"{name} would start a replica, or wait for one")
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,9 @@ BODY = {"prompt": "a secret wish", "duration": 2, "seed": 7, "cache": False}
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_is_a_span_of_its_clients_trace(
-    served: Served, recorded: Recorded, stream: bool
+    recorded: Recorded, served: Served, stream: bool
 ):
-    headers = {"traceparent": f"00-{TRACE}-{SPAN}-01", "x-request-id": "mine", "user-agent": "me"}
+    headers = {"traceparent": f"00-{TRACE}-{SPAN}-01", "x-request-id": "mine"}
     await served.http.post(PATH, json=BODY | {"stream": stream}, headers=headers)
     whole = recorded.one(NAME)
     assert whole.kind == SpanKind.SERVER
@@ -37,7 +37,9 @@ async def test_a_request_is_a_span_of_its_clients_trace(
         "http.response.status_code": 200,
         "url.path": PATH,
         "url.scheme": "http",
-        "user_agent.original": "me",
+        "network.protocol.version": "1.1",
+        "server.address": "localhost",
+        "server.port": 80,
         "gen_ai.request.model": "music",
         "audiocraft.request_id": "mine",
     }
@@ -54,7 +56,7 @@ async def test_a_request_is_a_span_of_its_clients_trace(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_models_are_called_in_the_trace(served: Served, recorded: Recorded, stream: bool):
+async def test_the_models_are_called_in_the_trace(recorded: Recorded, served: Served, stream: bool):
     await served.http.post(PATH, json=BODY | {"stream": stream})
     context = recorded.one(NAME).context
     ((_, carrier),) = served.music.carried[0].items()
@@ -69,7 +71,7 @@ async def test_without_a_collector_nothing_goes_along(served: Served):
     assert served.music.carried == [{}]
 
 
-async def test_what_goes_wrong_is_told(served: Served, recorded: Recorded):
+async def test_what_goes_wrong_is_told(recorded: Recorded, served: Served):
     await served.http.post(PATH, json={"prompt": ""})
     await served.http.get("/nowhere/42")
     served.music.error, served.music.fails_at = GenerationFailed("broken"), 1
@@ -83,22 +85,21 @@ async def test_what_goes_wrong_is_told(served: Served, recorded: Recorded):
             span.name,
             span.attributes.get("http.response.status_code"),
             span.attributes.get("error.type"),
-            [event.attributes["exception.type"] for event in span.events][:1],
         )
         for span in spans
     ]
     assert told == [
-        (NAME, 422, None, []),
-        ("GET", 404, None, []),
-        (NAME, 500, "500", []),
-        (NAME, 200, "cut", ["RuntimeError"]),
-        (NAME, 500, "500", ["KeyError"]),
+        (NAME, 422, None),
+        ("GET", 404, None),
+        (NAME, 500, "500"),
+        (NAME, 200, "RuntimeError"),
+        (NAME, 500, "KeyError"),
     ]
     failed = [span.status.status_code == StatusCode.ERROR for span in spans]
     assert failed == [False, False, True, True, True]
 
 
-async def test_a_stream_that_is_left_ends_its_span(served: Served, recorded: Recorded):
+async def test_a_stream_that_is_left_ends_its_span(recorded: Recorded, served: Served):
     asked, first = asyncio.Event(), asyncio.Event()
     body = httpx.Request("POST", "http://localhost", json=BODY | {"duration": 20, "stream": True})
 
@@ -121,12 +122,12 @@ async def test_a_stream_that_is_left_ends_its_span(served: Served, recorded: Rec
     }  # fmt: skip
     await served.app(scope, receive, send)
     whole = recorded.one(NAME)
-    assert whole.attributes["error.type"] == "cut"
+    assert whole.attributes["error.type"] == "ConnectionError"
     assert whole.status.status_code == StatusCode.ERROR
     assert recorded.children(whole)
 
 
-async def test_the_cache_says_why_a_request_has_no_parts(served: Served, recorded: Recorded):
+async def test_the_cache_says_why_a_request_has_no_parts(recorded: Recorded, served: Served):
     body = BODY | {"cache": True}
     await asyncio.gather(*(served.http.post(PATH, json=body) for _ in range(2)))
     await served.http.post(PATH, json=body)

@@ -109,6 +109,32 @@ def test_turns_are_by_weight_and_a_light_request_passes_a_long_queue(requester: 
     assert turns[1] - turns[0] == pytest.approx(2 / (32 * 3 / 7)), "3 of 1 + 3 + 3"
 
 
+def test_a_wait_counts_later_requests_that_start_earlier(requester: Requester):
+    """A light key's second turn is late; until then a heavy key can come and pass it."""
+    requester.patience = Patience(60.0, Capacity(slots=1, speed=1.0))
+    heavy = Share("heavy", weight=9)
+    requester.send_request(heavy, 5)
+    first, second = (requester.send_request("light", 2.6) for _ in range(2))
+    assert first.wait_s == 5, "its turn has come"
+    turn_s = 2.6 / (1 / 10)
+    assert second.turn - requester.clock.now == pytest.approx(turn_s)
+    assert second.wait_s == pytest.approx(5 + 2.6 + (turn_s - 5) * 9 / 10)
+    assert requester.send_request(heavy, 5).turn < second.turn
+
+
+def test_a_key_that_took_what_others_left_does_not_wait_for_longer(requester: Requester):
+    """It is ahead of its part by minutes, and no other key may pass it for minutes."""
+    requester.patience = Patience(60.0, Capacity(slots=4, speed=4.0))
+    for _ in range(600):
+        assert requester.send_request("light", 0.1).admitted
+        light = str(requester.requests)
+        assert all(requester.send_request("busy", 1).admitted for _ in range(4))
+        requester.clock.now += 1
+        requester.accounts.renew_charges("i", {light: Charge("light", 1.0, "music", 0.1)})
+    busy = requester.send_request("busy", 1)
+    assert busy.turn - requester.clock.now <= 60
+
+
 def test_work_that_was_not_done_gives_its_turn_back(requester: Requester):
     first = requester.send_request("a", 4)
     requester.accounts.settle("i", "1", 4.0)

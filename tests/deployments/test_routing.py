@@ -163,6 +163,24 @@ async def test_probes_find_slots_that_other_ingresses_use(
     assert await asyncio.wait_for(waiting, 5) == "b"
 
 
+async def test_an_ingress_gives_its_slots_to_its_own_requests(
+    handle: Handle, monkeypatch: pytest.MonkeyPatch
+):
+    """Turns order the requests of one ingress; another gets a slot when none of these wait."""
+    monkeypatch.setattr(routing, "PROBE_AFTER_S", 0.01)
+    first = await settle_requests(*(handle.send_request() for _ in range(4)))
+    other = Handle(*handle.router.curr_replicas.values())
+    await settle_requests()
+    earlier, later = other.send_request(turn=1.0), handle.send_request(turn=2.0)
+    assert await settle_requests(earlier, later) == [None, None]
+    for replica in filter(None, first[:2]):
+        handle.end_request(replica)
+        went = await settle_requests(later)
+        assert went == [first[0]]
+    assert await asyncio.wait_for(earlier, 5) == first[1]
+    await asyncio.gather(*other.router._routing_tasks)
+
+
 async def test_a_slot_that_is_not_used_becomes_free(
     handle: Handle, monkeypatch: pytest.MonkeyPatch
 ):

@@ -6,13 +6,29 @@ from collections.abc import Callable
 
 import psutil
 import pytest
+from ray.util import list_named_actors
 
-from tests.application import processes, replicas
+from api.readiness import KEPT_S
+from tests.application import APPLICATION, processes, replicas
 from tests.faults.conftest import Nodes, UnderWay, raylet_of
 from tests.faults.silence import silent
 from tests.waiting import until
 
 Recovered = Callable[[str, float, float], None]
+
+
+def list_actors(deployment: str) -> set[str]:
+    """Return the names of a deployment's replicas that Ray takes for alive."""
+    prefix = f"SERVE_REPLICA::{APPLICATION}#{deployment}#"
+    return {name for name in list_named_actors() if name.startswith(prefix)}
+
+
+def wait_until_not_ready(nodes: Nodes) -> None:
+    """Ray knows of a loss: `/readyz` is ready no longer than its last answers are kept."""
+    known = asked = time.monotonic()
+    while nodes.answers():
+        assert asked < known + 2 * KEPT_S
+        asked = time.monotonic()
 
 
 @pytest.mark.parametrize(
@@ -22,11 +38,13 @@ Recovered = Callable[[str, float, float], None]
 def test_killed(
     nodes: Nodes, under_way: UnderWay, recovered: Recovered, deployment: str, what: str
 ):
-    victims = replicas(deployment)
+    victims, doomed = replicas(deployment), list_actors(deployment)
     assert victims
     for replica in victims:
         replica.kill()
     killed = time.monotonic()
+    until(lambda: not doomed & list_actors(deployment))
+    wait_until_not_ready(nodes)
     under_way.check_all()
     recovered(f"{what}: kill -9", killed, under_way.longest_silence)
 

@@ -5,6 +5,7 @@ and from clips of the finished language models. Then a logistic regression, fitt
 clips, turns their logits into a probability.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,24 @@ CROPS, SAMPLES_OF_A_CROP = 2, SAMPLE_RATE
 """Crops of each kind per batch, from real clips and as many from generated ones."""
 
 
+def compute_digest(*folders: Path) -> str:
+    """Return a short digest of all files in these folders."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.iterdir()):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def generate_clips(work: Path, kind: str, rendered: Clips, name: str, bundle: Path) -> Clips:
-    """Generate clips for the captions of rendered ones, and store them for the next call."""
-    path = work / "data" / f"{kind}-{name}.npy"
+    """Generate clips for the captions of rendered ones.
+
+    Their codes are stored for the next call. They belong to the language model and the text encoder
+    of the bundle, and are generated anew when one of these has changed. Another decoder needs only
+    to decode them again.
+    """
+    digest = compute_digest(bundle / kind, bundle / "t5")
+    path = work / "data" / f"{kind}-{name}-{digest}.npy"
     if not path.exists():
         draw = np.random.default_rng([37, len(rendered.numbers)])
         frames = int(SECONDS * generate.FRAME_RATE)
@@ -45,11 +61,11 @@ def generate_clips(work: Path, kind: str, rendered: Clips, name: str, bundle: Pa
             for number in rendered.numbers
         ]
         model = generate.load_model(kind, bundle)
-        codec = Codec.load(str(bundle / "codec"), device="cpu")
-        audio = generate.decode_codes(codec, generate.generate_codes(model, wanted))
+        np.save(path, np.stack(generate.generate_codes(model, wanted)))
         model.loop.close()
-        np.save(path, np.round(audio.clip(-1, 1) * 32767).astype(np.int16))
-    return Clips(rendered.numbers, np.load(path, mmap_mode="r"))
+    codec = Codec.load(str(bundle / "codec"), device="cpu")
+    audio = generate.decode_codes(codec, np.load(path))
+    return Clips(rendered.numbers, np.round(audio.clip(-1, 1) * 32767).astype(np.int16))
 
 
 def get_adversary(adversaries: nn.ModuleDict, name: str) -> nn.Module:

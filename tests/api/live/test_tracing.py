@@ -12,12 +12,12 @@ from tests.api.live.conftest import Open
 from tests.spans import Recorded
 from tests.waiting import until_async
 
-NAME = "GET /v1/live"
+NAME = "WS /v1/live"
 
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_session_is_a_span_and_a_line(
-    served: Served, session: Open, recorded: Recorded, caplog: pytest.LogCaptureFixture, fails: bool
+    recorded: Recorded, served: Served, session: Open, caplog: pytest.LogCaptureFixture, fails: bool
 ):
     served.service.limits = UserConfig(live_ahead_s=1000)
     served.music.error = GenerationFailed("broken") if fails else None
