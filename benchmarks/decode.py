@@ -33,7 +33,7 @@ from benchmarks.steps import (
 )
 from engine.cache import page_bytes
 from engine.engine import Engine, EngineSettings
-from engine.pages import count_pages
+from engine.page_table import count_pages
 
 FRAME_RATE = 50
 

@@ -9,7 +9,7 @@ import torch
 from audiocraft.models.lm import LMModel
 from torch import Tensor
 
-from engine.pages import PAGE, ROWS, TEXT_ROW, PageTable
+from engine.page_table import PAGE, ROWS, TEXT_ROW, PageTable
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from engine.cache import Cache, Segment, TokenLayout
 from engine.errors import CheckpointMismatch
-from engine.pages import PAGE
+from engine.page_table import PAGE
 from engine.precision import Linear, make_linear
 
 

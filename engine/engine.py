@@ -14,7 +14,7 @@ from engine.conditioning import Conditions
 from engine.decoder import Decoder
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
-from engine.pages import count_pages
+from engine.page_table import count_pages
 from engine.request import Progress, Request
 from engine.sampling import apply_guidance, sample_codes
 from engine.scheduler import Scheduler

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.cache import Segment, TokenLayout
 from engine.decoder import Decoder
-from engine.pages import ROWS, TEXT_ROW
+from engine.page_table import ROWS, TEXT_ROW
 
 Compute = Callable[[], Tensor]
 

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engine.pages import PAGE
+from engine.page_table import PAGE
 
 BLOCK = 64
 """The number of positions that a kernel reads at a time."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.conditioning import Conditions
 from engine.errors import EngineError, InvalidRequest
-from engine.pages import NEVER, Demand
+from engine.page_table import NEVER, Demand
 from engine.params import GenerationParams
 from engine.sampling import Sampling
 from engine.sequence import Sequence

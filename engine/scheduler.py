@@ -6,7 +6,7 @@ import time
 
 from engine.cache import Segment
 from engine.errors import GenerationFailed
-from engine.pages import TEXT_ROW, PageTable, count_peak_pages
+from engine.page_table import TEXT_ROW, PageTable, count_peak_pages
 from engine.request import Request
 
 

@@ -16,8 +16,8 @@ from engine.cache import page_bytes
 from engine.codec import Codec
 from engine.engine import EngineSettings
 from engine.language_model import CPU_CACHE_GB, LanguageModel
-from engine.pages import PAGE as PAGE_POSITIONS
-from engine.pages import count_pages
+from engine.page_table import PAGE as PAGE_POSITIONS
+from engine.page_table import count_pages
 from engine.sources import BUNDLES
 from graph.settings import AppArgs
 from launch.config_file import read_config_file

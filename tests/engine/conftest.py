@@ -3,7 +3,7 @@
 import pytest
 
 from engine.cache import Cache
-from engine.pages import PageTable
+from engine.page_table import PageTable
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine import kernels_cpu
-from engine.pages import PAGE, count_pages
+from engine.page_table import PAGE, count_pages
 
 # Row, position: a prompt's chunk in both rows of a request, a step of others, the first of one.
 TOKENS = [(0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5), (4, 130), (5, 130), (3, 0)]

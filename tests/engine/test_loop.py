@@ -19,7 +19,7 @@ from engine.checkpoints import load_language_model
 from engine.engine import EngineSettings
 from engine.errors import CheckpointMismatch, GenerationFailed, InvalidRequest, NoRoom
 from engine.language_model import LanguageModel
-from engine.pages import count_pages
+from engine.page_table import count_pages
 from engine.params import Codes, GenerationParams
 from tests import checkpoints as write
 from tests.conftest import Checkpoints

@@ -6,7 +6,7 @@ import torch
 
 from engine.conditioning import Conditions
 from engine.errors import GenerationFailed
-from engine.pages import PageTable, count_pages, count_peak_pages
+from engine.page_table import PageTable, count_pages, count_peak_pages
 from engine.params import GenerationParams
 from engine.request import Request
 from engine.scheduler import Scheduler
@@ -92,10 +92,10 @@ def test_more_run_at_once_than_their_last_pages_would_let():
 def test_a_large_request_is_not_starved_by_small_ones():
     """It starts at the latest when those that ran before it have ended, whoever comes later."""
     scheduler = build_scheduler(LARGEST)
-    large = build_request(700)
     for _ in range(4):
         scheduler.add_request(build_request(60))
     run_step(scheduler)
+    large = build_request(700)
     scheduler.add_request(large)
     steps = 0
     while large.slot is None:
