@@ -188,7 +188,8 @@ class Accounts:
             return Verdict(None, 0.0)
         own = sum(c.row_seconds for c in of_model if c.key == charge.key)
         promised = sum(p.row_seconds for p in promises if p.key == charge.key)
-        weights = {c.key: c.weight for c in (*of_model, *promises)} | {charge.key: charge.weight}
+        weights = {charge.key: charge.weight} | {c.key: c.weight for c in of_model}
+        weights |= {promise.key: promise.weight for promise in promises}
         total = sum(weights.values())
         rate = speed * charge.weight / total
         limit = speed * patience.max_wait_s * charge.weight / (total + 1)

@@ -55,7 +55,8 @@ def read_deployments(application: str) -> Mapping[str, DeploymentDetails]:
     from ray.serve.context import _get_global_client
 
     details = ServeInstanceDetails(**_get_global_client().get_serve_details())
-    return details.applications[application].deployments
+    deployments: Mapping[str, DeploymentDetails] = details.applications[application].deployments
+    return deployments
 
 
 def find_log_folder() -> Path:

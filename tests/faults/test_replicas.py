@@ -40,6 +40,7 @@ def test_killed(
 ):
     victims, doomed = replicas(deployment), list_actors(deployment)
     assert victims
+    assert len(doomed) == len(victims)
     for replica in victims:
         replica.kill()
     killed = time.monotonic()
