@@ -31,8 +31,9 @@ from benchmarks.steps import (
     make_transformers_step,
     weight_bytes,
 )
-from engine.cache import slot_bytes
+from engine.cache import page_bytes
 from engine.engine import Engine, EngineSettings
+from engine.page_table import count_pages
 
 FRAME_RATE = 50
 
@@ -92,7 +93,8 @@ def measure_precision(
                 mean[name] = mean.get(name, 0) + weight * taken
             lm.reset_streaming()
             gc.collect()
-        cache = slot_bytes(lm, last // 2, TEXT_TOKENS, precision) * requests
+        pages = 2 * count_pages(last // 2) + count_pages(TEXT_TOKENS)
+        cache = page_bytes(lm, precision) * pages * requests
         row = {"precision": precision, "requests": requests}
         row |= {f"{name}_ms": round(value, 2) for name, value in mean.items()}
         row |= {

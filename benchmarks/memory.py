@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.shapes import build_language_model
-from benchmarks.steps import TEXT_TOKENS, make_engine_step, weight_bytes
-from engine.cache import slot_bytes
+from benchmarks.steps import MORE_FRAMES, TEXT_TOKENS, make_engine_step, weight_bytes
+from engine.cache import page_bytes
 from engine.engine import Engine, EngineSettings
 
 
@@ -36,20 +36,20 @@ def measure_engine(shape: str, precision: str, requests: int, positions: int) ->
     before = read_memory("VmRSS")
     lm = build_language_model(shape)
     weights = weight_bytes(lm, precision)
-    slots = requests * slot_bytes(lm, positions, TEXT_TOKENS, precision)
     settings = EngineSettings(
         max_slots=requests,
         max_positions=positions,
         max_text_tokens=TEXT_TOKENS,
         precision=precision,
     )
+    slots = requests * settings.largest_request * page_bytes(lm, precision)
     reset_peak()
     engine = Engine(lm, settings, take=True)
     loading = read_memory("VmHWM") - before
     del lm
     gc.collect()
     reset_peak()
-    for position in (0, positions - 5):
+    for position in (0, positions - MORE_FRAMES - 4):
         step = make_engine_step(engine, requests, position)
         for _ in range(3):
             step()

@@ -14,7 +14,7 @@ class StaticBatches:
     def __init__(self, checkpoint: str, batch_size: int) -> None:
         import torch
 
-        from engine.reference import ReferenceModel
+        from benchmarks.reference import ReferenceModel
 
         self._torch = torch
         self._model = ReferenceModel.load(checkpoint, device="cpu", dtype="float32")

@@ -17,6 +17,8 @@ from engine.sampling import filter_probabilities
 from engine.sequence import Sequence, Windowing
 
 TEXT_TOKENS = 26
+MORE_FRAMES = 32
+"""The frames that an engine's requests still have to generate, at most so many steps."""
 Step = Callable[[], None]
 
 
@@ -87,14 +89,13 @@ def make_engine_step(engine: Engine, requests: int, position: int) -> Step:
     decoder = engine.decoder
     for request in list(engine.scheduler.running.values()):
         engine.cancel_request(request)
-    decoder.cache.past.normal_()
-    decoder.cache.text.normal_()
+    decoder.cache.pool.normal_()
     windowing = Windowing([0, 1, 2, 3], decoder.special, 2000, 1900)
     text = torch.randn(TEXT_TOKENS, decoder.width, device=decoder.device)
     for number in range(requests):
         prompt = np.random.default_rng(number).integers(0, decoder.cardinality, (4, position))
-        sequence = Sequence(windowing, 1900, prompt)
-        params = GenerationParams("", 1900, number)
+        sequence = Sequence(windowing, position + MORE_FRAMES, prompt)
+        params = GenerationParams("", sequence.frames, number)
         request = Request(params, Conditions(text, None), sequence)
         engine.scheduler.add_request(request)
         request.fed = position

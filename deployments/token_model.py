@@ -73,17 +73,20 @@ class TokenModel:
     def _read_load(self) -> "Load":
         engine = self._model.loop.engine
         done, steps = engine.statistics, max(engine.statistics.steps, 1)
+        pages = engine.scheduler.pages
         return self._params.Load(
             requests=self._requests,
             waiting=engine.scheduler.waiting,
             running=len(engine.scheduler.running),
-            slots=engine.scheduler.slots.number,
+            slots=self._measured_load.count_slots(pages.slots, pages.limit),
             rows=engine.scheduler.rows,
             queued_row_seconds=engine.scheduler.queued_rows / self._model.info.frame_rate,
             completed=self._completed,
             cancelled=self._cancelled,
             steps=done.steps,
             row_positions=done.row_positions,
+            pages=pages.limit,
+            free_pages=max(pages.limit - pages.used, 0),
             step_ms=1000 * done.seconds / steps,
             mean_running=done.requests / steps,
             rows_used=done.rows / max(done.rows_run, 1),

@@ -1,4 +1,4 @@
-"""Holds the keys and values of every slot, and maps the tokens of a batch to them."""
+"""Holds the keys and values of all requests in pages, and maps the tokens of a batch to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from typing import Protocol, cast
 import torch
 from audiocraft.models.lm import LMModel
 from torch import Tensor
+
+from engine.page_table import PAGE, ROWS, TEXT_ROW, PageTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class Kernels(Protocol):
     """The attention functions of one kind of device; see `engine.kernels_cpu`."""
 
     def attend_past(
-        self, projected: Tensor, past: Tensor, slots: Tensor, rows: Tensor, positions: Tensor
+        self, projected: Tensor, pool: Tensor, table: Tensor, rows: Tensor, positions: Tensor
     ) -> Tensor:
         """Write the new keys and values, and let each token attend to its own past."""
 
-    def attend_text(self, query: Tensor, text: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
+    def attend_text(
+        self, query: Tensor, pool: Tensor, table: Tensor, rows: Tensor, lengths: Tensor
+    ) -> Tensor:
         """Let each token attend to the text of its slot."""
 
 
@@ -46,40 +50,39 @@ def cache_dtype(precision: str) -> torch.dtype:
     return floating
 
 
-def slot_bytes(lm: LMModel, positions: int, text_tokens: int, precision: str) -> int:
-    """Return the bytes of cache for one slot: keys and values of two rows and of a text."""
-    numbers: int = 2 * len(lm.transformer.layers) * lm.dim * (2 * positions + text_tokens)
+def page_bytes(lm: LMModel, precision: str) -> int:
+    """Return the bytes of a page: the keys and values of `PAGE` positions in all layers."""
+    numbers: int = 2 * len(lm.transformer.layers) * lm.dim * PAGE
     return numbers * cache_dtype(precision).itemsize
 
 
 class Cache:
-    """The keys and values of all slots, allocated once.
+    """The keys and values of all requests, allocated once.
 
-    `past` is [layer, 2, slot, row, head, position, head_dim], keys then values. `text` is
-    [layer, 2, slot, head, text token, head_dim] and belongs to the conditional row.
+    `pool` is [layer, 2, page, head, position in the page, head_dim], keys then values. A text is
+    kept in pages as well; it belongs to the conditional row.
     """
 
     def __init__(
-        self, lm: LMModel, *, slots: int, positions: int, text_tokens: int, precision: str
+        self, lm: LMModel, *, slots: int, pages: int, positions: int, precision: str
     ) -> None:
         self.device = next(lm.parameters()).device
         self.heads = lm.transformer.layers[0].self_attn.num_heads
-        depth, head_dim = len(lm.transformer.layers), lm.dim // self.heads
-        past = (depth, 2, slots, 2, self.heads, positions, head_dim)
-        text = (depth, 2, slots, self.heads, text_tokens, head_dim)
-        dtype = cache_dtype(precision)
-        self.past, self.text = (
-            torch.zeros(shape, dtype=dtype, device=self.device) for shape in (past, text)
-        )
+        shape = (len(lm.transformer.layers), 2, pages, self.heads, PAGE, lm.dim // self.heads)
+        self.pool = torch.zeros(shape, dtype=cache_dtype(precision), device=self.device)
+        self.pages = PageTable(slots, pages, positions, self.device)
         self.text_lengths = [0] * slots
         self._kernels = cast(Kernels, import_module(f"engine.kernels_{self.device.type}"))
 
     def set_text(self, depth: int, slot: int, projected: Tensor) -> None:
-        """Store the keys and values of a slot's text, [tokens, 2 x width], for one layer."""
-        tokens = len(projected)
-        assert tokens <= self.text.shape[4], "the text has more tokens than a slot can hold"
-        parts = projected.view(tokens, 2, self.heads, -1).permute(1, 2, 0, 3)
-        self.text[depth, :, slot, :, :tokens] = parts
+        """Store the keys and values of a slot's text, [tokens, 2 x width], for one layer.
+
+        The text's row must have its pages.
+        """
+        places = torch.arange(len(projected))
+        pages = self.pages.written[ROWS * slot + TEXT_ROW, places // PAGE].to(self.device)
+        parts = projected.view(len(projected), 2, self.heads, -1).to(self.pool.dtype)
+        self.pool[depth][:, pages, :, (places % PAGE).to(self.device)] = parts
 
     def attend_past(self, depth: int, projected: Tensor, layout: "TokenLayout") -> Tensor:
         """Store the new keys and values, and let each token attend to its past and itself.
@@ -87,8 +90,8 @@ class Cache:
         `projected` is [tokens, 3 x width]: scaled queries, keys, values. Returns [tokens, width].
         """
         split = projected.view(len(projected), 3, self.heads, -1)
-        where = (layout.slots, layout.rows, layout.positions)
-        return self._kernels.attend_past(split, self.past[depth], *where).flatten(1)
+        where = (self.pages.table, layout.rows, layout.positions)
+        return self._kernels.attend_past(split, self.pool[depth], *where).flatten(1)
 
     def attend_text(self, depth: int, query: Tensor, layout: "TokenLayout") -> Tensor:
         """Let the tokens with a text attend to it.
@@ -96,46 +99,45 @@ class Cache:
         `query` holds scaled queries [tokens, width]. Returns [tokens, width].
         """
         split = query.view(len(query), self.heads, -1)
-        where = (layout.text_slots, layout.text_lengths)
-        return self._kernels.attend_text(split, self.text[depth], *where).flatten(1)
+        where = (self.pages.table, layout.text_rows, layout.text_lengths)
+        return self._kernels.attend_text(split, self.pool[depth], *where).flatten(1)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLayout:
-    """The slot, row and position of each token of a batch, as int64 tensors.
+    """The row in the page table and the position of each token of a batch, as int64 tensors.
 
     Tokens are ordered by segment, then by row, then by position.
     """
 
-    slots: Tensor
     rows: Tensor
     positions: Tensor
     last: Tensor
     """The index of each row's last token."""
     with_text: Tensor
     """The indices of the tokens that attend to a text: those of conditional rows."""
-    text_slots: Tensor
-    """The slot of each token in `with_text`."""
+    text_rows: Tensor
+    """The text's row in the page table, for each token in `with_text`."""
     text_lengths: Tensor
     """The text length of each token in `with_text`."""
 
     @classmethod
     def from_segments(cls, cache: Cache, segments: Sequence[Segment]) -> "TokenLayout":
         """Return the layout of the tokens that the segments feed."""
-        slots: list[int] = []
         rows: list[int] = []
         positions: list[int] = []
         last: list[int] = []
         with_text: list[int] = []
+        text_slots: list[int] = []
         for segment in segments:
             if cache.text_lengths[segment.slot]:
-                with_text += range(len(slots), len(slots) + segment.count)
+                with_text += range(len(rows), len(rows) + segment.count)
+                text_slots += [segment.slot] * segment.count
             for row in range(segment.rows):
-                slots += [segment.slot] * segment.count
-                rows += [row] * segment.count
+                rows += [ROWS * segment.slot + row] * segment.count
                 positions += range(segment.start, segment.start + segment.count)
-                last.append(len(slots) - 1)
-        text_slots = [slots[token] for token in with_text]
+                last.append(len(rows) - 1)
+        text_rows = [ROWS * slot + TEXT_ROW for slot in text_slots]
         lengths = [cache.text_lengths[slot] for slot in text_slots]
-        fields = (slots, rows, positions, last, with_text, text_slots, lengths)
+        fields = (rows, positions, last, with_text, text_rows, lengths)
         return cls(*(torch.tensor(f, dtype=torch.long, device=cache.device) for f in fields))

@@ -1,4 +1,4 @@
-"""Runs AudioCraft's language model for many slots in one forward pass, over a static cache.
+"""Runs AudioCraft's language model for many slots in one forward pass, over a cache in pages.
 
 The arithmetic is `StreamingTransformer`'s (`audiocraft/modules/transformer.py`, 1.3.0): pre-norm
 layers without biases, sinusoidal positions, exact GELU, residuals in the order self, cross,
@@ -6,7 +6,7 @@ feed-forward. Three things are done at another time: keys and values of the text
 per request, those of the past are written in place, and rows of the null condition skip
 cross-attention, whose result is exactly zero for them.
 
-Rows never mix: each token attends to its own slot and row, over its own length.
+Rows never mix: each token attends to its own row, over its own length.
 """
 
 import copy
@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from engine.cache import Cache, Segment, TokenLayout
 from engine.errors import CheckpointMismatch
+from engine.page_table import PAGE
 from engine.precision import Linear, make_linear
 
 
@@ -109,13 +110,13 @@ class Decoder:
         if take:
             lm.linears = None
             _trim_memory()
-        steps = torch.arange(cache.past.shape[5], device=self.device).view(1, -1, 1)
+        steps = torch.arange(cache.pages.table.shape[1] * PAGE, device=self.device).view(1, -1, 1)
         period, scale = lm.transformer.max_period, lm.transformer.positional_scale
         self.positions = scale * create_sin_embedding(steps, self.width, max_period=period)[0]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Run one position, so that kernels are compiled before the first request."""
+        """Run one position in page 0, so that kernels are compiled before the first request."""
         text = torch.zeros(1, self.width, device=self.device) if self.layers[0].norm_cross else None
         self.set_text(0, text)
         self.forward(self.embeddings[0][:2], [Segment(slot=0, rows=2, start=0, count=1)])
@@ -150,7 +151,7 @@ class Decoder:
         return self.compute_logits(inputs, TokenLayout.from_segments(self.cache, segments))
 
     def compute_logits(self, inputs: Tensor, layout: TokenLayout) -> Tensor:
-        """Compute the logits of `forward` for tokens whose slots and positions are in `layout`."""
+        """Compute the logits of `forward` for tokens whose rows and positions are in `layout`."""
         x = inputs + self.positions[layout.positions]
         for depth, layer in enumerate(self.layers):
             projected = layer.qkv(layer.norm_self(x))

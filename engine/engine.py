@@ -13,6 +13,7 @@ from engine.conditioning import Conditions
 from engine.decoder import Decoder
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
+from engine.page_table import count_pages
 from engine.request import Progress, Request
 from engine.sampling import apply_guidance, sample_codes
 from engine.scheduler import Scheduler
@@ -30,10 +31,12 @@ class EngineSettings:
     """The settings that fix the engine's memory and speed when it is built."""
 
     max_slots: int = 32
-    """The most requests that are decoded together."""
+    """The most requests that are decoded together; the cache may have pages for fewer."""
     cache_gb: float | None = None
-    """Memory in GB for the caches of all slots; if it is too small for `max_slots`, there are fewer
-    slots. By default it is the rest of the GPU share after the weights, and 2 GB on a CPU."""
+    """Memory in GB for the cache; by default the rest of the GPU share after the weights, and 2 GB
+    on a CPU. It is not allocated beyond what `max_slots` requests can use."""
+    pages: int | None = None
+    """The pages of the cache; by default as many as `max_slots` requests can use."""
     gpu_share: float = 1.0
     """The share of the GPU's memory that this process may use, 0 to 1."""
     max_text_tokens: int = 256
@@ -43,9 +46,14 @@ class EngineSettings:
     precision: str = "float32"
     """Precision of the weights; see `engine.precision`."""
     max_positions: int = 1600
-    """Positions per slot: the prefix and the columns of the longest window."""
+    """Positions of a row: the prefix and the columns of the longest window."""
     cuda_graphs: bool = True
     """On a GPU, capture decode steps as CUDA graphs."""
+
+    @property
+    def largest_request(self) -> int:
+        """The pages of the largest request: two rows of all positions, and the longest text."""
+        return 2 * count_pages(self.max_positions) + count_pages(self.max_text_tokens)
 
 
 @dataclass(slots=True)
@@ -82,16 +90,17 @@ class Engine:
         cache = Cache(
             lm,
             slots=settings.max_slots,
-            positions=settings.max_positions,
-            text_tokens=settings.max_text_tokens,
+            pages=settings.pages or settings.max_slots * settings.largest_request,
+            positions=max(settings.max_positions, settings.max_text_tokens),
             precision=settings.precision,
         )
+        self._max_text_tokens = settings.max_text_tokens
         self.decoder = Decoder(lm, cache, settings.precision, take=take)
         self.decoder.warm_up()
         captures = settings.cuda_graphs and self.decoder.device.type == "cuda"
         self.graphs = Graphs(self.decoder, 2 * settings.max_slots) if captures else None
         chunk = settings.prefill_chunk or PREFILL_CHUNK[self.decoder.device.type]
-        self.scheduler = Scheduler(settings.max_slots, chunk)
+        self.scheduler = Scheduler(cache.pages, chunk)
         self.statistics = Statistics()
 
     @torch.inference_mode()
@@ -107,21 +116,22 @@ class Engine:
         except torch.OutOfMemoryError:
             return [self._shrink_after_out_of_memory()]
         progress = self.postprocess(segments, logits)
+        self.scheduler.pages.count_step()
         self._count_step(segments, progress)
         return progress
 
     def _shrink_after_out_of_memory(self) -> Progress:
-        """Fail the newest request and remove one slot, so that the others can repeat the step.
+        """Fail the newest request and withhold its pages, so that the others can repeat the step.
 
         A step that fails has changed no state except the cache, and the repeated step writes the
         same values there.
         """
         newest = max(self.scheduler.running.values(), key=lambda request: request.started or 0.0)
         ended = self.fail_request(newest, GenerationFailed(OUT_OF_MEMORY))
-        self.scheduler.slots.retire_slot()
+        self.scheduler.shrink_pool()
         if self.decoder.device.type == "cuda":
             torch.cuda.empty_cache()
-        logger.error("%s; %d slots remain", OUT_OF_MEMORY, self.scheduler.slots.number)
+        logger.error("%s; %d pages remain", OUT_OF_MEMORY, self.scheduler.pages.limit)
         return ended
 
     def run(self, segments: list[Segment]) -> Tensor:
@@ -196,11 +206,12 @@ class Engine:
         """
         request.conditions = conditions
         if request.slot is not None:
+            self.scheduler.replace_text(request)
             self.decoder.set_text(request.slot, conditions.text)
 
     def check_text(self, conditions: Conditions) -> None:
-        """Raise InvalidRequest if the text has more tokens than a slot can hold."""
-        most = self.decoder.cache.text.shape[4]
+        """Raise InvalidRequest if the text has more tokens than `max_text_tokens`."""
+        most = self._max_text_tokens
         if conditions.text is not None and len(conditions.text) > most:
             message = (
                 f"the text is {len(conditions.text)} tokens long; this model takes up to {most}"
@@ -228,6 +239,6 @@ class Engine:
         return self.scheduler.remove_request(request)
 
     def check_idle(self) -> None:
-        """Assert that all slots are free if no request is running."""
+        """Assert that all slots and pages are free if no request is running."""
         if not self.scheduler.running:
-            self.scheduler.slots.check_idle()
+            self.scheduler.pages.check_idle()

@@ -1,7 +1,7 @@
 """Captures decode steps as CUDA graphs, so that all kernels of a step are launched at once.
 
-A step in which every request feeds one column needs only integers as input: the slots and positions
-of its rows, and the columns. They are copied into the graph's buffer, and the graph is replayed.
+A step in which every request feeds one column needs only integers as input: the rows' numbers and
+positions, and the columns. They are copied into the graph's buffer, and the graph is replayed.
 There is one graph for each bucket, a power of two of rows; padding rows repeat the first row.
 """
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.cache import Segment, TokenLayout
 from engine.decoder import Decoder
+from engine.page_table import ROWS, TEXT_ROW
 
 Compute = Callable[[], Tensor]
 
@@ -51,10 +52,10 @@ class Bucket:
     def __init__(self, decoder: Decoder, rows: int, recorder: Recorder) -> None:
         self.rows, fields = rows, 4 + decoder.codebooks
         self._given = torch.zeros(fields, rows, dtype=torch.long, device=decoder.device)
-        slots, row_numbers, positions, text_lengths = self._given[:4]
+        row_numbers, positions, text_rows, text_lengths = self._given[:4]
         columns = self._given[4:].t()
         every = torch.arange(rows, device=decoder.device)
-        layout = TokenLayout(slots, row_numbers, positions, every, every, slots, text_lengths)
+        layout = TokenLayout(row_numbers, positions, every, every, text_rows, text_lengths)
         self._replay = recorder.capture_step(
             lambda: decoder.compute_logits(decoder.embed_columns(columns), layout)
         )
@@ -62,7 +63,7 @@ class Bucket:
     def run(self, given: NDArray[np.int64]) -> Tensor:
         """Replay the step; return the logits of the rows in `given`.
 
-        `given` is int64 [fields, rows]: slot, row, position, text length, one column of codes.
+        `given` is int64 [fields, rows]: row, position, text row, text length, a column of codes.
         """
         wanted = given.shape[1]
         spare = np.repeat(given[:, :1], self.rows - wanted, axis=1)
@@ -73,7 +74,7 @@ class Bucket:
 class Graphs:
     """The captured steps of a decoder, by bucket.
 
-    They must be captured before there are requests, since capturing writes to slot 0.
+    They must be captured before there are requests, since capturing writes to page 0.
     """
 
     def __init__(self, decoder: Decoder, max_rows: int) -> None:
@@ -90,9 +91,11 @@ class Graphs:
 
     def run(self, segments: Sequence[Segment], columns: NDArray[np.int64]) -> Tensor:
         """Return each row's logits; segment i feeds row i of `columns`, [segments, codebooks]."""
+        lengths = self._cache.text_lengths
         given = [
-            (s.slot, row, s.start, 0 if row else self._cache.text_lengths[s.slot], *column)
+            (first + row, s.start, first + TEXT_ROW, 0 if row else lengths[s.slot], *column)
             for s, column in zip(segments, columns, strict=True)
+            for first in [ROWS * s.slot]
             for row in range(s.rows)
         ]
         return self.find_bucket(len(given)).run(np.array(given, np.int64).T)

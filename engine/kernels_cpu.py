@@ -79,55 +79,57 @@ def _exponentiate_scores(scores, length, greatest):  # type: ignore[no-untyped-d
 
 
 @njit(fastmath=True, error_model="numpy", cache=KEEP)
-def _attend_token(query, keys, values, length, scores, mixed, out):  # type: ignore[no-untyped-def]
+def _attend_token(query, pool, pages, head, length, scores, mixed, out):  # type: ignore[no-untyped-def]
     """Attend with one query to the first `length` keys; a length of 0 gives zeros."""
-    greatest = np.float32(-np.inf)
-    for place in range(length):
-        score = np.float32(0)
-        for i in range(query.size):
-            score += query[i] * _widen_to_float32(keys[place, i])
-        scores[place] = score
-        greatest = max(greatest, score)
+    greatest, page_size = np.float32(-np.inf), pool.shape[3]
+    for start in range(0, length, page_size):
+        keys = pool[0, pages[start // page_size], head]
+        for place in range(start, min(start + page_size, length)):
+            score = np.float32(0)
+            for i in range(query.size):
+                score += query[i] * _widen_to_float32(keys[place - start, i])
+            scores[place] = score
+            greatest = max(greatest, score)
     _exponentiate_scores(scores, length, greatest)
     total = np.float32(0)
     mixed[:] = 0
-    for place in range(length):
-        weight = scores[place]
-        total += weight
-        for i in range(query.size):
-            mixed[i] += weight * _widen_to_float32(values[place, i])
+    for start in range(0, length, page_size):
+        values = pool[1, pages[start // page_size], head]
+        for place in range(start, min(start + page_size, length)):
+            weight = scores[place]
+            total += weight
+            for i in range(query.size):
+                mixed[i] += weight * _widen_to_float32(values[place - start, i])
     for i in range(query.size):
         out[i] = mixed[i] / max(total, np.float32(1e-30))
 
 
 @njit(parallel=True, fastmath=True, error_model="numpy", cache=KEEP)
-def _attend_past(projected, past, slots, rows, positions, out):  # type: ignore[no-untyped-def]
+def _attend_past(projected, pool, table, rows, positions, out):  # type: ignore[no-untyped-def]
     tokens, _, heads, size = projected.shape
     for head in prange(heads):
-        scores = np.empty(past.shape[4], np.float32)
+        scores = np.empty(table.shape[1] * pool.shape[3], np.float32)
         mixed = np.empty(size, np.float32)
         for token in range(tokens):
-            slot, row, position = slots[token], rows[token], positions[token]
+            number, place = divmod(positions[token], pool.shape[3])
+            page = table[rows[token], number]
             for i in range(size):
-                _write_rounded(past[0, slot, row, head, position], i, projected[token, 1, head, i])
-                _write_rounded(past[1, slot, row, head, position], i, projected[token, 2, head, i])
+                _write_rounded(pool[0, page, head, place], i, projected[token, 1, head, i])
+                _write_rounded(pool[1, page, head, place], i, projected[token, 2, head, i])
         for token in range(tokens):
-            keys = past[0, slots[token], rows[token], head]
-            values = past[1, slots[token], rows[token], head]
-            query, length = projected[token, 0, head], positions[token] + 1
-            _attend_token(query, keys, values, length, scores, mixed, out[token, head])
+            where = (pool, table[rows[token]], head, positions[token] + 1)
+            _attend_token(projected[token, 0, head], *where, scores, mixed, out[token, head])
 
 
 @njit(parallel=True, fastmath=True, error_model="numpy", cache=KEEP)
-def _attend_text(query, text, slots, lengths, out):  # type: ignore[no-untyped-def]
+def _attend_text(query, pool, table, rows, lengths, out):  # type: ignore[no-untyped-def]
     tokens, heads, size = query.shape
     for head in prange(heads):
-        scores = np.empty(text.shape[3], np.float32)
+        scores = np.empty(table.shape[1] * pool.shape[3], np.float32)
         mixed = np.empty(size, np.float32)
         for token in range(tokens):
-            keys, values = text[0, slots[token], head], text[1, slots[token], head]
-            where = (scores, mixed, out[token, head])
-            _attend_token(query[token, head], keys, values, lengths[token], *where)
+            where = (pool, table[rows[token]], head, lengths[token])
+            _attend_token(query[token, head], *where, scores, mixed, out[token, head])
 
 
 @njit(error_model="numpy", cache=KEEP)
@@ -154,31 +156,33 @@ def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attend_past(
-    projected: Tensor, past: Tensor, slots: Tensor, rows: Tensor, positions: Tensor
+    projected: Tensor, pool: Tensor, table: Tensor, rows: Tensor, positions: Tensor
 ) -> Tensor:
     """Write each token's key and value to the cache, then let it attend to its past and itself.
 
-    `projected` is float32 [tokens, 3, heads, head_dim]: scaled queries, keys, values; `past` is
-    [2, slot, row, head, position, head_dim]; `slots`, `rows` and `positions` are int64 [tokens].
-    Returns [tokens, heads, head_dim].
+    `projected` is float32 [tokens, 3, heads, head_dim]: scaled queries, keys, values; `pool` is
+    [2, page, head, position in the page, head_dim]; `table` holds the pages of each row, int32
+    [row, page]; `rows` and `positions` are int64 [tokens]. Returns [tokens, heads, head_dim].
     """
     out = torch.empty_like(projected[:, 0], memory_format=torch.contiguous_format)
     _use_torchs_threads()
-    where = (slots.numpy(), rows.numpy(), positions.numpy())
-    _attend_past(projected.numpy(), _as_numpy(past), *where, out.numpy())
+    where = (table.numpy(), rows.numpy(), positions.numpy())
+    _attend_past(projected.numpy(), _as_numpy(pool), *where, out.numpy())
     return out
 
 
-def attend_text(query: Tensor, text: Tensor, slots: Tensor, lengths: Tensor) -> Tensor:
-    """Let each token attend to the text of its slot.
+def attend_text(
+    query: Tensor, pool: Tensor, table: Tensor, rows: Tensor, lengths: Tensor
+) -> Tensor:
+    """Let each token attend to the first positions of a row, which hold its text.
 
-    `query` is float32 [tokens, heads, head_dim], scaled; `text` is [2, slot, head, place,
-    head_dim]; `slots` and `lengths` are int64 [tokens]. Returns [tokens, heads, head_dim].
+    `query` is float32 [tokens, heads, head_dim], scaled; `pool` and `table` are as in
+    `attend_past`; `rows` and `lengths` are int64 [tokens]. Returns [tokens, heads, head_dim].
     """
     out = torch.empty_like(query)
     _use_torchs_threads()
-    where = (slots.numpy(), lengths.numpy())
-    _attend_text(query.numpy(), _as_numpy(text), *where, out.numpy())
+    where = (table.numpy(), rows.numpy(), lengths.numpy())
+    _attend_text(query.numpy(), _as_numpy(pool), *where, out.numpy())
     return out
 
 

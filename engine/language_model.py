@@ -9,7 +9,7 @@ from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import ConditionType
 
 from engine import fence
-from engine.cache import slot_bytes
+from engine.cache import page_bytes
 from engine.checkpoints import load_language_model
 from engine.conditioning import (
     Conditions,
@@ -31,6 +31,7 @@ from engine.windows import (
     check_stride,
     count_positions,
     count_stride_frames,
+    count_window_positions,
     cut_melody,
     find_window_starts,
 )
@@ -93,9 +94,9 @@ class LanguageModel:
         text_encoder: str | None = None,
         stem_separation: bool = False,
     ) -> "LanguageModel":
-        """Load a checkpoint (see `engine.checkpoints`) and allocate its slots.
+        """Load a checkpoint (see `engine.checkpoints`) and allocate its cache.
 
-        Raises a CheckpointError, or NoRoom if the budget is too small for one slot.
+        Raises a CheckpointError, or NoRoom if the budget is too small for the largest request.
         """
         dtype = "float32" if device == "cpu" else settings.precision
         with fence.within(device, settings.gpu_share):
@@ -110,19 +111,22 @@ class LanguageModel:
         return cls(lm, settings, **pace, take=True)
 
     def _fit_settings(self, settings: EngineSettings) -> EngineSettings:
-        """Set the positions that the model's windows need, and the slots that fit the budget."""
+        """Set the positions that the model's windows need, and the pages that fit the budget."""
         prefix = 0
         if self.info.melody:
             prefix = self.info.prefix_positions + settings.max_text_tokens
-        positions = prefix + self._windowing.max_frames + max(self._windowing.delays) + 1
-        each = slot_bytes(self._lm, positions, settings.max_text_tokens, settings.precision)
+        windowing, delay = self._windowing, self.info.delay_frames
+        positions = count_window_positions(windowing.max_frames, delay, prefix)
+        settings = replace(settings, max_positions=positions)
+        each, largest = page_bytes(self._lm, settings.precision), settings.largest_request
         budget, origin = self._budget_gb(settings)
-        slots = min(settings.max_slots, int(budget * 1e9 / each))
-        figures = f"a slot takes {each / 1e6:.1f} MB of cache, the budget is {origin}"
-        if slots < 1:
-            raise NoRoom(f"{figures}: raise it to {each / 1e9:.2f} GB or more")
-        logger.info("%s: %d slots", figures, slots)
-        return replace(settings, max_slots=slots, max_positions=positions)
+        pages = min(settings.max_slots * largest, int(budget * 1e9 / each))
+        figures = f"the largest request takes {largest * each / 1e6:.1f} MB of cache, the budget is"
+        figures = f"{figures} {origin}"
+        if pages < largest:
+            raise NoRoom(f"{figures}: raise it to {largest * each / 1e9:.2f} GB or more")
+        logger.info("%s: %d pages, %d for the largest request", figures, pages, largest)
+        return replace(settings, pages=pages)
 
     def _budget_gb(self, settings: EngineSettings) -> tuple[float, str]:
         """Return the memory for caches in GB, and a text that explains it.

@@ -244,6 +244,7 @@ class Load:
     waiting: int
     running: int
     slots: int
+    """The most requests like the recent ones that the slots and pages let run together."""
     rows: int
     """Rows of the running requests: two per request with guidance, else one."""
     queued_row_seconds: float
@@ -265,3 +266,7 @@ class Load:
     """Mean time from a request's arrival to its first chunk of codes."""
     row_positions: int = 0
     """Rows times the positions that they fed, in all steps."""
+    pages: int = 0
+    """Pages of the cache; fewer for a while after memory ran out."""
+    free_pages: int = 0
+    """Pages that no request holds now. The running requests may need them before they end."""

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from engine.conditioning import Conditions
 from engine.errors import EngineError, InvalidRequest
+from engine.page_table import NEVER, Demand
 from engine.params import GenerationParams
 from engine.sampling import Sampling
 from engine.sequence import Sequence
+from engine.windows import count_window_positions
 
 
 @dataclass(eq=False)  # compared by identity: two requests may have equal parameters
@@ -32,6 +34,8 @@ class Request:
     slot: int | None = None
     fed: int = 0
     """Positions of the current window that were fed to the model, including the prefix."""
+    held: int = 0
+    """Positions of each row that its pages hold, of this window or of a longer one before it."""
     emitted: int = 0
     """Frames of the clip that were returned, including the prompt."""
 
@@ -57,6 +61,27 @@ class Request:
     def unfed(self) -> int:
         """Positions that can be fed now; after the last of them the next column is drawn."""
         return self.prefix_length + self.sequence.known_columns - self.fed
+
+    @property
+    def text_tokens(self) -> int:
+        """The tokens of the text that is attended to by cross-attention."""
+        return 0 if self.conditions.text is None else len(self.conditions.text)
+
+    @property
+    def demand(self) -> Demand:
+        """What the request needs of the cache, now and later."""
+        prefix = max(one.prefix_length for one in (self.conditions, *self.later))
+        sequence = self.sequence
+        needed = count_window_positions(sequence.window_frames, sequence.delay_frames, prefix)
+        certain = self.unfed == 1 and sequence.in_last_window
+        return Demand(
+            rows=self.rows,
+            known=self.fed + self.unfed,
+            held=self.held,
+            needed=needed,
+            text=self.text_tokens,
+            steps_left=needed - self.fed if certain else NEVER,
+        )
 
     def check_replaceable(self, conditions: Conditions) -> None:
         """Raise InvalidRequest if these conditions cannot replace the request's own.

@@ -33,6 +33,8 @@ class Sequence:
     def __init__(self, windowing: Windowing, frames: int, prompt: Grid | None = None) -> None:
         self._windowing = windowing
         self._delays = np.asarray(windowing.delays)
+        self.delay_frames = max(windowing.delays)
+        """The frames by which the last codebook is late."""
         self.frames = frames
         """Frames of the whole clip, including the prompt."""
         codebooks = len(windowing.delays)
@@ -52,8 +54,7 @@ class Sequence:
         """Open the window at `window_start`, whose first `known_frames` are the prompt."""
         assert 0 < self._windowing.stride_frames < self._windowing.max_frames
         left = self.frames - self.window_start
-        self._window_frames = min(left, self._windowing.max_frames)
-        self._last_column = self._window_frames + int(self._delays.max())
+        self.window_frames = min(left, self._windowing.max_frames)
         self._window_prompt = known_frames
         self.known_columns = known_frames + 1
         """Columns from the left that the model can be fed with."""
@@ -64,7 +65,7 @@ class Sequence:
 
     def _get_column(self, column: int) -> Grid:
         frame = column - 1 - self._delays
-        inside = (frame >= 0) & (frame < self._window_frames)
+        inside = (frame >= 0) & (frame < self.window_frames)
         at = self.window_start + np.where(inside, frame, 0)
         return np.where(inside, self._codes[np.arange(len(at)), at], self._windowing.special)
 
@@ -76,7 +77,7 @@ class Sequence:
     def accept_codes(self, codes: Grid) -> None:
         """Store the codes [codebooks] drawn for the next column; known codes are kept."""
         frame = self.known_columns - 1 - self._delays
-        inside = (frame >= 0) & (frame < self._window_frames)
+        inside = (frame >= 0) & (frame < self.window_frames)
         books, at = np.flatnonzero(inside), self.window_start + frame[inside]
         unknown = self._codes[books, at] == UNKNOWN
         self._codes[books[unknown], at[unknown]] = codes[books[unknown]]
@@ -85,25 +86,30 @@ class Sequence:
     @property
     def complete_frames(self) -> int:
         """The number of frames from the start of the clip whose codes are all known."""
-        drawn = self.known_columns - 1 - int(self._delays.max())
+        drawn = self.known_columns - 1 - self.delay_frames
         return self.window_start + max(drawn, self._window_prompt)
 
     @property
     def window_ended(self) -> bool:
         """Whether the last column of the current window is known."""
-        return self.known_columns > self._last_column
+        return self.known_columns > self.window_frames + self.delay_frames
+
+    @property
+    def in_last_window(self) -> bool:
+        """Whether the current window is the clip's last one."""
+        return self.window_start + self.window_frames == self.frames
 
     @property
     def ended(self) -> bool:
         """Whether every frame of the clip is known."""
-        return self.window_ended and self.window_start + self._window_frames == self.frames
+        return self.window_ended and self.in_last_window
 
     def open_next_window(self) -> None:
         """Open the next window, whose prompt is the tail of the current one."""
         assert self.window_ended
         assert not self.ended
         self.window_start += self._windowing.stride_frames
-        self._open_window(self._window_frames - self._windowing.stride_frames)
+        self._open_window(self.window_frames - self._windowing.stride_frames)
 
     def get_codes(self, start: int, end: int) -> NDArray[np.int16]:
         """Return complete frames of the clip, int16 [codebooks, end - start]."""

@@ -36,6 +36,14 @@ def find_window_starts(
     return [number * stride_frames for number in range(first, last + 1)]
 
 
+def count_window_positions(frames: int, delay_frames: int, prefix: int) -> int:
+    """Return the positions of one row that a window of so many frames feeds, and so has to keep.
+
+    Of its `frames + delay_frames + 1` columns, the last one is drawn and not fed.
+    """
+    return prefix + frames + delay_frames
+
+
 def count_positions(
     info: LanguageModelInfo,
     frames: int,
@@ -50,8 +58,8 @@ def count_positions(
     max_frames = int(info.max_seconds * info.frame_rate)
     stride_frames = count_stride_frames(info, stride_seconds)
     starts = find_window_starts(frames, prompt_frames, max_frames, stride_frames)
-    fed = sum(min(frames - start, max_frames) for start in starts)
-    return fed + len(starts) * (info.prefix_positions + info.delay_frames)
+    outside = (info.delay_frames, info.prefix_positions)
+    return sum(count_window_positions(min(frames - at, max_frames), *outside) for at in starts)
 
 
 MELODY_MARGIN_S = 8.5

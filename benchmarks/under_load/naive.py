@@ -14,9 +14,9 @@ from audiocraft.models.encodec import CompressionModel
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
+from benchmarks.reference import ReferenceModel
 from engine.checkpoints import load_codec
 from engine.params import GenerationParams
-from engine.reference import ReferenceModel
 
 
 class Body(BaseModel):

@@ -79,6 +79,7 @@ class TokenModelLoad:
         self._frame_rate = frame_rate
         self._step_s, self._rows = StepSeconds(), RecentMean(ROWS)
         self._request = RecentMean(ROWS * REQUEST_S)
+        self._pages = RecentMean(0.0)
         self._steps, self._seconds, self._row_positions = 0, 0.0, 0
 
     def add_request(self, row_positions: int) -> None:
@@ -95,6 +96,15 @@ class TokenModelLoad:
             self._row_positions = load.row_positions
         if load.running:
             self._rows.add_value(load.rows / load.running)
+            self._pages.add_value((load.pages - load.free_pages) / load.running)
+
+    def count_slots(self, slots: int, pages: int) -> int:
+        """Return how many requests like the recent ones can run together, at most `slots`.
+
+        A request holds more pages with each step, so what it needs is the mean over those that run.
+        """
+        each = self._pages.value
+        return max(min(slots, int(pages / each)), 1) if each else slots
 
     def compute_speed(self, load: "Load") -> float:
         """Return the row-seconds per second with all slots taken."""
@@ -110,7 +120,7 @@ class TokenModelLoad:
         """Return the report of a replica with this load."""
         self.measure_steps(load)
         return Report(
-            occupied=load.running / load.slots,
+            occupied=min(load.running / load.slots, 1.0),
             queued=load.queued_row_seconds,
             speed=self.compute_speed(load),
             request=self._request.value,

@@ -49,6 +49,18 @@ def test_the_speed_of_a_token_model_is_that_of_all_slots():
     assert load.build_capacity(total) == {"slots": 32, "speed": pytest.approx(FULL, rel=0.05)}
 
 
+def test_as_many_run_as_the_pages_let():
+    """Four requests that hold 25 of 200 pages each leave room for as many again."""
+    load, cache = TokenModelLoad(50.0), replace(NOTHING, pages=200, free_pages=200)
+    load.measure_steps(cache)
+    assert load.count_slots(32, 200) == 32, "nothing is known yet"
+    for _ in range(30):
+        load.measure_steps(replace(cache, running=4, rows=8, free_pages=100))
+    assert load.count_slots(32, 200) == 8
+    assert load.count_slots(6, 200) == 6
+    assert load.count_slots(32, 100) == 4, "the pool shrank"
+
+
 @pytest.mark.parametrize("running", [1, 2, 8])
 def test_few_requests_do_not_make_a_model_seem_slow_or_fast(running: int):
     """Today's mean of a step would say that 32 requests take as long as one."""

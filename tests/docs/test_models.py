@@ -12,10 +12,12 @@ from audiocraft.models.lm import LMModel
 
 from benchmarks.shapes import SHAPES, build_config, build_language_model
 from deployments.settings import EnCodecSettings, EngineArgs, TokenModelSettings
-from engine.cache import slot_bytes
+from engine.cache import page_bytes
 from engine.codec import Codec
 from engine.engine import EngineSettings
 from engine.language_model import CPU_CACHE_GB, LanguageModel
+from engine.page_table import PAGE as PAGE_POSITIONS
+from engine.page_table import count_pages
 from engine.sources import BUNDLES
 from graph.settings import AppArgs
 from launch.config_file import read_config_file
@@ -37,14 +39,21 @@ def shape_of(name: str) -> str:
 
 def positions_of(family: Family) -> int:
     prefix = MELODY_FRAMES + TEXT_TOKENS if family.melody else 0
-    return prefix + int(family.seconds * 50) + LAST_DELAY + 1
+    return prefix + int(family.seconds * 50) + LAST_DELAY
 
 
-def slot_mb(name: str, precision: str) -> float:
+def page_mb(name: str, precision: str) -> float:
     layers, width, _ = SHAPES[shape_of(name)]
     lm = SimpleNamespace(transformer=SimpleNamespace(layers=[None] * layers), dim=width)
-    positions = positions_of(FAMILIES[name])
-    return slot_bytes(cast(LMModel, lm), positions, TEXT_TOKENS, precision) / 1e6
+    return page_bytes(cast(LMModel, lm), precision) / 1e6
+
+
+def largest_pages(name: str) -> int:
+    return EngineSettings(max_positions=positions_of(FAMILIES[name])).largest_request
+
+
+def largest_mb(name: str, precision: str) -> float:
+    return largest_pages(name) * page_mb(name, precision)
 
 
 def numbers(name: str, codebooks: int) -> int:
@@ -65,8 +74,8 @@ def test_every_family_has_its_figures(name: str):
         "yes" if family.melody else "",
         "yes" if family.stereo else "",
         f"{weights:.1f}",
-        f"{slot_mb(name, 'float16'):.0f}",
-        f"{slot_mb(name, 'float32'):.0f}",
+        f"{largest_mb(name, 'float16'):.0f}",
+        f"{largest_mb(name, 'float32'):.0f}",
     ]
 
 
@@ -99,7 +108,9 @@ def test_published_weights_are_not_for_commerce():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["musicgen-melody", "musicgen-stereo-small", "audiogen-medium"])
-def test_a_slot_has_so_many_positions(name: str, checkpoints: Checkpoints, tmp_path: Path):
+def test_the_cache_has_pages_for_the_largest_request(
+    name: str, checkpoints: Checkpoints, tmp_path: Path
+):
     torch.manual_seed(0)
     family = write_family(name, checkpoints.text_encoder, tmp_path)
     settings = EngineSettings(max_slots=1, max_text_tokens=TEXT_TOKENS)
@@ -107,26 +118,34 @@ def test_a_slot_has_so_many_positions(name: str, checkpoints: Checkpoints, tmp_p
         str(tmp_path), settings, device="cpu", frame_rate=50, stride_seconds=2
     )
     try:
-        assert model.loop.engine.decoder.cache.past.shape[5] == positions_of(family)
+        cache, largest = model.loop.engine.decoder.cache, largest_pages(name)
+        assert cache.pages.number == cache.pool.shape[2] == largest
+        assert largest == 2 * count_pages(positions_of(family)) + TEXT_TOKENS // PAGE_POSITIONS
     finally:
         model.loop.close()
 
 
-def slots(name: str, gigabytes: float, precision: str) -> int:
-    return min(EngineArgs().max_slots, int(gigabytes * 1000 / slot_mb(name, precision)))
+def pages_of(name: str, gigabytes: float, precision: str) -> int:
+    most = EngineArgs().max_slots * largest_pages(name)
+    return min(most, int(gigabytes * 1000 / page_mb(name, precision)))
 
 
-def test_the_shipped_file_has_so_many_slots():
+def test_the_shipped_file_has_so_many_pages():
     shipped = read_config_file(ROOT / "serve_config.gpu.yaml")["applications"][0]["args"]["models"]
     engines: dict[str, Any] = {one["name"]: one["engine"] for one in shipped if "engine" in one}
-    table = rows(sections(PAGE)["Memory and slots"])
+    table = rows(sections(PAGE)["Memory and pages"])
     assert {named(row[0])[0]: float(row[1]) for row in table} == {
         name: engine["cache_gb"] for name, engine in engines.items()
     }
-    for name, gigabytes, told in ((named(row[0])[0], float(row[1]), row[2]) for row in table):
-        assert int(told) == slots(name, gigabytes, "float16")
-    of_cpu = [slots("musicgen-small", CPU_CACHE_GB, one) for one in ("float32", "int8")]
-    assert "musicgen-small has {} slots in float32 and {} in int8".format(*of_cpu) in " ".join(
+    for name, gigabytes, *told in ((named(row[0])[0], float(row[1]), *row[2:]) for row in table):
+        pages = pages_of(name, gigabytes, "float16")
+        assert [int(one) for one in told] == [
+            pages,
+            largest_pages(name),
+            pages // largest_pages(name),
+        ]
+    of_cpu = [pages_of("musicgen-small", CPU_CACHE_GB, one) for one in ("float32", "int8")]
+    assert "musicgen-small has {} pages in float32 and {} in int8".format(*of_cpu) in " ".join(
         PAGE.split()
     )
 

@@ -18,6 +18,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import EncodecConfig, EncodecModel
 
+from benchmarks.reference import ReferenceModel
 from engine.checkpoints import CODEC_FILE, load_codec, load_diffusion, load_language_model
 from engine.codec import Codec
 from engine.errors import (
@@ -27,7 +28,6 @@ from engine.errors import (
     CheckpointUnreadable,
 )
 from engine.params import CodecInfo, Codes, CodesPiece, GenerationParams
-from engine.reference import ReferenceModel
 from tests import checkpoints as write
 from tests.conftest import Checkpoints
 

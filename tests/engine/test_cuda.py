@@ -16,7 +16,7 @@ from tests.engine.test_exactness import (
     run_to_end,
     spread_logits,
 )
-from tests.engine.test_kernels import HEADS, POSITIONS, SIZE, SLOTS, TOKENS
+from tests.engine.test_kernels import HEADS, POSITIONS, ROWS, SIZE, TOKENS, scatter_rows
 from tests.parity import Parity
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -27,13 +27,13 @@ def test_compiled_kernels_agree_with_the_cpus(dtype: torch.dtype):
     from engine import kernels_cuda
 
     torch.manual_seed(0)
-    past = torch.randn(2, SLOTS, 2, HEADS, POSITIONS, SIZE).to(dtype)
+    pool, table = scatter_rows(torch.randn(2, ROWS, HEADS, POSITIONS, SIZE).to(dtype))
     projected = torch.randn(len(TOKENS), 3, HEADS, SIZE)
     where = torch.tensor(TOKENS).t().contiguous()
-    on_gpu = past.cuda()
-    out = kernels_cuda.attend_past(projected.cuda(), on_gpu, *where.cuda())
-    expected = kernels_cpu.attend_past(projected, past, *where)
-    assert torch.equal(on_gpu.cpu(), past)
+    on_gpu = pool.cuda()
+    out = kernels_cuda.attend_past(projected.cuda(), on_gpu, table.cuda(), *where.cuda())
+    expected = kernels_cpu.attend_past(projected, pool, table, *where)
+    assert torch.equal(on_gpu.cpu().nan_to_num(), pool.nan_to_num())
     assert (out.cpu() - expected).abs().max() < 1e-5
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from audiocraft.models import MusicGen, loaders
 
+from benchmarks.reference import ReferenceModel
 from engine.codec import Codec
 from engine.errors import Cancelled, InvalidRequest
 from engine.params import Codes, CodesPiece, GenerationParams
-from engine.reference import ReferenceModel
 from tests.conftest import Checkpoints
 
 

@@ -11,11 +11,32 @@ import torch
 from torch import Tensor
 
 from engine import kernels_cpu
+from engine.page_table import PAGE, count_pages
 
-# Slot, row, position: a prompt's chunk in both rows of a slot, a step of others, the first of one.
-TOKENS = [(0, 0, 3), (0, 0, 4), (0, 0, 5), (0, 1, 3), (0, 1, 4), (0, 1, 5)]
-TOKENS += [(2, 0, 130), (2, 1, 130), (1, 0, 0)]
-SLOTS, HEADS, POSITIONS, SIZE = 3, 2, 140, 16
+# Row, position: a prompt's chunk in both rows of a request, a step of others, the first of one.
+TOKENS = [(0, 3), (0, 4), (0, 5), (1, 3), (1, 4), (1, 5), (4, 130), (5, 130), (3, 0)]
+ROWS, HEADS, POSITIONS, SIZE = 6, 2, 140, 16
+
+
+def scatter_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Write rows [2, row, head, position, size] to a pool of which all else is NaN.
+
+    Returns the pool and the page table; each row has its own pages, in random order.
+    """
+    kinds, count, heads, positions, size = rows.shape
+    width = count_pages(positions)
+    padded = torch.full((kinds, count, heads, width * PAGE, size), torch.nan, dtype=rows.dtype)
+    padded[:, :, :, :positions] = rows
+    numbers = torch.randperm(count * width + 5)[: count * width]
+    pool = torch.full((kinds, count * width + 5, heads, PAGE, size), torch.nan, dtype=rows.dtype)
+    pages = padded.view(kinds, count, heads, width, PAGE, size).transpose(2, 3)
+    pool[:, numbers] = pages.flatten(1, 2)
+    return pool, numbers.view(count, width).to(torch.int32)
+
+
+def gather_rows(pool: Tensor, table: Tensor, positions: int) -> Tensor:
+    """Read the rows of `scatter_rows` from the pool."""
+    return pool[:, table.long()].transpose(2, 3).flatten(3, 4)[:, :, :, :positions]
 
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -42,21 +63,25 @@ def attend_plainly(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     return torch.einsum("hp,hpd->hd", weights, values.double())
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 2e-6)])
-def test_each_token_attends_to_its_own_past(kernels: ModuleType, dtype: torch.dtype, bound: float):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_token_attends_to_its_own_past(kernels: ModuleType, dtype: torch.dtype):
+    """Places that no token has written are NaN, so none of them is read."""
     torch.manual_seed(0)
-    before = torch.randn(2, SLOTS, 2, HEADS, POSITIONS, SIZE).to(dtype)
+    before = torch.randn(2, ROWS, HEADS, POSITIONS, SIZE).to(dtype)
+    for row in range(ROWS):
+        filled = max((position for other, position in TOKENS if other == row), default=-1)
+        before[:, row, :, filled + 1 :] = torch.nan
     projected = torch.randn(len(TOKENS), 3, HEADS, SIZE)
-    past = before.clone()
-    out = kernels.attend_past(projected, past, *torch.tensor(TOKENS).t().contiguous())
-    expected = before.clone()
-    for (slot, row, position), (_, key, value) in zip(TOKENS, projected, strict=True):
-        expected[0, slot, row, :, position], expected[1, slot, row, :, position] = key, value
+    pool, table = scatter_rows(before)
+    out = kernels.attend_past(projected, pool, table, *torch.tensor(TOKENS).t().contiguous())
+    past, expected = gather_rows(pool, table, POSITIONS), before.clone()
+    for (row, position), (_, key, value) in zip(TOKENS, projected, strict=True):
+        expected[0, row, :, position], expected[1, row, :, position] = key, value
     # The interpreter cuts bfloat16 off where devices round.
     rounding = 2**-7 if INTERPRETED and dtype == torch.bfloat16 else 0
-    torch.testing.assert_close(past, expected, rtol=rounding, atol=0)
-    for token, (slot, row, position) in enumerate(TOKENS):
-        keys, values = past[:, slot, row, :, : position + 1]
+    torch.testing.assert_close(past, expected, rtol=rounding, atol=0, equal_nan=True)
+    for token, (row, position) in enumerate(TOKENS):
+        keys, values = past[:, row, :, : position + 1]
         wanted = attend_plainly(projected[token, 0], keys, values)
         assert (out[token] - wanted).abs().max() < 2e-6
 
@@ -64,12 +89,14 @@ def test_each_token_attends_to_its_own_past(kernels: ModuleType, dtype: torch.dt
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_each_token_attends_to_its_slots_text(kernels: ModuleType, dtype: torch.dtype):
     torch.manual_seed(0)
-    text = torch.randn(2, SLOTS, HEADS, 70, SIZE).to(dtype)
+    text = torch.randn(2, ROWS, HEADS, 70, SIZE).to(dtype)
     query = torch.randn(4, HEADS, SIZE)
-    slots, lengths = torch.tensor([[0, 2, 2, 1], [5, 70, 64, 1]])
-    out = kernels.attend_text(query, text, slots, lengths)
-    for token, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
-        keys, values = text[:, slot, :, :length]
+    rows, lengths = torch.tensor([[0, 2, 3, 1], [5, 70, 64, 1]])
+    text[:, 0, :, 5:] = torch.nan
+    text[:, 1, :, 1:] = torch.nan
+    out = kernels.attend_text(query, *scatter_rows(text), rows, lengths)
+    for token, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        keys, values = text[:, row, :, :length]
         assert (out[token] - attend_plainly(query[token], keys, values)).abs().max() < 2e-6
 
 

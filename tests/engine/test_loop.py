@@ -14,11 +14,12 @@ import yaml
 from omegaconf import OmegaConf
 
 from bundles.tiny import recipe
-from engine.cache import Segment, slot_bytes
+from engine.cache import Segment, page_bytes
 from engine.checkpoints import load_language_model
 from engine.engine import EngineSettings
 from engine.errors import CheckpointMismatch, GenerationFailed, InvalidRequest, NoRoom
 from engine.language_model import LanguageModel
+from engine.page_table import count_pages
 from engine.params import Codes, GenerationParams
 from engine.request import Progress
 from tests import checkpoints as write
@@ -201,7 +202,8 @@ async def test_memory_that_runs_out_ends_who_came_last_and_shrinks(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ):
     engine = model.loop.engine
-    slots, forward = engine.scheduler.slots.number, engine.decoder.forward
+    pages, forward = engine.scheduler.pages, engine.decoder.forward
+    monkeypatch.setattr(pages, "_recovery", 600)
     expected = await generate(model, LONGER)
 
     def run_two_at_most(inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
@@ -217,14 +219,14 @@ async def test_memory_that_runs_out_ends_who_came_last_and_shrinks(
         await generate(model, LONGER)
     for made in await asyncio.gather(first, second):
         np.testing.assert_array_equal(made, expected)
-    assert engine.scheduler.slots.number == slots - 1
-    await wait_until_idle(model)
-    while engine.scheduler.slots.number > 2:
-        await asyncio.gather(
-            *(generate(model, LONGER) for _ in range(slots)), return_exceptions=True
-        )
+    assert pages.limit == 2 * (2 * count_pages(123) + 1), "what the other two needed"
     again = await asyncio.gather(*(generate(model, LONGER) for _ in range(5)))
-    assert all(np.array_equal(made, expected) for made in again), "they wait for the two left"
+    assert all(np.array_equal(made, expected) for made in again), "they wait for room"
+    assert pages.limit < pages.number
+    monkeypatch.setattr(engine.decoder, "forward", forward)
+    while engine.statistics.steps < 123 + 123 + 600:
+        await generate(model, LONGER)
+    assert pages.limit == pages.number, "the shortage has passed"
 
 
 @pytest.mark.slow
@@ -278,23 +280,23 @@ def test_variations_share_their_conditions(model: LanguageModel):
     assert model.encode_text("calm piano") is model.encode_text("calm piano")
 
 
-# Layers, width, and positions of a slot: the window's columns, chroma and text before them.
+# Layers, width, and positions of a row: the window's columns, chroma and text before them.
 PUBLISHED = {
-    "musicgen-small": (24, 1024, 1504),
-    "musicgen-melody": (48, 1536, 1504 + 235 + 256),
-    "audiogen-medium": (48, 1536, 504),
+    "musicgen-small": (24, 1024, 1503),
+    "musicgen-melody": (48, 1536, 1503 + 235 + 256),
+    "audiogen-medium": (48, 1536, 503),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_gpu_configuration_has_room_for_slots(name: str):
-    """The caches in the shipped file hold at least four slots of each published model."""
+def test_the_gpu_configuration_has_room_for_requests(name: str):
+    """The caches in the shipped file hold at least four of the largest requests of each model."""
     config = yaml.safe_load((ROOT / "serve_config.gpu.yaml").read_text())
     models = {m["name"]: m for m in config["applications"][0]["args"]["models"]}
     layers, width, positions = PUBLISHED[name]
     lm = SimpleNamespace(dim=width, transformer=SimpleNamespace(layers=range(layers)))
-    budget = models[name]["engine"]["cache_gb"] * 1e9
-    assert budget / slot_bytes(lm, positions, 256, models[name]["dtype"]) >= 4
+    pages = models[name]["engine"]["cache_gb"] * 1e9 / page_bytes(lm, models[name]["dtype"])
+    assert pages / EngineSettings(max_positions=positions).largest_request >= 4
 
 
 @pytest.mark.parametrize(
@@ -321,24 +323,24 @@ def test_another_architecture_is_refused(
         )
 
 
-def test_slots_follow_from_the_budget(checkpoints: Checkpoints):
+def test_pages_follow_from_the_budget(checkpoints: Checkpoints):
     lm = load_language_model(str(checkpoints.music), device="cpu", dtype="float32")
-    each = slot_bytes(lm, 1504, 64, "float32")
-    assert each == 2 * 4 * 64 * 4 * (2 * 1504 + 64)
+    each = page_bytes(lm, "float32")
+    assert each == 2 * 4 * 64 * 4 * 16
+    largest = 2 * 94 + 4  # 1503 positions and 64 tokens of text, in pages of 16
 
-    def slots(gigabytes: float) -> int:
+    def count_all(gigabytes: float) -> int:
         settings = EngineSettings(max_slots=10, max_text_tokens=64, cache_gb=gigabytes)
         model = LanguageModel(lm, settings, frame_rate=50, stride_seconds=18)
         model.loop.close()
         cache = model.loop.engine.decoder.cache
-        taken = cache.past.nbytes + cache.text.nbytes
-        assert taken == each * model.loop.engine.scheduler.slots.number <= gigabytes * 1e9
-        return model.loop.engine.scheduler.slots.number
+        assert cache.pool.nbytes == each * cache.pages.number <= gigabytes * 1e9
+        return cache.pages.number
 
-    assert slots(3.5 * each / 1e9) == 3
-    assert slots(1.0) == 10
+    assert count_all(500.5 * each / 1e9) == 500
+    assert count_all(1.0) == 10 * largest
     with pytest.raises(
         NoRoom,
-        match=r"a slot takes 6\.3 MB of cache, the budget is 0\.001 GB .* raise it to 0\.01 GB",
+        match=r"the largest request takes 6\.3 MB of cache, the budget is 0\.001 GB .* 0\.01 GB",
     ):
-        slots(0.001)
+        count_all(0.001)
