@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
-from benchmarks.soak.mix import DURATIONS, build_form, draw_file
+from benchmarks.soak.mixture import DURATIONS, build_form, draw_file
 from benchmarks.soak.receivers import Receivers
 from benchmarks.soak.traffic import FAILURES, REFUSED, Traffic
 

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 
 from benchmarks.soak.jobs import JobBook
-from benchmarks.soak.mix import MIX, Send
+from benchmarks.soak.mixture import MIX, Send
 from benchmarks.soak.processes import (
     VICTIMS,
     Measured,
