@@ -16,7 +16,7 @@ once = @passed=$(VENV)/.$(1)-$$(cat $(2) | sha256sum | cut -c1-16); \
 	else $(BIN)/python -m pytest -m $(1) && touch $$passed; fi
 PACKAGES := engine deployments graph api launch k8s client bundles benchmarks tests demos
 
-.PHONY: serve test test-faults test-pages test-kubernetes test-slow test-training test-image test-image-deps parity check unit lint format types lock test-deps clean help
+.PHONY: serve soak test test-faults test-pages test-kubernetes test-slow test-training test-image test-image-deps parity check unit lint format types lock test-deps clean help
 
 # Install once, and serve CONFIG (serve_config.yaml) until Ctrl-C; PORT=8001 changes the port.
 serve: $(VENV)/.installed
@@ -29,6 +29,10 @@ test: $(VENV)/.installed
 # Kill, stop and fill what a cluster of its own stands on, with requests under way.
 test-faults: $(VENV)/.installed
 	$(BIN)/python -m pytest -m faults
+
+# Serve a mixed load for an hour while processes are killed; MINUTES=3 is a short one.
+soak: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),60) --load 0.7
 
 # Test the playground in Debian's Chromium.
 test-pages: $(VENV)/.installed

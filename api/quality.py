@@ -6,7 +6,7 @@ from typing import TypeVar
 from api.schemas.generation import TARGET_S, GenerationsBody
 from api.service import Service
 from api.settings import BEST_FIRST, TierName
-from deployments.accounts import Snapshot
+from deployments.accounts import NOTHING_KNOWN, Snapshot
 from deployments.capacity import ASSUMED_SPEED
 from deployments.settings import TokenModelSettings
 from engine.errors import InvalidRequest
@@ -16,7 +16,6 @@ from graph.price import estimate_seconds
 Body = TypeVar("Body", bound=GenerationsBody)
 FILE_FIELDS = ("format", "sample_rate", "bitrate")
 """Fields that belong together: if the request sets one of them, the tier sets none of them."""
-NOTHING_KNOWN = Snapshot({}, {}, {})
 
 
 async def apply_quality(

@@ -76,6 +76,10 @@ class Snapshot:
     """Work per second, as replicas report it; models that have reported none are absent."""
 
 
+NOTHING_KNOWN = Snapshot({}, {}, {})
+"""What an ingress goes by while it cannot reach the ledger."""
+
+
 class Accounts:
     """Admits and charges requests. An idle model refuses a request only for its key's rate."""
 
@@ -131,10 +135,13 @@ class Accounts:
             charges[number] = charge
         return verdict
 
-    def meter_requests(self, share: Share, number: int) -> Verdict:
-        """Count requests that begin later, such as jobs, against their key's rate, all or none."""
+    def meter_requests(self, share: Share, number: int) -> tuple[Verdict, Snapshot]:
+        """Count requests that begin later, such as jobs, against their key's rate, all or none.
+
+        The outstanding work is returned as well, by which they are planned.
+        """
         missing = self._take_from_rate(share, self._advance_clock(), number)
-        return Verdict("rate" if missing else None, missing)
+        return Verdict("rate" if missing else None, missing), self.snapshot()
 
     def book(self, ingress: str, number: str, charge: Charge) -> None:
         """Charge work that has begun, whatever is outstanding."""

@@ -16,8 +16,8 @@ from deployments.worker import Worker
 if TYPE_CHECKING:
     from engine.params import BatchLoad
 
-SizedItem = tuple[int, Any]
-"""An item with its size in whole seconds of audio."""
+SizedItem = tuple[int, float, Any]
+"""An item after its size for batches in whole seconds of audio, and its length in seconds."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class ItemResult:
 
 
 def total_seconds(batch: list[SizedItem]) -> int:
-    """Return the seconds of audio in a batch. Serve's batching hangs if this raises."""
-    return sum(seconds for seconds, _ in batch)
+    """Return the size of a batch. Serve's batching hangs if this raises."""
+    return sum(size for size, _, _ in batch)
 
 
 class Batches:
@@ -74,8 +74,8 @@ class Batches:
         # to a batched method ends its batching task.
         size = min(max(math.ceil(seconds), 1), self._most_seconds)
         try:
-            with self.measured_load.count_request(size):
-                made = await method((size, item))
+            with self.measured_load.count_request(seconds):
+                made = await method((size, seconds, item))
         finally:
             self.busy -= 1
         get_current_span().set_attributes(
@@ -97,14 +97,15 @@ class Batches:
         self._batches += 1
         self._items += items
         self._metrics.count_batch(items, seconds)
-        results = await self._worker.run(self._run_items, function, batch, seconds)
+        results = await self._worker.run(self._run_items, function, batch)
         return [ItemResult(result, items, seconds, began) for result in results]
 
     def _run_items(
-        self, function: Callable[[list[Any]], list[Any]], batch: list[SizedItem], seconds: int
+        self, function: Callable[[list[Any]], list[Any]], batch: list[SizedItem]
     ) -> list[Any]:
-        with self.measured_load.time_batch(seconds):
-            return function([item for _, item in batch])
+        # Sizes are rounded up: a stream's first piece of 0.3 s would count as a whole second.
+        with self.measured_load.time_batch(sum(seconds for _, seconds, _ in batch)):
+            return function([item for _, _, item in batch])
 
     async def run_probe(self, function: Callable[[], None]) -> None:
         """Run a check on the thread after the queued batches."""

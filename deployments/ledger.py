@@ -39,8 +39,8 @@ class Ledger:
         """Admit a request and charge it, or return the reason and the time to wait."""
         return self._accounts.admit(ingress, number, charge, share, patience)
 
-    async def meter_requests(self, share: Share, number: int) -> Verdict:
-        """Count requests that begin later against their key's rate, all or none."""
+    async def meter_requests(self, share: Share, number: int) -> tuple[Verdict, Snapshot]:
+        """Count requests that begin later against their key's rate; return the work as well."""
         return self._accounts.meter_requests(share, number)
 
     async def book(self, ingress: str, number: str, charge: Charge) -> None:

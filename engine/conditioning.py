@@ -5,6 +5,7 @@ Source: `audiocraft/modules/conditioners.py`.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,6 +14,7 @@ from audiocraft.models.lm import LMModel
 from audiocraft.modules.conditioners import (
     ClassifierFreeGuidanceDropout,
     ConditioningAttributes,
+    ConditionType,
     T5Conditioner,
     WavCondition,
 )
@@ -137,13 +139,36 @@ class Conditions:
         return 0 if self.prefix is None else self.prefix.shape[1]
 
 
-def encode_conditions(lm: LMModel, attributes: ConditioningAttributes) -> Conditions:
-    """Encode the conditions as `LMModel.generate` does for a batch of one."""
-    null = ClassifierFreeGuidanceDropout(p=1.0)([attributes])
+def encode_melody(lm: LMModel, melody: NDArray[np.float32]) -> ConditionType:
+    """Encode a melody [1, samples] and its null row, which any texts can share."""
     with torch.no_grad():
-        provider = lm.condition_provider
-        tensors = provider(provider.tokenize([attributes, *null]))
+        tokenized = _tokenize_attributes(lm, build_attributes(lm, "", melody))
+        encoded: ConditionType = lm.condition_provider.conditioners[MELODY](tokenized[MELODY])
+    return encoded
+
+
+def encode_conditions(
+    lm: LMModel, attributes: ConditioningAttributes, melody: ConditionType | None = None
+) -> Conditions:
+    """Encode the conditions as `LMModel.generate` does for a batch of one.
+
+    An encoded `melody` replaces that of the attributes.
+    """
+    with torch.no_grad():
+        tokenized = _tokenize_attributes(lm, attributes)
+        if melody is not None:
+            del tokenized[MELODY]
+        tensors = lm.condition_provider(tokenized)
+        if melody is not None:
+            tensors[MELODY] = melody
         device = next(lm.parameters()).device
         fused, cross = lm.fuser(torch.zeros(2, 1, lm.dim, device=device), tensors)
     text = cross[0].float() if cross is not None and cross[0].any() else None
     return Conditions(text, fused[:, :-1].float() if fused.shape[1] > 1 else None)
+
+
+def _tokenize_attributes(lm: LMModel, attributes: ConditioningAttributes) -> dict[str, Any]:
+    """Return the input of each conditioner: the attributes, and their null row."""
+    null = ClassifierFreeGuidanceDropout(p=1.0)([attributes])
+    tokenized: dict[str, Any] = lm.condition_provider.tokenize([attributes, *null])
+    return tokenized

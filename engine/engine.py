@@ -1,7 +1,6 @@
 """Decodes many requests together; a request can join or leave at any step."""
 
 import logging
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +63,7 @@ class Statistics:
     steps: int = 0
     """Decode steps."""
     seconds: float = 0.0
-    """Seconds spent in steps."""
+    """Seconds of steps and of what is between them; `EngineLoop` counts them."""
     requests: int = 0
     """Requests per step, summed over steps."""
     rows: int = 0
@@ -112,14 +111,13 @@ class Engine:
         segments = self.scheduler.plan_segments()
         if not segments:
             return []
-        begun = time.perf_counter()
         try:
             logits = self.run(segments)
         except torch.OutOfMemoryError:
             return [self._shrink_after_out_of_memory()]
         progress = self.postprocess(segments, logits)
         self.scheduler.pages.count_step()
-        self._count_step(segments, progress, time.perf_counter() - begun)
+        self._count_step(segments, progress)
         return progress
 
     def _shrink_after_out_of_memory(self) -> Progress:
@@ -164,13 +162,10 @@ class Engine:
             requests[index].sequence.accept_codes(codes)
         return [self._report_progress(r, g) for r, g in zip(requests, finite.tolist(), strict=True)]
 
-    def _count_step(
-        self, segments: list[Segment], progress: list[Progress], seconds: float
-    ) -> None:
+    def _count_step(self, segments: list[Segment], progress: list[Progress]) -> None:
         count = self.statistics
         count.row_positions += sum(segment.rows * segment.count for segment in segments)
         count.steps += 1
-        count.seconds += seconds
         count.requests += len(progress)
         count.frames += sum(p.codes.shape[1] for p in progress)
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from audiocraft.models.lm import LMModel
+from audiocraft.modules.conditioners import ConditionType
 
 from engine import fence
 from engine.cache import page_bytes
@@ -16,6 +17,7 @@ from engine.conditioning import (
     count_melody_positions,
     cut_melody_window,
     encode_conditions,
+    encode_melody,
     takes_melody,
 )
 from engine.decoder import check_supported
@@ -34,7 +36,7 @@ from engine.windows import (
     find_window_starts,
 )
 
-CACHED_TEXTS, CACHED_MELODIES = 256, 16
+CACHED_TEXTS, CACHED_MELODIES, CACHED_WINDOWS = 256, 4, 16
 CPU_CACHE_GB = 2.0
 """Memory for the caches on a CPU if the settings do not say how much."""
 
@@ -78,6 +80,7 @@ class LanguageModel:
         self.loop = EngineLoop(Engine(lm, settings, take=take))
         self.encode_text = lru_cache(CACHED_TEXTS)(self._encode_text)
         self.encode_melody = lru_cache(CACHED_MELODIES)(self._encode_melody)
+        self.encode_window = lru_cache(CACHED_WINDOWS)(self._encode_window)
 
     @classmethod
     def load(
@@ -146,17 +149,27 @@ class LanguageModel:
         """Encode a text; it takes up to seconds, so it must not run on the event loop."""
         return encode_conditions(self._lm, build_attributes(self._lm, text))
 
-    def _encode_melody(self, text: str, melody: Waveform, start: int | None) -> Conditions:
-        """Encode a text and a melody for the window that begins at frame `start`.
+    def _encode_melody(
+        self, melody: Waveform, starts: tuple[int, ...]
+    ) -> tuple[ConditionType, ...]:
+        """Encode a melody for the windows of a clip, which begin at these frames.
 
-        None stands for a clip of one window, which hears the whole melody.
+        All clips of a request share it. A clip of one window hears the whole melody.
         """
-        samples = melody.array()
-        if start is not None:
-            info = self.info
-            begin = int(start / info.frame_rate * info.sample_rate)
-            samples = cut_melody_window(samples, begin, int(info.max_seconds * info.sample_rate))
-        return encode_conditions(self._lm, build_attributes(self._lm, text, samples))
+        info, samples = self.info, melody.array()
+        if len(starts) == 1:
+            return (encode_melody(self._lm, samples),)
+        size = int(info.max_seconds * info.sample_rate)
+        begins = (int(start / info.frame_rate * info.sample_rate) for start in starts)
+        windows = (cut_melody_window(samples, begin, size) for begin in begins)
+        return tuple(encode_melody(self._lm, window) for window in windows)
+
+    def _encode_window(
+        self, text: str, melody: Waveform, starts: tuple[int, ...], number: int
+    ) -> Conditions:
+        """Encode a text, and join it with the melody of one of the windows."""
+        encoded = self.encode_melody(melody, starts)[number]
+        return encode_conditions(self._lm, build_attributes(self._lm, text), encoded)
 
     def prepare(self, params: GenerationParams) -> Request:
         """Encode the conditions of a request and build it; it must not run on the event loop.
@@ -168,9 +181,12 @@ class LanguageModel:
         self._check_melody(params.melody)
         melody = cut_melody(self.info, params.melody, params.frames, params.stride_seconds)
         windowing = self._windowing_for(params)
-        starts = find_window_starts(params.frames, 0, windowing.max_frames, windowing.stride_frames)
-        places = starts if len(starts) > 1 else [None]
-        windows = [self.encode_melody(params.text, melody, at) for at in places]
+        starts = tuple(
+            find_window_starts(params.frames, 0, windowing.max_frames, windowing.stride_frames)
+        )
+        windows = [
+            self.encode_window(params.text, melody, starts, number) for number in range(len(starts))
+        ]
         return self.build_request(params, *windows)
 
     def build_request(

@@ -59,6 +59,8 @@ class EngineLoop:
         self.engine = engine
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._streams: dict[Request, Stream] = {}
+        self._counted_until = 0.0
+        """The time of `time.perf_counter` up to which the seconds of work are counted."""
         self._thread = threading.Thread(target=self._run_thread, name="engine", daemon=True)
         self._thread.start()
 
@@ -119,7 +121,11 @@ class EngineLoop:
 
     def _run_thread(self) -> None:
         while self._handle_commands():
-            self._send_results(self._step_or_fail())
+            results = self._step_or_fail()
+            now = time.perf_counter()
+            self.engine.statistics.seconds += now - self._counted_until
+            self._counted_until = now
+            self._send_results(results)
 
     def _send_results(self, results: list[Progress]) -> None:
         for progress in results:
@@ -148,6 +154,8 @@ class EngineLoop:
                 return True
             if command is None:
                 return False
+            if idle:
+                self._counted_until = time.perf_counter()
             command()
 
     def _step_or_fail(self) -> list[Progress]:

@@ -35,6 +35,9 @@ GUESSED = ("mp3", "aac")
 """FFmpeg's names of formats that may not store their length, which FFmpeg guesses then."""
 PART_S = 1.0
 """Seconds of decoded samples that are converted at once."""
+WRAPPED = 2**32 - 2**16
+"""Durations from here on are negative, and were stored in 32 bits: FFmpeg gives the last packet of
+a Vorbis file such a one, if the file ends within the packet before."""
 CUT_SHORT = 0.95
 """A file with less than this share of the length in its header is treated as truncated."""
 
@@ -46,7 +49,8 @@ def probe(data: bytes, limits: MediaLimits) -> UploadInfo:
     """
     with _open_file(data, limits) as container:
         stream = _select_stream(container, limits)
-        ticks = sum(packet.duration or 0 for packet in container.demux(stream))
+        durations = [packet.duration or 0 for packet in container.demux(stream)]
+        ticks = sum(ticks - 2**32 if ticks >= WRAPPED else ticks for ticks in durations)
         seconds = float(ticks * stream.time_base) if stream.time_base else 0.0
         info = UploadInfo(seconds, stream.rate, stream.channels)
     if info.seconds > limits.max_seconds + PADDING_S:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from deployments.accounts import Patience, Snapshot, Verdict
+from deployments.accounts import NOTHING_KNOWN, Patience, Snapshot, Verdict
 from deployments.capacity import Capacity, get_capacity
 from deployments.ledger_state import Charge, Share
 from deployments.tracing import open_span
@@ -175,19 +175,22 @@ class Admission:
         self._ledger, self._limits, self._metrics = ledger, limits, metrics
         self._capacity = capacity
 
-    async def meter_requests(self, share: Share, number: int) -> None:
+    async def meter_requests(self, share: Share, number: int) -> Snapshot:
         """Count requests that begin later, such as a list of jobs, against their key's rate.
 
-        It is one call of the ledger for all of them. Raises ApiError 429, and then counts none.
+        Return the outstanding work. It is one call of the ledger for all of them. Raises ApiError
+        429, and then counts none.
         """
-        if share.requests_per_minute is None:
-            return
         ledger = self._ledger
-        verdict: Verdict | None = await ledger.call_ledger(
+        metered: tuple[Verdict, Snapshot] | None = await ledger.call_ledger(
             ledger.methods.meter_requests, share, number
         )
-        if verdict and verdict.refused_for:
+        if metered is None:
+            return NOTHING_KNOWN
+        verdict, snapshot = metered
+        if verdict.refused_for:
             raise _build_refusal(verdict)
+        return snapshot
 
     @asynccontextmanager
     async def hold_charges(

@@ -32,6 +32,10 @@ class Answer:
         """Bytes that the answer takes in the cache."""
         return len(self.body) + ENTRY_BYTES
 
+    def as_parts(self) -> "AnswerParts":
+        """Return the answer as a single part."""
+        return AnswerParts((self.body,), self.media_type, self.headers)
+
 
 @dataclass(frozen=True)
 class AnswerParts:

@@ -16,7 +16,13 @@ from typing import Any, Protocol, TypeVar
 
 from opentelemetry.context import attach, get_current
 from opentelemetry.trace import SpanKind, use_span
-from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+)
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.ray_private import detach_request, name_request
@@ -28,8 +34,9 @@ from graph.errors import ApiError
 T = TypeVar("T")
 logger = logging.getLogger("ray.serve")
 UNREACHABLE = (BackPressureError, DeploymentUnavailableError)
-LOST = (RayActorError, NodeDiedError, ObjectLostError)
-"""Errors where a replica's process or node has ended, or a result was lost with its node."""
+LOST = (RayActorError, NodeDiedError, ObjectLostError, OutOfMemoryError)
+"""Errors where a replica's process or node has ended, or a result was lost with its node. Ray ends
+processes of a node that runs out of memory, whoever takes that memory."""
 
 
 class ReplicaLost(ApiError):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 from opentelemetry.trace import get_current_span
 
@@ -10,6 +10,7 @@ from graph.admission import Admission
 from graph.cache import Answer, AnswerParts, Cache, Found
 from graph.held_bytes import HeldBytes
 from graph.idempotency import Idempotency
+from graph.jobs.job import KeptAnswer
 from graph.metrics import ClipMetrics, Metrics
 from graph.price import DiffusionSpeed
 from graph.tasks.task import AudioPart, ChargeBegin, ChargeLeft, Clip, Event, Result, Task
@@ -93,18 +94,28 @@ class Executor:
         return last
 
     async def make_answer_once(
-        self, task: Task, key: Callable[[], str], render: Render, name: str, fingerprint: str
-    ) -> tuple[Answer, bool]:
+        self,
+        task: Task,
+        key: Callable[[], str] | None,
+        render: Render,
+        name: str,
+        fingerprint: str,
+        held: ExitStack,
+    ) -> tuple[KeptAnswer, bool]:
         """Return the answer to all requests of one `Idempotency-Key`, and whether it is replayed.
 
-        `name` stands for the key and its owner, `fingerprint` for the request.
+        `name` stands for the `Idempotency-Key` and its owner, `fingerprint` for the request. Only
+        with a `key` the cache is asked. `held` counts the request's bytes, see `Idempotency`.
         """
 
-        async def find_or_make() -> Answer:
-            answer, _ = await self.get_answer(task, key, render)
-            return answer
+        async def find_or_make() -> Callable[[], AnswerParts]:
+            if key and self._is_cacheable(task):
+                answer, _ = await self.get_answer(task, key, render)
+                return answer.as_parts
+            result = await self._run_to_end(task)
+            return lambda: render(result)
 
-        return await self.idempotency.get_answer(name, fingerprint, find_or_make)
+        return await self.idempotency.get_answer(name, fingerprint, find_or_make, held)
 
     async def find_kept(self, task: Task, key: Callable[[], str]) -> Answer | None:
         """Return the kept answer of a repeatable task, if there is one."""
@@ -119,12 +130,15 @@ class Executor:
         self, task: Task, key: Callable[[], str], render: Render
     ) -> tuple[Answer, Found | None]:
         """Return a kept answer, one that is being made, or a new one, and which of these it is."""
-        if not (task.repeatable and self.cache.enabled):
+        if not self._is_cacheable(task):
             return await self.make_answer(task, render), None
         name = await asyncio.to_thread(key)
         answer, found = await self.cache.get_answer(name, lambda: self.make_answer(task, render))
         self._count_lookup(task, found)
         return answer, found
+
+    def _is_cacheable(self, task: Task) -> bool:
+        return task.repeatable and self.cache.enabled
 
     def _count_lookup(self, task: Task, found: Found) -> None:
         self._metrics.count_lookup(task.model, found)

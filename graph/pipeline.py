@@ -1,11 +1,13 @@
 """Calls the deployments of a request in their order, such as language model, then codec."""
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deployments.settings import (
     DiffusionSettings,
@@ -21,7 +23,6 @@ from engine.params import (
     CodesPiece,
     Diffusing,
     DiffusionParams,
-    DiscriminatorsInfo,
     Generated,
     GenerationParams,
     MediaLimits,
@@ -183,13 +184,25 @@ class Pipeline:
 
     async def encode_audio(self, model: EnCodecSettings, audio: Waveform) -> Codes:
         """Encode audio in pieces of `PIECE_S` seconds."""
+        samples = audio.array()
+        return await self.encode_pieces(model, lambda at, end: samples[:, at:end], audio.samples)
+
+    async def encode_pieces(
+        self,
+        model: EnCodecSettings,
+        read: Callable[[int, int], NDArray[np.float32]],
+        total: int,
+    ) -> Codes:
+        """Encode `total` samples, which `read` returns from a first one to before a last one.
+
+        `read` is called on a thread for each piece of `PIECE_S` seconds.
+        """
         codec, info = self._handles[model.name], await self._registry.describe_codec(model)
-        samples, size = audio.array(), int(PIECE_S * info.sample_rate)
         parts, state = [], b""
-        for start, end in split_length(audio.samples, size):
-            piece = Waveform.pack(samples[:, start:end], info.sample_rate)
-            ended = end == audio.samples
-            made: CodesPiece = await call_again(codec.encode, AudioPiece(piece, state, ended))
+        for start, end in split_length(total, int(PIECE_S * info.sample_rate)):
+            samples = await asyncio.to_thread(read, start, end)
+            piece = AudioPiece(Waveform.pack(samples, info.sample_rate), state, end == total)
+            made: CodesPiece = await call_again(codec.encode, piece)
             parts.append(made.codes.array())
             state = made.state
         return Codes.join(parts)
@@ -200,23 +213,33 @@ class Pipeline:
         return Codes.pack(codes.array()[: pair.language_model.codebooks])
 
     async def decode_codes(self, model: EnCodecSettings, codes: Codes) -> Waveform:
-        """Decode codes in pieces. Raises InvalidRequest where they do not fit the codec."""
+        """Decode codes. Raises InvalidRequest where they do not fit the codec."""
+        async with aclosing(self.decode_pieces(model, codes)) as pieces:
+            parts = [piece async for piece in pieces]
+        if len(parts) == 1:
+            return parts[0]
+        joined = np.concatenate([part.array() for part in parts], axis=1)
+        return Waveform.pack(joined, parts[0].sample_rate)
+
+    async def decode_pieces(
+        self, model: EnCodecSettings, codes: Codes
+    ) -> AsyncGenerator[Waveform, None]:
+        """Decode codes, and yield the audio in pieces of `PIECE_S` seconds.
+
+        Raises InvalidRequest where they do not fit the codec.
+        """
         codec, info = self._handles[model.name], await self._registry.describe_codec(model)
-        frames, size = codes.array(), int(PIECE_S * info.frame_rate)
-        parts, state = [], b""
-        for start, end in split_length(codes.frames, size):
-            piece = Codes.pack(frames[:, start:end])
-            made: AudioPiece = await call_again(
-                codec.decode, CodesPiece(piece, state, end == codes.frames)
-            )
-            parts.append(made.audio.array())
+        frames, state = codes.array(), b""
+        for start, end in split_length(codes.frames, int(PIECE_S * info.frame_rate)):
+            piece = CodesPiece(Codes.pack(frames[:, start:end]), state, end == codes.frames)
+            made: AudioPiece = await call_again(codec.decode, piece)
             state = made.state
-        return Waveform.pack(np.concatenate(parts, axis=1), info.sample_rate)
+            yield made.audio
 
     async def score_audio(self, model: DiscriminatorsSettings, audio: Waveform) -> Analysis:
         """Score audio by the discriminators, in windows of `WINDOW_S` seconds."""
         discriminators = self._handles[model.name]
-        info: DiscriminatorsInfo = await call_again(discriminators.info)
+        info = await self._registry.describe_discriminators(model)
         samples, size = audio.array(), int(WINDOW_S * info.sample_rate)
         windows = [
             Waveform.pack(samples[:, start:end], info.sample_rate)
@@ -224,11 +247,6 @@ class Pipeline:
         ]
         scored = await gather_all(call_again(discriminators.analyze, one) for one in windows)
         return combine(scored, info)
-
-    async def describe_discriminators(self, model: DiscriminatorsSettings) -> DiscriminatorsInfo:
-        """Return the rate and channels that the discriminators take."""
-        info: DiscriminatorsInfo = await call_again(self._handles[model.name].info)
-        return info
 
     async def probe_upload(self, data: bytes, limits: MediaLimits, field: str) -> Upload:
         """Return an upload with its length, rate and channels, without decoding it.

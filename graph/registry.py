@@ -9,12 +9,14 @@ from typing import Any, TypeVar, get_args
 from deployments.settings import (
     AnyModelSettings,
     DiffusionSettings,
+    DiscriminatorsSettings,
     EnCodecSettings,
     ModelSettings,
+    MusicGenSettings,
     Role,
     TokenModelSettings,
 )
-from engine.params import CodecInfo, LanguageModelInfo
+from engine.params import CodecInfo, DiscriminatorsInfo, LanguageModelInfo
 from graph.calls import call_again, gather_all
 from graph.errors import ApiError
 
@@ -54,6 +56,7 @@ class Registry:
         self.handles = handles
         self._pairs: dict[str, ModelWithCodec] = {}
         self._codecs: dict[str, CodecInfo] = {}
+        self._discriminators: dict[str, DiscriminatorsInfo] = {}
 
     def find_model(
         self, kind: type[Model], name: str | None, field: str = "model", role: Role | None = None
@@ -98,10 +101,19 @@ class Registry:
             if not asleep & {model.name, model.codec}
         )
 
-    async def list_melody_models(self) -> list[str]:
-        """Return the names of the models that follow melodies."""
-        pairs = await gather_all(map(self.get_model_with_codec, self._language_models))
-        return [pair.settings.name for pair in pairs if pair.language_model.melody]
+    def list_melody_models(self) -> list[str]:
+        """Return the names of the models that are known to follow melodies; none is asked."""
+        known = (self._pairs.get(model.name) for model in self._language_models)
+        return [pair.settings.name for pair in known if pair and pair.language_model.melody]
+
+    async def find_melody_model(self) -> ModelWithCodec | None:
+        """Return the first model that follows melodies; the models after it are not asked."""
+        for model in self._language_models:
+            if isinstance(model, MusicGenSettings):
+                pair = await self.get_model_with_codec(model)
+                if pair.language_model.melody:
+                    return pair
+        return None
 
     @property
     def _language_models(self) -> list[TokenModelSettings]:
@@ -129,24 +141,27 @@ class Registry:
             self._codecs[model.name] = await call_again(self.handles[model.name].info)
         return self._codecs[model.name]
 
+    async def describe_discriminators(self, model: DiscriminatorsSettings) -> DiscriminatorsInfo:
+        """Return the rate and channels that discriminators take."""
+        if model.name not in self._discriminators:
+            self._discriminators[model.name] = await call_again(self.handles[model.name].info)
+        return self._discriminators[model.name]
 
-async def check_follows_melody(
-    pair: ModelWithCodec, registry: Registry, field: str = "melody"
-) -> None:
-    """Check that a model follows melodies; the message names those that do."""
+
+def check_follows_melody(pair: ModelWithCodec, registry: Registry, field: str = "melody") -> None:
+    """Check that a model follows melodies; the message names those that are known to."""
     if not pair.language_model.melody:
-        able = ", ".join(await registry.list_melody_models()) or "none that is configured"
+        able = ", ".join(registry.list_melody_models()) or "none that is known yet"
         message = f"{field}: {pair.settings.name!r} follows none; models that do: {able}"
         raise ApiError(422, "invalid_value", message, field)
 
 
-async def find_pair(
+def find_language_model(
     registry: Registry, name: str | None, role: Role, field: str = "model"
-) -> ModelWithCodec:
+) -> TokenModelSettings:
     """Return the language model `name`, or the first of a role. Raises ApiError 404."""
     wanted = role if name is None else None
-    model = registry.find_model(TokenModelSettings, name, field, wanted)
-    return await registry.get_model_with_codec(model)
+    return registry.find_model(TokenModelSettings, name, field, wanted)
 
 
 def count_frames(seconds: float, pair: ModelWithCodec) -> int:

@@ -1,9 +1,10 @@
 """Encodes samples as an audio file, in parts or all at once."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, Self
 
 import av
 import numpy as np
@@ -105,21 +106,36 @@ class Encoder:
         return self._sink.write_samples(samples) if samples.shape[1] else b""
 
 
-def encode_parts(samples: Samples, rate: int, output: Output, tags: Tags | None) -> Iterator[bytes]:
-    """Yield the parts of a whole file of float samples [channels, samples]; integers are clipped
-    at ±1.
-    """
-    channels, total = samples.shape
-    encoder = Encoder(output, rate, channels, total, tags, streamed=False)
-    for start in range(0, total, BLOCK):
-        if part := encoder.add_samples(samples[:, start : start + BLOCK]):
-            yield part
+@dataclass(frozen=True)
+class Audio:
+    """A whole clip of float samples [channels, samples], in consecutive blocks of any length."""
+
+    blocks: Iterable[Samples]
+    rate: int
+    """Sample rate in Hz."""
+    channels: int
+    samples: int
+    """The samples per channel of all blocks."""
+
+    @classmethod
+    def of_one_block(cls, samples: Samples, rate: int) -> Self:
+        """Return a clip that is held whole."""
+        return cls((samples,), rate, *samples.shape)
+
+
+def encode_parts(audio: Audio, output: Output, tags: Tags | None) -> Iterator[bytes]:
+    """Yield the parts of a whole file; integers are clipped at ±1."""
+    encoder = Encoder(output, audio.rate, audio.channels, audio.samples, tags, streamed=False)
+    for block in audio.blocks:
+        for start in range(0, block.shape[1], BLOCK):
+            if part := encoder.add_samples(block[:, start : start + BLOCK]):
+                yield part
     yield encoder.finish()
 
 
 def encode_samples(samples: Samples, rate: int, output: Output, tags: Tags | None) -> bytes:
     """Encode float samples [channels, samples] as a whole file."""
-    return b"".join(encode_parts(samples, rate, output, tags))
+    return b"".join(encode_parts(Audio.of_one_block(samples, rate), output, tags))
 
 
 def quantize_samples(samples: Samples, form: SampleFormat) -> NDArray[np.generic]:

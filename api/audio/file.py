@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from api.audio.credentials import Signer
-from api.audio.encoder import Encoder, encode_parts
+from api.audio.encoder import Audio, Encoder, encode_parts
 from api.audio.output import Normalize, Output
 from api.audio.tags import Tags
 from deployments.tracing import add_span, open_span
@@ -92,15 +92,14 @@ def measure_seconds(audio: Waveform, output: Output) -> float:
 
 
 def build_file(
-    samples: Samples, rate: int, output: Output, tags: Tags | None, signer: Signer | None
+    audio: Audio, output: Output, tags: Tags | None, signer: Signer | None
 ) -> Iterator[bytes]:
-    """Yield the parts of the file of a clip; sign its tags if the format can hold a signature.
+    """Yield the parts of a file; sign its tags if the format can hold a signature.
 
     A signed file is one part. Raises ApiError 503 if the file cannot be signed now.
     """
     began = time.perf_counter()
-    samples = finish_clip(samples, rate, output)
-    parts = encode_parts(samples, rate, output, tags)
+    parts = encode_parts(audio, output, tags)
     signs = signer and tags and signer.supports(output)
     whole = b"".join(parts) if signs else b""
     yield from parts

@@ -140,7 +140,7 @@ class ClipsRendering(Rendering):
     def _build_whole(self, clip: Clip) -> Iterator[bytes]:
         assert clip.audio
         tags = self._build_tags(clip.clip)
-        return self.files.build_file(clip.audio.array(), clip.audio.sample_rate, tags)
+        return self.files.build_clip(clip.audio.array(), clip.audio.sample_rate, tags)
 
     def build_messages(self, event: Event) -> list[tuple[str, BaseModel]]:
         """Return the messages of an event, such as the audio of a clip. Call it on a thread."""

@@ -156,7 +156,7 @@ class WavRendering(Rendering):
         )
 
     def _build_file(self, audio: Waveform) -> Iterator[bytes]:
-        return self.files.build_file(audio.array(), audio.sample_rate, None)
+        return self.files.build_clip(audio.array(), audio.sample_rate, None)
 
 
 @dataclass(kw_only=True)

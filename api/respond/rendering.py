@@ -9,7 +9,8 @@ from fastapi.sse import format_sse_event
 from pydantic import BaseModel
 
 from api.audio.credentials import Signer
-from api.audio.file import build_file
+from api.audio.encoder import Audio
+from api.audio.file import build_file, finish_clip
 from api.audio.output import Output
 from api.audio.tags import Tags
 from api.respond.embedded_files import EmbeddedFiles
@@ -123,9 +124,17 @@ class FileMaker:
         signed = self.signer and self.signer.supports(self.output)
         return {"x-content-credentials": "signed"} if signed else {}
 
-    def build_file(self, samples: Samples, rate: int, tags: Tags | None) -> Iterator[bytes]:
+    def build_clip(self, samples: Samples, rate: int, tags: Tags | None) -> Iterator[bytes]:
+        """Yield the parts of the file of a clip, whose level and edges are set before.
+
+        Raises ApiError 503 if it cannot be signed now.
+        """
+        finished = finish_clip(samples, rate, self.output)
+        return self.build_file(Audio.of_one_block(finished, rate), tags)
+
+    def build_file(self, audio: Audio, tags: Tags | None) -> Iterator[bytes]:
         """Yield the parts of a file. Raises ApiError 503 if it cannot be signed now."""
-        return build_file(samples, rate, self.output, tags, self.signer)
+        return build_file(audio, self.output, tags, self.signer)
 
     def count_bytes(self, audio_bytes: int, rate: int) -> int:
         """Return the bytes of the file of float32 samples at a rate in Hz, at most."""

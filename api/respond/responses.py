@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from api.errors import build_error_body, describe_error
 from api.respond.clips import ClipsRendering
 from api.respond.rendering import Rendering
+from api.respond.stored_file import send_bytes
 from api.schemas.base import RequestModel
 from api.service import Service
 from graph.cache import Answer, Found
@@ -87,7 +89,7 @@ async def respond(
         if events:
             response = await _respond_with_events(request, service, built.rendering)
         elif key := read_idempotency_key(request):
-            response = await _respond_once(request, service, built, key)
+            response = await _respond_once(request, service, built, key, stack)
         elif growing:
             assert isinstance(built.rendering, ClipsRendering)
             response = await _respond_growing(service, built.rendering)
@@ -114,20 +116,30 @@ async def _read_parts(parts: Iterable[bytes]) -> AsyncGenerator[bytes, None]:
         yield part
 
 
-async def _respond_once(request: Request, service: Service, built: Built, key: str) -> Response:
-    """Send the one answer that is built for all requests with this key."""
+async def _respond_once(
+    request: Request, service: Service, built: Built, key: str, held: ExitStack
+) -> Response:
+    """Send the one answer that is built for all requests with this key, from where it is stored.
+
+    `held` counts the request's bytes; none are held while the answer is sent.
+    """
     task, rendering = built.task, built.rendering
     name = build_name("once", task.share.name, key)
     body = f"{request.scope['route'].path}\n{built.body}"
     asked = await asyncio.to_thread(hash_request, body, built.files)
+    fits_cache = rendering.count_answer_bytes() <= service.limits.cache_bytes
     answer, replayed = await service.executor.make_answer_once(
-        task, rendering.build_key, rendering.render, name, asked
+        task, rendering.build_key if fits_cache else None, rendering.render, name, asked, held
     )
+    held.close()
     headers = dict(answer.headers)
     if replayed:
         headers["idempotent-replayed"] = "true"
         headers.pop("server-timing", None)  # it belongs to the first request
-    return Response(answer.body, media_type=answer.media_type, headers=headers)
+    files = service.jobs.files
+    size = await files.measure_file(name, answer.file)
+    read = partial(files.read_parts, name, answer.file)
+    return send_bytes(read, 0, size, 200, answer.media_type, headers)
 
 
 def _build_response(answer: Answer, found: Found | None) -> Response:

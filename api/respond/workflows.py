@@ -1,17 +1,20 @@
 """Builds the answers of workflows: a mix and its stems, as files in JSON."""
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import BaseModel, Field
 
+from api.audio.encoder import Audio
 from api.audio.tags import AI_GENERATED, COMPOSITE, Tags
 from api.respond.clips import build_clip_tags
 from api.respond.rendering import FileMaker, Rendering
 from graph.tasks.task import Progress, Result, count_audio_bytes
 from graph.workflows.levels import Samples
+from graph.workflows.mix import Mix, Stem
 from graph.workflows.mixing import resample_loop
-from graph.workflows.task import Mix, MixedAudio, Stem, WorkflowTask
+from graph.workflows.task import MixedAudio, WorkflowTask
 
 
 class Track(BaseModel):
@@ -111,10 +114,10 @@ class WorkflowRendering(Rendering):
             seed=self.task.seed,
             format=self.files.output.format,
             sample_rate=self.files.output.rate_for(rate),
-            channels=mix.placed[0].samples.shape[0],
+            channels=mix.channels,
             duration=mix.total / rate,
             loudness=result.loudness,
-            mix=self._build_track(result, "mix", mix.sum_samples, mix.total, 0, tags),
+            mix=self._build_track(result, "mix", mix.sum_blocks, mix.total, 0, tags),
             stems=[
                 self._build_stem_track(result, stem)
                 for stem in stems
@@ -126,7 +129,7 @@ class WorkflowRendering(Rendering):
             distribution=None
             if distribution is None
             else self._build_track(
-                result, "distribution", lambda: distribution, mix.total, 0, tags
+                result, "distribution", lambda: (distribution,), mix.total, 0, tags
             ),
         )  # fmt: skip
 
@@ -134,34 +137,37 @@ class WorkflowRendering(Rendering):
         samples, start = stem.placed.samples, stem.placed.start
         tags = self._build_stem_tags(stem)
         length = samples.shape[1]
-        return self._build_track(result, stem.name, lambda: samples, length, start, tags)
+        return self._build_track(result, stem.name, lambda: (samples,), length, start, tags)
 
     def _build_track(
         self,
         result: MixedAudio,
         name: str,
-        read: Callable[[], Samples],
+        read: Callable[[], Iterable[Samples]],
         samples: int,
         start: int | None,
         tags: Tags | None,
     ) -> Track:
-        """Describe a track, whose samples are read when its file is made."""
+        """Describe a track, whose samples are read in blocks when its file is made."""
         rate = result.mix.sample_rate
         return Track(
             name=name,
             start=None if start is None else start / rate,
             duration=samples / rate,
-            audio=self.embedded.add_file(lambda: self._build_file(result.mix, read, tags)),
+            audio=self.embedded.add_file(
+                lambda: self._build_file(result.mix, read(), samples, tags)
+            ),
         )
 
     def _build_file(
-        self, mix: Mix, read: Callable[[], Samples], tags: Tags | None
+        self, mix: Mix, blocks: Iterable[Samples], samples: int, tags: Tags | None
     ) -> Iterator[bytes]:
-        audio, rate = read(), mix.sample_rate
+        audio = Audio(blocks, mix.sample_rate, mix.channels, samples)
         if mix.is_loop:  # a plain change of rate would break the transition from end to beginning
-            rate = self.files.output.rate_for(rate)
-            audio = resample_loop(audio, mix.sample_rate, rate)
-        return self.files.build_file(audio, rate, tags)
+            rate = self.files.output.rate_for(mix.sample_rate)
+            loop = np.concatenate(list(blocks), axis=1)
+            audio = Audio.of_one_block(resample_loop(loop, mix.sample_rate, rate), rate)
+        return self.files.build_file(audio, tags)
 
     def _build_tags(self) -> Tags:
         """Build the tags of the file of the mix."""

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request, Response
 from api.audio.output import Output
 from api.errors import ErrorBody
 from api.guards import JsonRoute
-from api.respond.clips import AudioEvent, ClipsRendering, GenerationsAnswer
-from api.respond.rendering import ProgressEvent, Rendering
+from api.respond.clips import AudioEvent, GenerationsAnswer
+from api.respond.rendering import ProgressEvent
 from api.respond.responses import EVENTS, Built, accepts_events, refuse_key, respond
 from api.routes.bodies import (
     JsonOrFormRoute,
@@ -82,22 +82,19 @@ simple = APIRouter(
 async def create_generations(request: Request, service: Served) -> Response:
     """Generate music or sounds from texts; clips can follow a melody or continue audio."""
     body, files = await read_body(request, GenerationsBody, TASK_TYPES["generation"].uploads)
-    built = await build_task(service, build_caller(request), "generation", body, files)
     if body.stream:
         refuse_key(request)
-        _check_stream(built.rendering, as_events=accepts_events(request))
+        _check_stream(body, as_events=accepts_events(request))
+    built = await build_task(service, build_caller(request), "generation", body, files)
     return await respond(request, service, built, growing=body.stream)
 
 
-def _check_stream(rendering: Rendering, *, as_events: bool) -> None:
+def _check_stream(body: GenerationsBody, *, as_events: bool) -> None:
     """Check that the answer can be sent while it is generated. Raises ApiError 422."""
-    assert isinstance(rendering, ClipsRendering)
-    diffusion = rendering.task.clips[0].diffusion
-    whole_for = "decoder" if diffusion else rendering.files.output.whole_clip_for
-    if whole_for:
+    if whole_for := "decoder" if body.decoder == "mbd" else body.whole_clip_for:
         message = f"{whole_for}: this value needs the whole clip; leave out {whole_for} or stream"
         raise ApiError(422, "cannot_stream", message, whole_for)
-    if not as_events and not rendering.is_file:
+    if not as_events and (body.return_codes or len(body.texts) * body.n > 1):
         message = f"stream: a file has one clip, without codes; for more, accept {EVENTS}"
         raise ApiError(422, "cannot_stream", message, "stream")
 

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from api.errors import ErrorBody
-from api.quality import NOTHING_KNOWN, read_snapshot
+from api.quality import read_snapshot
 from api.respond.clips import GenerationsAnswer
 from api.respond.files import AnalyzeAnswer, CodesAnswer
 from api.respond.responses import read_idempotency_key
@@ -48,7 +48,7 @@ from api.schemas.jobs import (
 from api.schemas.jobs import Job as AnyBody
 from api.service import Served, Service
 from api.tasks.task_table import TASK_TYPES, TypeName, build_task
-from deployments.accounts import Snapshot
+from deployments.accounts import NOTHING_KNOWN, Snapshot
 from graph.errors import ApiError
 from graph.jobs.job import Job, Status
 from graph.jobs.jobs import build_name, hash_request
@@ -142,10 +142,10 @@ async def create_jobs(
     name = build_name("job", owner, key)
     bodies, files, listed = await _read_bodies(request)
     await service.jobs.check_limits(owner, name, len(bodies), service.limits)
-    await service.executor.admission.meter_requests(request.state.share, len(bodies))
+    admission = service.executor.admission
+    snapshot = await admission.meter_requests(request.state.share, len(bodies))
     whole = "\n".join(body.model_dump_json(exclude_unset=True) for body in bodies)
     fingerprint = await asyncio.to_thread(hash_request, whole, files)
-    snapshot = await read_snapshot(service)
     jobs = []
     for number, body in enumerate(bodies):
         name = build_name("job", owner, key, number) if number else name

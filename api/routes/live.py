@@ -94,8 +94,10 @@ async def _start_session(service: Service, socket: Socket) -> Session:
         raise ApiError(408, "idle", message) from error
     model = service.registry.find_model(TokenModelSettings, start.model)
     state.model = model.name
+    text = start.choose_text(limits)
+    assert text, "a start has a prompt or a tension"
     pair = await service.registry.get_model_with_codec(model)
-    params = start.build_params(pair, limits)
+    params = start.build_params(text, pair)
     codec = pair.codec
     started = Started(
         model=model.name, seed=params.seed, sample_rate=codec.sample_rate, channels=codec.channels,

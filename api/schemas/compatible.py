@@ -99,7 +99,7 @@ class SoundBody(RequestModel):
         """Build the engine's parameters. Raises ApiError if the model or the limits forbid them."""
         influence = DEFAULT_INFLUENCE if self.prompt_influence is None else self.prompt_influence
         clip = self._build_clip()
-        clip.count_frames(pair, limits, "duration_seconds")
+        clip.count_frames(pair.codec.frame_rate, limits, "duration_seconds")
         sampled = clip.build_clip_params(self.text, pair, limits)
         return replace(sampled, guidance_scale=GUIDANCE_OF_INFLUENCE * influence)
 

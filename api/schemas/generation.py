@@ -13,7 +13,6 @@ from engine.params import Codes, GenerationParams
 from graph.errors import ApiError
 from graph.registry import ModelWithCodec
 from graph.settings import Limits, check_seconds, check_text
-from graph.tasks.generation import check_room
 from graph.workflows.levels import LOUDNESS_BLOCK_S
 
 Text = Annotated[
@@ -54,16 +53,15 @@ class ClipBody(RepeatableBody):
         check_seconds(seconds, longest, "", field, shortest)
         return seconds
 
-    def count_frames(self, pair: ModelWithCodec, limits: Limits, field: str = "duration") -> int:
+    def count_frames(self, frame_rate: float, limits: Limits, field: str = "duration") -> int:
         """Return the clip's number of frames. Raises ApiError if it is too short or too long."""
-        seconds = self.check_duration(limits, field, 1 / pair.codec.frame_rate)
-        return int(seconds * pair.codec.frame_rate)
+        return int(self.check_duration(limits, field, 1 / frame_rate) * frame_rate)
 
     def build_clip_params(
         self, text: str, pair: ModelWithCodec, limits: Limits
     ) -> GenerationParams:
         """Build the engine's parameters. Raises ApiError if the clip is too short or too long."""
-        return self.build_sampling_params(text, self.count_frames(pair, limits))
+        return self.build_sampling_params(text, self.count_frames(pair.codec.frame_rate, limits))
 
 
 def check_words(text: str | None) -> str | None:
@@ -200,13 +198,8 @@ class GenerationsBody(ClipBody, OutputBody):
     def build_params(
         self, pair: ModelWithCodec, limits: Limits, prompt: Codes | None
     ) -> list[GenerationParams]:
-        """Build the parameters of each clip, for every variation of every prompt.
-
-        Raises ApiError if `prompt` leaves no frames to generate.
-        """
+        """Build the parameters of each clip, for every variation of every prompt."""
         sampled = self.build_clip_params("", pair, limits)
-        if prompt:
-            check_room(prompt.frames, sampled.frames, pair.codec.frame_rate)
         of_each = replace(
             sampled,
             temperature=0.0 if self.greedy else self.temperature,

@@ -64,14 +64,12 @@ class Start(LivePrompt, SamplingBody):
             raise ValueError("give either prompt or tension")
         return self
 
-    def build_params(self, pair: ModelWithCodec, limits: Limits) -> GenerationParams:
+    def build_params(self, text: str, pair: ModelWithCodec) -> GenerationParams:
         """Build the parameters of the first passage. Raises ApiError 422."""
         longest = min(LONGEST_S, pair.language_model.max_seconds / 2)
         if self.passage > longest:
             message = f"passage: {self.passage:g} s; allowed for this model: 1 to {longest:g} s"
             raise ApiError(422, "invalid_value", message, "passage")
-        text = self.choose_text(limits)
-        assert text
         drawn = self.build_sampling_params(text, int(self.passage * pair.codec.frame_rate))
         return replace(drawn, guidance_scale=self.guidance_scale)
 

@@ -152,3 +152,8 @@ class OutputBody(FileBody):
     trim_silence: Annotated[
         bool, Field(description="Whether to remove samples below -50 dBFS at both ends.")
     ] = False
+
+    @property
+    def whole_clip_for(self) -> str | None:
+        """The name of a field whose value needs the whole clip, or None."""
+        return Output(normalize=self.normalize, trim_silence=self.trim_silence).whole_clip_for

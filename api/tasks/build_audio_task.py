@@ -24,8 +24,11 @@ from graph.tasks.task import Upload
 async def build_encode(service: Service, caller: Caller, body: EncodeBody, files: Files) -> Parts:
     """Build the encoding of a file. Raises ApiError or InvalidAudio."""
     codec = service.registry.find_model(EnCodecSettings, body.model)
+    if body.codebooks is not None and body.bandwidth is not None:
+        raise ApiError(422, "invalid_value", "give codebooks or bandwidth, not both", "bandwidth")
+    upload = await probe_upload(service, files[AUDIO_FILE], AUDIO_FILE)
+    # What is above asks no model, so that what it refuses wakes none.
     info = await service.registry.describe_codec(codec)
-    codebooks = _choose_codebooks(info, body)
     task = EncodeTask(
         share=caller.share,
         began=caller.began,
@@ -33,16 +36,14 @@ async def build_encode(service: Service, caller: Caller, body: EncodeBody, files
         pipeline=service.pipeline,
         codec=codec,
         info=info,
-        upload=await probe_upload(service, files[AUDIO_FILE], AUDIO_FILE),
-        codebooks=codebooks,
+        upload=upload,
+        codebooks=_choose_codebooks(info, body),
     )
     return task, CodesRendering(task=task, layout=body.format)
 
 
 def _choose_codebooks(info: CodecInfo, body: EncodeBody) -> int:
     """Return how many codebooks to keep. Raises ApiError 422."""
-    if body.codebooks is not None and body.bandwidth is not None:
-        raise ApiError(422, "invalid_value", "give codebooks or bandwidth, not both", "bandwidth")
     if body.bandwidth is not None:
         return codes_file.count_codebooks(info, body.bandwidth)
     if body.codebooks is not None and body.codebooks > info.codebooks:
@@ -86,16 +87,17 @@ async def build_diffuse(service: Service, caller: Caller, body: DiffuseBody, fil
     """Build the decoding of codes, or of a file, by diffusion. Raises ApiError or InvalidAudio."""
     registry, limits = service.registry, service.limits
     diffusion = registry.find_model(DiffusionSettings, body.model)
-    codec, info = registry.get_codec(diffusion), await registry.describe_codec(diffusion)
+    codec, samples = registry.get_codec(diffusion), None
     source: Codes | Upload
     if CODES_FILE in files:
-        codes, samples = await asyncio.to_thread(codes_file.read_codes, files[CODES_FILE])
-        codes_file.check_seconds(codes, info, limits.max_duration_s)
-        source = codes
+        source, samples = await asyncio.to_thread(codes_file.read_codes, files[CODES_FILE])
     else:
-        upload, samples = await probe_upload(service, files[AUDIO_FILE], AUDIO_FILE), None
-        codes_file.check_length(upload.info.seconds, limits.max_duration_s)
-        source = upload
+        source = await probe_upload(service, files[AUDIO_FILE], AUDIO_FILE)
+        codes_file.check_length(source.info.seconds, limits.max_duration_s)
+    # What is above asks no model, so that what it refuses wakes none.
+    info = await registry.describe_codec(diffusion)
+    if isinstance(source, Codes):
+        codes_file.check_seconds(source, info, limits.max_duration_s)
     task = DiffuseTask(
         share=caller.share,
         began=caller.began,
@@ -115,14 +117,15 @@ async def build_diffuse(service: Service, caller: Caller, body: DiffuseBody, fil
 async def build_analyze(service: Service, caller: Caller, body: AnalyzeBody, files: Files) -> Parts:
     """Build the analysis of a file. Raises ApiError or InvalidAudio."""
     discriminators = service.registry.find_model(DiscriminatorsSettings, body.model)
+    upload = await probe_upload(service, files[AUDIO_FILE], AUDIO_FILE)
     task = AnalyzeTask(
         share=caller.share,
         began=caller.began,
         repeatable=True,
         pipeline=service.pipeline,
         discriminators=discriminators,
-        info=await service.pipeline.describe_discriminators(discriminators),
-        upload=await probe_upload(service, files[AUDIO_FILE], AUDIO_FILE),
+        info=await service.registry.describe_discriminators(discriminators),
+        upload=upload,
     )
     threshold = 0.5 if body.threshold is None else body.threshold
     return task, AnalysisRendering(task=task, threshold=threshold)

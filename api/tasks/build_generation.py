@@ -26,12 +26,18 @@ async def build_generation(
     registry, output = service.registry, body.build_output()
     model = registry.find_model(TokenModelSettings, body.model)
     body.check_limits(service.limits)
+    diffusion = registry.find_diffusion(model) if body.decoder == "mbd" else None
+    melody = await _probe_melody(service, files.get("melody"))
+    rate = model.frame_rate
+    codes, audio = await _read_prompt(service, rate, body, files.get("continue_from"))
+    known = codes.frames if codes else int((audio.end - audio.start) * rate) if audio else 0
+    check_room(known, body.count_frames(rate, service.limits), rate)
+    # What is above asks no model, so that what it refuses wakes none.
     pair = await registry.get_model_with_codec(model)
     check_stride(pair.language_model, body.extend_stride)
-    melody = await _probe_melody(service, pair, files.get("melody"))
-    codes, audio = await _read_prompt(service, pair, body, files.get("continue_from"))
+    if melody:
+        check_follows_melody(pair, registry)
     params = body.build_params(pair, service.limits, codes)
-    diffusion = registry.find_diffusion(model) if body.decoder == "mbd" else None
     headers: dict[str, str] = {"x-quality": body.quality} if body.quality else {}
     if melody:
         headers |= describe_stems(pair)
@@ -46,9 +52,6 @@ async def build_generation(
         melody=melody,
         prompt=audio,
     )
-    if audio:
-        frame_rate = pair.codec.frame_rate
-        check_room(int((audio.end - audio.start) * frame_rate), params[0].frames, frame_rate)
     return task, ClipsRendering(
         task=task,
         files=FileMaker(output=output, signer=service.signer),
@@ -87,17 +90,12 @@ def describe_stems(pair: ModelWithCodec) -> dict[str, str]:
     return {MELODY_STEMS: "separated" if pair.settings.stem_separation else "whole"}
 
 
-async def _probe_melody(
-    service: Service, pair: ModelWithCodec, data: bytes | None
-) -> Upload | None:
-    if data is None:
-        return None
-    await check_follows_melody(pair, service.registry)
-    return await probe_upload(service, data, "melody")
+async def _probe_melody(service: Service, data: bytes | None) -> Upload | None:
+    return None if data is None else await probe_upload(service, data, "melody")
 
 
 async def _read_prompt(
-    service: Service, pair: ModelWithCodec, body: GenerationsBody, data: bytes | None
+    service: Service, frame_rate: float, body: GenerationsBody, data: bytes | None
 ) -> tuple[Codes | None, AudioPrompt | None]:
     """Return the codes, or the part of an audio file, that the clips continue."""
     if data is None:
@@ -107,9 +105,9 @@ async def _read_prompt(
         return None, None
     if data[8:9] == b"{":  # safetensors: the length of the header, then the header in JSON
         codes, _ = codes_file.read_codes(data)
-        rate = pair.codec.frame_rate
-        start, end = _choose_part(body, codes.frames / rate)
-        return Codes.pack(codes.array()[:, int(start * rate) : round(end * rate)]), None
+        start, end = _choose_part(body, codes.frames / frame_rate)
+        part = codes.array()[:, int(start * frame_rate) : round(end * frame_rate)]
+        return Codes.pack(part), None
     upload = await probe_upload(service, data, "continue_from")
     return None, AudioPrompt(upload, *_choose_part(body, upload.info.seconds))
 

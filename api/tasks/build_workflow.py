@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 from api.audio import codes_file
 from api.respond.rendering import FileMaker
@@ -17,12 +18,13 @@ from api.service import Service
 from api.tasks.build_generation import describe_stems
 from api.tasks.caller import Caller, Files, Parts, probe_upload
 from graph.jobs.jobs import hash_request
-from graph.registry import find_pair
+from graph.registry import ModelWithCodec, Registry
 from graph.workflows.ambience import plan_ambience
+from graph.workflows.distribution import Distribution
 from graph.workflows.podcast import VOICE, plan_podcast
 from graph.workflows.song import plan_song
 from graph.workflows.style_transfer import CONTENT, plan_style_transfer
-from graph.workflows.task import Context, Distribution, WorkflowTask
+from graph.workflows.task import Context, WorkflowTask
 
 
 async def build_workflow(
@@ -54,8 +56,8 @@ async def _plan_workflow(
     """Return the planned workflow, and the headers that it adds."""
     match body:
         case SongBody():
-            distribution = await _choose_distribution(service, body)
-            return await plan_song(context, body.build_spec(), distribution), {}
+            choose = partial(_choose_distribution, service.registry, body)
+            return await plan_song(context, body.build_spec(), choose), {}
         case PodcastBody():
             voice = files.get(VOICE)
             speech = None if voice is None else await probe_upload(service, voice, VOICE)
@@ -69,10 +71,11 @@ async def _plan_workflow(
     raise AssertionError(f"no workflow has the body {type(body).__name__}")
 
 
-async def _choose_distribution(service: Service, body: SongBody) -> Distribution | None:
+def _choose_distribution(
+    registry: Registry, body: SongBody, pair: ModelWithCodec
+) -> Distribution | None:
     if body.distribution is None:
         return None
-    pair = await find_pair(service.registry, body.model, "music")
     field, bandwidth = "distribution.bandwidth", body.distribution.bandwidth
     codebooks = codes_file.count_codebooks(pair.codec, bandwidth, field)
-    return Distribution(service.registry.get_codec(pair.settings), codebooks)
+    return Distribution(registry.get_codec(pair.settings), codebooks)

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -25,8 +25,10 @@ def set_environment(transport: str = "actors") -> None:
     os.environ |= {**TRANSPORTS[transport], "OMP_NUM_THREADS": "1"}
 
 
-def build_config(fast: bool, max_wait_s: float) -> dict[str, Any]:
-    """Return the shipped configuration with only its music model, on a free port.
+def build_config(
+    fast: bool, max_wait_s: float, names: Collection[str] = ("music", "codec")
+) -> dict[str, Any]:
+    """Return the shipped configuration with the models of these names, on a free port.
 
     With `fast`, models compute nothing, and the application that does nothing is added.
     """
@@ -37,7 +39,7 @@ def build_config(fast: bool, max_wait_s: float) -> dict[str, Any]:
         config["http_options"]["port"] = probe.getsockname()[1]
     application = config["applications"][0]
     models = application["args"]["models"]
-    application["args"]["models"] = [one for one in models if one["name"] in ("music", "codec")]
+    application["args"]["models"] = [one for one in models if one["name"] in names]
     (ingress,) = (one for one in application["deployments"] if one["name"] == "ingress")
     ingress["user_config"] |= {"cache_bytes": 0, "max_wait_s": max_wait_s}
     if fast:
@@ -70,14 +72,20 @@ def run_serve(config: dict[str, Any]) -> Iterator[str]:
         ray.shutdown()
 
 
+def list_processes() -> Iterator[tuple[str, psutil.Process]]:
+    """Yield each replica and each of Serve's processes, with the name of its deployment."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            name = next(iter(process.cmdline()), "")
+            if name.startswith(("ray::ServeReplica", "ray::Proxy", "ray::ServeController")):
+                # Once a process works its title goes on after a dot.
+                yield name.removeprefix("ray::").split(".")[0].split(":")[-1], process
+
+
 def measure_memory() -> dict[str, float]:
     """Return the unshared memory in MB of each replica and of Serve's processes."""
     found = {}
-    for process in psutil.Process().children(recursive=True):
+    for name, process in list_processes():
         with suppress(psutil.NoSuchProcess):  # some of Ray's processes last for a moment
-            name = (process.cmdline() or [""])[0]
-            if name.startswith(("ray::ServeReplica", "ray::Proxy", "ray::ServeController")):
-                # Once a process works its title goes on after a dot.
-                short = name.removeprefix("ray::").split(".")[0].split(":")[-1]
-                found[short] = round(process.memory_full_info().uss / 1e6, 1)
+            found[name] = round(process.memory_full_info().uss / 1e6, 1)
     return found

@@ -2,11 +2,12 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from graph.cache import AnswerParts
 from graph.errors import ApiError
 from graph.jobs.database import open_database
 from graph.jobs.job import Job, KeptAnswer
@@ -159,6 +160,18 @@ class Jobs:
             message = f"the audio of {job.name!r} is not in the store any more; make it again"
             raise ApiError(404, "job_not_found", message, "id") from error
         return job.answer, size
+
+    async def write_answer(self, name: str, render: Callable[[], AnswerParts]) -> KeptAnswer:
+        """Write an answer part by part; each attempt renders it, since parts are read once."""
+        file, rendered = f"answer-{uuid4().hex}", list[AnswerParts]()
+
+        def read_parts() -> Iterable[bytes]:
+            rendered[:] = [render()]
+            return rendered[0].parts
+
+        await self.files.write_parts(name, file, read_parts)
+        (answer,) = rendered
+        return KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
 
     async def delete_job(self, name: str) -> None:
         """Delete a job and its files."""

@@ -3,17 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import TypeVar
-from uuid import uuid4
 
-from graph.cache import AnswerParts
 from graph.calls import run_named
 from graph.errors import ApiError, build_error_detail, describe_error
 from graph.execution import Executor, Render
 from graph.jobs import webhooks
-from graph.jobs.job import Job, KeptAnswer
+from graph.jobs.job import Job
 from graph.jobs.jobs import Jobs
 from graph.jobs.store import StoreUnavailable, Work
 from graph.jobs.webhooks import Webhooks
@@ -197,17 +195,8 @@ class Attempt:
         return await self._jobs.store.get_text(self._job.name) == self._job.model_dump_json()
 
     async def _keep_answer(self, render: Render, result: Result) -> None:
-        name, file = self._job.name, f"answer-{uuid4().hex}"
-        rendered: list[AnswerParts] = []
-
-        def read_parts() -> Iterable[bytes]:
-            """Render the answer on the writing thread, anew for each attempt."""
-            rendered[:] = [render(result)]
-            return rendered[0].parts
-
-        await _keep_trying(lambda: self._jobs.files.write_parts(name, file, read_parts))
-        (answer,) = rendered
-        kept = KeptAnswer(file=file, media_type=answer.media_type, headers=answer.headers)
+        name = self._job.name
+        kept = await _keep_trying(lambda: self._jobs.write_answer(name, lambda: render(result)))
         end = {"status": "finished", "progress": 1.0, "answer": kept}
         finished = await _keep_trying(lambda: self._change_job(**end))
         if not finished and await self._jobs.store.get_text(name) is None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
@@ -198,7 +198,7 @@ class Files:
         size: int = await _try_again(lambda: self._system.size(path), FileNotFoundError)
         return size
 
-    def read_parts(self, job: str, name: str, start: int, end: int) -> Iterator[bytes]:
+    def read_parts(self, job: str, name: str, start: int, end: int) -> Generator[bytes, None, None]:
         """Yield the bytes from `start` to before `end` in parts; read it on a thread."""
         with self._system.open(f"{self._root}/{job}/{name}", "rb") as file:
             file.seek(start)

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-from graph.registry import count_frames, find_pair
+from graph.registry import count_frames, find_language_model
 from graph.settings import check_seconds, check_text
+from graph.workflows.mix import Material, Mix, Stem, TimeSpan
 from graph.workflows.mixing import Placed, close_loop
 from graph.workflows.planned_clip import PlannedClip
-from graph.workflows.task import Context, Material, Mix, Stem, TimeSpan, WorkflowTask
+from graph.workflows.task import Context, WorkflowTask
 
 OVERLAP_S = 2.0
 """Seconds that are generated after the loop and faded into its beginning, at most half of it."""
@@ -36,7 +37,8 @@ async def plan_ambience(context: Context, ambience: Ambience) -> WorkflowTask:
     seconds = ambience.duration or min(10.0, limits.max_duration_s)
     check_seconds(seconds, limits.max_duration_s, "", "duration")
     check_text(ambience.prompt or "", limits, "prompt")
-    pair = await find_pair(context.registry, context.model, "sound")
+    model = find_language_model(context.registry, context.model, "sound")
+    pair = await context.registry.get_model_with_codec(model)
     text = PROMPTS[ambience.environment] if ambience.environment else ambience.prompt
     assert text is not None
     rate = pair.codec.sample_rate

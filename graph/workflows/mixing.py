@@ -45,26 +45,25 @@ class Placed:
     """The place of the first sample; None where the samples are not in the mix."""
 
 
-def sum_stems(stems: Sequence[Placed], total: int) -> Samples:
-    """Return the sum of stems, `total` samples long; no stem may be outside of it."""
-    mix = np.empty((stems[0].samples.shape[0], total), np.float32)
-    for number, block in enumerate(sum_blocks(stems, total)):
-        mix[:, number * BLOCK : number * BLOCK + block.shape[1]] = block
-    return mix
-
-
 def sum_blocks(stems: Sequence[Placed], total: int) -> Iterator[Samples]:
-    """Yield the sum of stems in blocks; the whole sum is never held."""
-    placed = [(one.samples, one.start) for one in stems if one.start is not None]
-    for samples, start in placed:
-        assert 0 <= start <= start + samples.shape[1] <= total, (start, samples.shape, total)
+    """Yield the sum of stems in blocks, `total` samples in all; no stem may be outside of it."""
+    for stem in stems:
+        start, length = stem.start or 0, stem.samples.shape[1]
+        assert stem.start is None or 0 <= start <= start + length <= total, (start, length, total)
     for first in range(0, total, BLOCK):
-        block = np.zeros((stems[0].samples.shape[0], min(BLOCK, total - first)), np.float32)
-        for samples, start in placed:
-            part = samples[:, max(first - start, 0) : max(first - start + block.shape[1], 0)]
-            at = max(start - first, 0)
-            block[:, at : at + part.shape[1]] += part
-        yield block
+        yield sum_part(stems, first, min(first + BLOCK, total))
+
+
+def sum_part(stems: Sequence[Placed], first: int, end: int) -> Samples:
+    """Return the samples of the sum of stems from `first` to before `end`."""
+    summed = np.zeros((stems[0].samples.shape[0], end - first), np.float32)
+    for stem in stems:
+        if stem.start is None:
+            continue
+        part = stem.samples[:, max(first - stem.start, 0) : max(end - stem.start, 0)]
+        at = max(stem.start - first, 0)
+        summed[:, at : at + part.shape[1]] += part
+    return summed
 
 
 def level_stems(stems: Sequence[Placed], total: int, rate: int, target: float) -> Sequence[Placed]:

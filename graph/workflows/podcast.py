@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graph.registry import ModelWithCodec, count_frames, find_pair
+from deployments.settings import TokenModelSettings
+from graph.registry import ModelWithCodec, count_frames, find_language_model
 from graph.settings import Limits, check_clip_count, check_seconds, check_text
 from graph.tasks.task import Upload
 from graph.workflows.levels import Samples, db_to_factor
+from graph.workflows.mix import Material, Mix, Stem, TimeSpan
 from graph.workflows.mixing import (
     Placed,
     apply_gain,
@@ -20,7 +22,7 @@ from graph.workflows.mixing import (
     repeat_loop,
 )
 from graph.workflows.planned_clip import PlannedClip
-from graph.workflows.task import Context, Material, Mix, Stem, TimeSpan, WorkflowTask
+from graph.workflows.task import Context, WorkflowTask
 
 VOICE = "voice"
 """The field of the file with the speech."""
@@ -57,33 +59,41 @@ class Podcast:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """The lengths of a podcast's parts in seconds."""
+
+    intro_s: float
+    outro_s: float
+    transition_s: float
+    transitions: int
+    speech_s: float | None
+    """The length of the speech; None where there is no speech."""
+
+    @property
+    def seconds(self) -> float:
+        """The length of the mix."""
+        between = self.speech_s
+        if between is None:
+            between = GAP_S + self.transitions * (self.transition_s + GAP_S)
+        return self.intro_s + between + self.outro_s
+
+
+@dataclass(frozen=True)
 class PodcastPlan:
-    """The clips of a podcast, and the lengths of its parts in seconds."""
+    """The clips of a podcast."""
 
     podcast: Podcast
+    lengths: Lengths
     intro: PlannedClip
     outro: PlannedClip
     transitions: list[PlannedClip]
     bed: PlannedClip | None
-    speech_s: float | None
-    """The length of the speech in seconds; None where there is no speech."""
-    intro_s: float
-    outro_s: float
-    transition_s: float
 
     @property
     def clips(self) -> list[PlannedClip]:
         """All clips of the podcast."""
         bed = [self.bed] if self.bed else []
         return [self.intro, *bed, self.outro, *self.transitions]
-
-    @property
-    def seconds(self) -> float:
-        """The length of the mix in seconds."""
-        between = self.speech_s
-        if between is None:
-            between = GAP_S + len(self.transitions) * (self.transition_s + GAP_S)
-        return self.intro_s + between + self.outro_s
 
     @property
     def rate(self) -> int:
@@ -107,15 +117,15 @@ class PodcastPlan:
 
     def _cut_transitions(self, material: Material) -> list[Samples]:
         return [
-            fade_edges(self._cut_music(material, clip, self.transition_s), self.rate)
+            fade_edges(self._cut_music(material, clip, self.lengths.transition_s), self.rate)
             for clip in self.transitions
         ]
 
     def _mix_around_voice(self, material: Material, speech: Samples) -> Mix:
         assert self.bed
         rate, spoken = self.rate, match_loudness(speech, self.rate, self.podcast.loudness)
-        intro = self._cut_music(material, self.intro, self.intro_s)
-        outro = self._cut_music(material, self.outro, self.outro_s)
+        intro = self._cut_music(material, self.intro, self.lengths.intro_s)
+        outro = self._cut_music(material, self.outro, self.lengths.outro_s)
         over = min(round(PASSAGE_S * rate), intro.shape[1] // 2, outro.shape[1] // 2)
         begins, ends = intro.shape[1], intro.shape[1] + spoken.shape[1]
         around = np.pad(spoken, ((0, 0), (over, over)))
@@ -148,8 +158,8 @@ class PodcastPlan:
 
     def _mix_in_a_row(self, material: Material) -> Mix:
         rate, gap, close = self.rate, round(GAP_S * self.rate), round(CLOSE_S * self.rate)
-        music = [self._cut_music(material, self.intro, self.intro_s)]
-        music += [self._cut_music(material, self.outro, self.outro_s)]
+        music = [self._cut_music(material, self.intro, self.lengths.intro_s)]
+        music += [self._cut_music(material, self.outro, self.lengths.outro_s)]
         first, last = (fade_ends(one, 0, min(close, one.shape[1])) for one in music)
         clips = [self.intro, *self.transitions, self.outro]
         stems, timing, at = list[Stem](), list[TimeSpan](), 0
@@ -164,31 +174,26 @@ class PodcastPlan:
 
 async def plan_podcast(context: Context, podcast: Podcast, speech: Upload | None) -> WorkflowTask:
     """Plan a podcast, with or without a voice. Raises ApiError where it cannot be made."""
-    limits = context.limits
-    intro_s, outro_s = (
-        _choose_seconds(seconds, default, name, limits)
-        for name, seconds, default in (
-            ("intro", podcast.intro, INTRO_S),
-            ("outro", podcast.outro, OUTRO_S),
-        )
-    )
-    check_text(podcast.theme, limits, "theme")
-    check_clip_count(2 + podcast.transitions + (speech is not None), limits, "transitions")
-    transition_s = min(TRANSITION_S, limits.max_duration_s)
-    music = await find_pair(context.registry, context.model, "music")
+    limits, registry = context.limits, context.registry
+    lengths = _choose_lengths(podcast, speech, limits)
+    model, effects_model = find_language_model(registry, context.model, "music"), None
+    if podcast.transitions:
+        name, field = podcast.effects_model, "effects_model"
+        effects_model = find_language_model(registry, name, "sound", field)
+    # What is above asks no model, so that what it refuses wakes none.
+    music = await registry.get_model_with_codec(model)
     planned = PodcastPlan(
         podcast=podcast,
-        intro=_plan_clip(context, "intro", "podcast intro music", intro_s, music, podcast, 0),
-        outro=_plan_clip(context, "outro", "podcast outro music", outro_s, music, podcast, 1),
-        transitions=await _plan_transitions(context, podcast, transition_s),
+        lengths=lengths,
+        intro=_plan_clip(
+            context, "intro", "podcast intro music", lengths.intro_s, music, podcast, 0
+        ),
+        outro=_plan_clip(
+            context, "outro", "podcast outro music", lengths.outro_s, music, podcast, 1
+        ),
+        transitions=await _plan_transitions(context, effects_model, lengths),
         bed=_plan_bed(context, podcast, speech, music) if speech else None,
-        speech_s=speech.info.seconds if speech else None,
-        intro_s=intro_s,
-        outro_s=outro_s,
-        transition_s=transition_s,
     )
-    field = VOICE if speech else "transitions"
-    check_seconds(planned.seconds, limits.max_song_s, "with intro and outro it lasts ", field)
     return WorkflowTask(
         name="podcast",
         share=context.share,
@@ -199,9 +204,28 @@ async def plan_podcast(context: Context, podcast: Podcast, speech: Upload | None
         mix=planned.mix_clips,
         loudness=podcast.loudness,
         title=podcast.theme,
-        seconds=planned.seconds,
+        seconds=lengths.seconds,
         speech=speech,
     )
+
+
+def _choose_lengths(podcast: Podcast, speech: Upload | None, limits: Limits) -> Lengths:
+    """Return the lengths of the parts. Raises ApiError 422 where the limits forbid them."""
+    intro_s, outro_s = (
+        _choose_seconds(seconds, default, name, limits)
+        for name, seconds, default in (
+            ("intro", podcast.intro, INTRO_S),
+            ("outro", podcast.outro, OUTRO_S),
+        )
+    )
+    check_text(podcast.theme, limits, "theme")
+    check_clip_count(2 + podcast.transitions + (speech is not None), limits, "transitions")
+    transition_s = min(TRANSITION_S, limits.max_duration_s)
+    speech_s = speech.info.seconds if speech else None
+    lengths = Lengths(intro_s, outro_s, transition_s, podcast.transitions, speech_s)
+    field = VOICE if speech else "transitions"
+    check_seconds(lengths.seconds, limits.max_song_s, "with intro and outro it lasts ", field)
+    return lengths
 
 
 def _choose_seconds(seconds: float | None, default: float, name: str, limits: Limits) -> float:
@@ -235,17 +259,17 @@ def _plan_bed(
 
 
 async def _plan_transitions(
-    context: Context, podcast: Podcast, seconds: float
+    context: Context, model: TokenModelSettings | None, lengths: Lengths
 ) -> list[PlannedClip]:
-    if not podcast.transitions:
+    if model is None:
         return []
-    pair = await find_pair(context.registry, podcast.effects_model, "sound", "effects_model")
-    frames = count_frames(seconds, pair)
+    pair = await context.registry.get_model_with_codec(model)
+    frames = count_frames(lengths.transition_s, pair)
     return [
         PlannedClip(
             f"transition {number + 1}",
             pair,
             replace(context.drawn, text=text, frames=frames, variation=number),
         )
-        for number, text in enumerate(TRANSITIONS[: podcast.transitions])
+        for number, text in enumerate(TRANSITIONS[: lengths.transitions])
     ]

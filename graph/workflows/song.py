@@ -1,12 +1,14 @@
 """Plans and mixes songs: sections that continue each other, and effects over them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graph.errors import ApiError
-from graph.registry import ModelWithCodec, count_frames, find_pair
+from graph.registry import ModelWithCodec, count_frames, find_language_model
 from graph.settings import Limits, check_clip_count, check_seconds, check_text
+from graph.workflows.distribution import Distribution
 from graph.workflows.levels import db_to_factor, measure_block_loudness
+from graph.workflows.mix import Material, Mix, Stem, TimeSpan
 from graph.workflows.mixing import (
     Placed,
     apply_gain,
@@ -17,7 +19,7 @@ from graph.workflows.mixing import (
     sum_blocks,
 )
 from graph.workflows.planned_clip import PlannedClip
-from graph.workflows.task import Context, Distribution, Material, Mix, Stem, TimeSpan, WorkflowTask
+from graph.workflows.task import Context, WorkflowTask
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,27 @@ class Song:
     effects_model: str | None
     loudness: float
 
+    @property
+    def beat_s(self) -> float:
+        """The length of a beat in seconds."""
+        return 60 / self.tempo
+
+    @property
+    def bar_s(self) -> float:
+        """The length of a bar in seconds."""
+        return self.beat_s * self.beats_per_bar
+
+    def count_bars(self, section: Section) -> int:
+        """Return the bars of a section."""
+        if section.bars is not None:
+            return section.bars
+        assert section.seconds is not None
+        return max(1, round(section.seconds / self.bar_s))
+
+    def measure_seconds(self, *sections: Section) -> float:
+        """Return the length of sections; rounded, so that a sum of bars is not above a limit."""
+        return round(sum(map(self.count_bars, sections)) * self.bar_s, 9)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -80,38 +103,35 @@ class Grid:
 
 def build_grid(song: Song, pair: ModelWithCodec) -> Grid:
     """Build the grid of a song's sections."""
-    beat_s, rate = 60 / song.tempo, pair.codec.sample_rate
-    bar_s = beat_s * song.beats_per_bar
-    edges, bars = [0], 0
+    rate, edges, bars = pair.codec.sample_rate, [0], 0
     for section in song.sections:
-        bars += _count_bars(section, bar_s)
-        edges.append(round(bars * bar_s * rate))
+        bars += song.count_bars(section)
+        edges.append(round(bars * song.bar_s * rate))
     hop = round(rate / pair.codec.frame_rate)
-    return Grid(rate, hop, edges, round(song.crossfade_beats * beat_s * rate))
-
-
-def _count_bars(section: Section, bar_s: float) -> int:
-    if section.bars is not None:
-        return section.bars
-    assert section.seconds is not None
-    return max(1, round(section.seconds / bar_s))
+    return Grid(rate, hop, edges, round(song.crossfade_beats * song.beat_s * rate))
 
 
 async def plan_song(
-    context: Context, song: Song, distribution: Distribution | None
+    context: Context,
+    song: Song,
+    choose_distribution: Callable[[ModelWithCodec], Distribution | None],
 ) -> WorkflowTask:
-    """Plan a song. Raises ApiError where it cannot be made."""
-    limits = context.limits
-    check_clip_count(len(song.sections) + len(song.effects), limits, "sections")
-    _check_texts(song, limits)
-    pair = await find_pair(context.registry, context.model, "music")
-    grid = build_grid(song, pair)
-    _check_sections(song, grid, limits)
-    _check_effects(song, grid.edges[-1] / grid.rate, limits)
+    """Plan a song; its model and codec decide whether the distribution is possible.
+
+    Raises ApiError where it cannot be made.
+    """
+    check_song(song, context.limits)
+    registry, effects_model = context.registry, None
+    model = find_language_model(registry, context.model, "music")
+    if song.effects:
+        effects_model = find_language_model(registry, song.effects_model, "sound", "effects_model")
+    # What is above asks no model, so that what it refuses wakes none.
+    pair = await registry.get_model_with_codec(model)
+    distribution, grid = choose_distribution(pair), build_grid(song, pair)
     sections = plan_sections(context, song, grid, pair)
     effects = list[PlannedClip]()
-    if song.effects:
-        sound = await find_pair(context.registry, song.effects_model, "sound", "effects_model")
+    if effects_model:
+        sound = await registry.get_model_with_codec(effects_model)
         effects = _plan_effects(context, song, sound)
     return WorkflowTask(
         name="song",
@@ -128,29 +148,33 @@ async def plan_song(
     )
 
 
-def _check_texts(song: Song, limits: Limits) -> None:
-    """Check what needs no model, and so wakes none."""
+def check_song(song: Song, limits: Limits) -> None:
+    """Check a song without asking a model. Raises ApiError 422."""
+    check_clip_count(len(song.sections) + len(song.effects), limits, "sections")
     for number, section in enumerate(song.sections):
         check_text(section.prompt, limits, f"sections.{number}.prompt")
     for number, effect in enumerate(song.effects):
         check_text(effect.prompt, limits, f"effects.{number}.prompt")
+    _check_sections(song, limits)
+    _check_effects(song, limits)
 
 
-def _check_sections(song: Song, grid: Grid, limits: Limits) -> None:
-    for number in range(len(song.sections)):
-        field = f"sections.{number}"
-        seconds = (grid.edges[number + 1] - grid.edges[number]) / grid.rate
+def _check_sections(song: Song, limits: Limits) -> None:
+    for number, section in enumerate(song.sections):
+        field, seconds = f"sections.{number}", song.measure_seconds(section)
         check_seconds(seconds, limits.max_duration_s, "in whole bars it lasts ", field)
-        if len(song.sections) > 1 and 2 * song.crossfade_beats * 60 / song.tempo > seconds + 1e-9:
-            beats = seconds * song.tempo / 60
+        if len(song.sections) > 1 and 2 * song.crossfade_beats * song.beat_s > seconds + 1e-9:
+            beats = seconds / song.beat_s
             message = (
                 f"{song.crossfade_beats:g} beats; {field} has {beats:g}; allowed: up to half of it"
             )
             raise ApiError(422, "invalid_value", f"crossfade_beats: {message}", "crossfade_beats")
-    check_seconds(grid.edges[-1] / grid.rate, limits.max_song_s, "the song lasts ", "sections")
+    seconds = song.measure_seconds(*song.sections)
+    check_seconds(seconds, limits.max_song_s, "the song lasts ", "sections")
 
 
-def _check_effects(song: Song, seconds: float, limits: Limits) -> None:
+def _check_effects(song: Song, limits: Limits) -> None:
+    seconds = song.measure_seconds(*song.sections)
     for number, effect in enumerate(song.effects):
         field = f"effects.{number}"
         check_seconds(effect.duration, limits.max_duration_s, "", f"{field}.duration")

@@ -3,13 +3,19 @@
 from dataclasses import dataclass, replace
 
 from graph.errors import ApiError
-from graph.registry import ModelWithCodec, check_follows_melody, count_frames, find_pair
+from graph.registry import (
+    ModelWithCodec,
+    check_follows_melody,
+    count_frames,
+    find_language_model,
+)
 from graph.settings import check_seconds, check_text
 from graph.tasks.task import Upload
 from graph.workflows.levels import LOUDNESS_BLOCK_S
+from graph.workflows.mix import Material, Mix, Stem, TimeSpan
 from graph.workflows.mixing import Placed
 from graph.workflows.planned_clip import PlannedClip
-from graph.workflows.task import Context, Material, Mix, Stem, TimeSpan, WorkflowTask
+from graph.workflows.task import Context, WorkflowTask
 
 CONTENT = "content"
 """The field of the file whose melody is followed."""
@@ -62,13 +68,13 @@ async def plan_style_transfer(
 
 async def _find_pair(context: Context) -> ModelWithCodec:
     """Return the model, or the first that follows melodies. Raises ApiError 404 or 422."""
-    name = context.model
-    if name is None:
-        able = await context.registry.list_melody_models()
-        if not able:
-            message = "model: none that is configured follows melodies; configure one that does"
-            raise ApiError(422, "invalid_value", message, "model")
-        name = able[0]
-    pair = await find_pair(context.registry, name, "music")
-    await check_follows_melody(pair, context.registry, "model")
+    registry = context.registry
+    if context.model is None:
+        if able := await registry.find_melody_model():
+            return able
+        message = "model: none that is configured follows melodies; configure one that does"
+        raise ApiError(422, "invalid_value", message, "model")
+    model = find_language_model(registry, context.model, "music")
+    pair = await registry.get_model_with_codec(model)
+    check_follows_melody(pair, registry, "model")
     return pair

@@ -6,8 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from deployments.ledger_state import Charge, Share
-from deployments.settings import EnCodecSettings
-from engine.params import Codes, GenerationParams, Waveform
+from engine.params import GenerationParams, Waveform
 from engine.windows import cut_melody
 from graph.calls import merge_streams
 from graph.pipeline import Pipeline
@@ -29,76 +28,11 @@ from graph.tasks.task import (
     count_audio_bytes,
     count_upload_bytes,
 )
-from graph.workflows.levels import (
-    PEAK_DB,
-    Samples,
-    db_to_factor,
-    measure_block_loudness,
-    measure_true_peak,
-)
-from graph.workflows.mixing import Placed, apply_gain, level_stems, sum_blocks, sum_stems
+from graph.workflows.distribution import Distribution, make_distribution
+from graph.workflows.levels import Samples, measure_block_loudness
+from graph.workflows.mix import Material, Mix
+from graph.workflows.mixing import level_stems
 from graph.workflows.planned_clip import PlannedClip
-
-
-@dataclass(frozen=True)
-class Material:
-    """The audio that a mix is made from."""
-
-    clips: dict[PlannedClip, Waveform]
-    speech: Waveform | None = None
-    """The decoded speech of a podcast."""
-
-    def take_clip(self, clip: PlannedClip) -> Waveform:
-        """Remove a clip and return it, so that its memory serves the next stem."""
-        return self.clips.pop(clip)
-
-
-@dataclass(frozen=True)
-class Stem:
-    """A part of a mix."""
-
-    name: str
-    placed: Placed
-    clip: PlannedClip | None
-    """The clip that the stem was generated as; None where the stem was uploaded."""
-
-
-@dataclass(frozen=True)
-class TimeSpan:
-    """A section of a song, or a passage of a podcast, in samples."""
-
-    name: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Mix:
-    """Stems at their places in a mix; a single stem is the whole mix."""
-
-    sample_rate: int
-    total: int
-    """The number of samples per channel of the mix."""
-    stems: Sequence[Stem]
-    timing: Sequence[TimeSpan]
-    is_loop: bool = False
-
-    @property
-    def placed(self) -> Sequence[Placed]:
-        """The samples of the stems."""
-        return [stem.placed for stem in self.stems]
-
-    def sum_samples(self) -> Samples:
-        """Return the samples [channels, samples] of the mix, which is nowhere kept."""
-        return sum_stems(self.placed, self.total)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """A second mix, encoded and decoded by a codec."""
-
-    codec: EnCodecSettings
-    codebooks: int
 
 
 @dataclass(frozen=True)
@@ -284,18 +218,9 @@ class WorkflowTask(Task):
         placed = await asyncio.to_thread(level_stems, *leveling)
         stems = [replace(s, placed=p) for s, p in zip(mix.stems, placed, strict=True)]
         mix = replace(mix, stems=stems)
-        blocks = sum_blocks(placed, total)
-        loudness = await asyncio.to_thread(measure_block_loudness, blocks, rate)
-        return MixedAudio(mix, loudness, await self._make_distribution(mix))
-
-    async def _make_distribution(self, mix: Mix) -> Samples | None:
-        """Return the mix after the distribution's codec, with peaks below `PEAK_DB`."""
-        if self.distribution is None:
-            return None
-        codec, pipeline = self.distribution.codec, self.context.pipeline
-        samples = await asyncio.to_thread(mix.sum_samples)
-        codes = await pipeline.encode_audio(codec, Waveform.pack(samples, mix.sample_rate))
-        kept = Codes.pack(codes.array()[: self.distribution.codebooks])
-        decoded = (await pipeline.decode_codes(codec, kept)).array()[:, : mix.total]
-        peak = await asyncio.to_thread(measure_true_peak, decoded)
-        return apply_gain(decoded, min(1.0, db_to_factor(PEAK_DB) / max(peak, 1e-9)))
+        loudness = await asyncio.to_thread(measure_block_loudness, mix.sum_blocks(), rate)
+        distribution = None
+        if self.distribution:
+            pipeline = self.context.pipeline
+            distribution = await make_distribution(pipeline, self.distribution, mix)
+        return MixedAudio(mix, loudness, distribution)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError
 
 from engine.params import Codes, Generated, GenerationParams
 from graph.calls import MAX_LOSSES, ReplicaLost, call_again, resume_codes, stream_again
@@ -88,9 +88,10 @@ async def test_who_leaves_ends_the_attempt_that_runs():
     assert replicas.closed == 2
 
 
+@pytest.mark.parametrize("error", [ActorDiedError(), OutOfMemoryError("Ray ended it")])
 @pytest.mark.parametrize("losses", [MAX_LOSSES, MAX_LOSSES + 1])
-async def test_calls_are_made_again(losses: int):
-    failing = [ActorDiedError()] * losses
+async def test_calls_are_made_again(losses: int, error: RayError):
+    failing = [error] * losses
 
     def answer(question: str) -> str:
         if failing:
@@ -109,12 +110,12 @@ async def test_calls_are_made_again(losses: int):
     if losses > MAX_LOSSES:
         with pytest.raises(ReplicaLost):
             await for_call
-        failing[:] = [ActorDiedError()] * losses
+        failing[:] = [error] * losses
         with pytest.raises(ReplicaLost):
             assert [one async for one in for_stream]
         return
     assert await for_call == "WHY"
-    failing[:] = [ActorDiedError()] * losses
+    failing[:] = [error] * losses
     assert [one async for one in for_stream] == ["why ..."] * (losses + 1) + ["WHY"]
 
 

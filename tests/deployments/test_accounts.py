@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.accounts import LEASE_S, Accounts, Patience
+from deployments.accounts import LEASE_S, Accounts, Patience, Verdict
 from deployments.capacity import ASSUMED_SPEED as SPEED
 from deployments.capacity import Capacity
 from deployments.ledger_state import Charge, Share
@@ -312,7 +312,11 @@ def test_a_restarted_ledger_gets_its_charges_back_from_renewals(requester: Reque
 
 
 def test_a_list_of_requests_is_counted_as_a_whole(requester: Requester):
-    share, meter = Share("a", requests_per_minute=10), requester.accounts.meter_requests
+    share = Share("a", requests_per_minute=10)
+
+    def meter(share: Share, number: int) -> Verdict:
+        return requester.accounts.meter_requests(share, number)[0]
+
     assert meter(share, 6).admitted
     refused = meter(share, 6)
     assert (refused.refused_for, refused.wait_s) == ("rate", pytest.approx(2 * 60 / 10))

@@ -21,6 +21,7 @@ from engine.errors import CheckpointMismatch, GenerationFailed, InvalidRequest, 
 from engine.language_model import LanguageModel
 from engine.page_table import count_pages
 from engine.params import Codes, GenerationParams
+from engine.request import Progress
 from tests import checkpoints as write
 from tests.conftest import Checkpoints
 from tests.engine.cpu import BFLOAT16
@@ -131,6 +132,27 @@ async def test_leaving_frees_the_slot_within_one_step(model: LanguageModel):
     assert stopped < 1500
     await generate(model)
     assert engine.statistics.steps - stopped == 43
+
+
+async def test_the_speed_counts_what_is_between_steps(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+):
+    """Codes are handed out and texts are set there: clients wait for that as well."""
+    clock = [0.0]
+    send_results = model.loop._send_results
+
+    def send_slowly(results: list[Progress]) -> None:
+        clock[0] += 1
+        send_results(results)
+
+    monkeypatch.setattr(model.loop, "_send_results", send_slowly)
+    monkeypatch.setattr("engine.loop.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    for _ in range(2):
+        await generate(model)
+        await wait_until_idle(model)
+        clock[0] += 1000  # nothing is counted while there is no work
+    statistics = model.loop.engine.statistics
+    assert statistics.seconds == statistics.steps - 2, "one second after all but the last steps"
 
 
 async def test_leaving_before_it_begins(model: LanguageModel):

@@ -23,7 +23,9 @@ LIMITS = MediaLimits(max_bytes=2_000_000, max_seconds=20, max_channels=2)
 
 @pytest.mark.parametrize("kind", FILES)
 def test_every_kind_of_audio(kind: str):
-    audio = decode(FILES[kind](), LIMITS)
+    data = FILES[kind]()
+    assert abs(probe(data, LIMITS).seconds - 1.0) < 0.09
+    audio = decode(data, LIMITS)
     samples = audio.array()
     assert audio.channels == 1
     assert abs(audio.samples / audio.sample_rate - 1.0) < 0.09, "but for the coders' own delay"

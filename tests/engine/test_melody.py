@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from audiocraft.models import MusicGen
 from audiocraft.models.encodec import CompressionModel
+from audiocraft.modules.conditioners import WavCondition
 
 from engine.checkpoints import load_codec, load_language_model
-from engine.conditioning import build_attributes, encode_conditions
+from engine.conditioning import MELODY as MELODY_NAME
+from engine.conditioning import build_attributes, encode_conditions, encode_melody
 from engine.engine import EngineSettings
 from engine.errors import InvalidRequest
 from engine.language_model import LanguageModel
@@ -92,6 +95,43 @@ def test_the_melody_matters_in_later_windows(pair: tuple[LanguageModel, MusicGen
     prefixes = [request.conditions.prefix, *(one.prefix for one in request.later)]
     assert not torch.equal(prefixes[0], prefixes[1])
     assert not torch.equal(prefixes[1], prefixes[2])
+
+
+def test_clips_of_one_request_share_the_encoded_melody(
+    pair: tuple[LanguageModel, MusicGen], monkeypatch: pytest.MonkeyPatch
+):
+    """Also where the clips have many windows, and whatever their texts and variations are."""
+    model, _ = pair
+    conditioner = model._lm.condition_provider.conditioners[MELODY_NAME]
+    encode, encoded = conditioner._get_wav_embedding, list[int]()
+
+    def count(condition: WavCondition) -> torch.Tensor:
+        if condition.wav.shape[-1] > 1:  # the null melody has one sample
+            encoded.append(condition.wav.shape[-1])
+        return encode(condition)
+
+    monkeypatch.setattr(conditioner, "_get_wav_embedding", count)
+    samples = np.cos(np.arange(40000) * np.linspace(0.1, 0.3, 40000))[None]
+    params = GenerationParams(
+        "calm piano", 290, 0, stride_seconds=0.2, melody=Waveform.pack(samples, RATE)
+    )
+    windows = 20
+    for text in ("calm piano", "thunder", "rain"):
+        for variation in range(2):
+            request = model.prepare(replace(params, text=text, variation=variation))
+            assert len(request.later) == windows - 1
+    assert len(encoded) == windows
+
+
+def test_a_shared_melody_conditions_as_one_of_its_own(pair: tuple[LanguageModel, MusicGen]):
+    model, _ = pair
+    shared = encode_melody(model._lm, MELODY.array())
+    for text in ("calm piano", "thunder and rain"):
+        alone = encode_conditions(model._lm, build_attributes(model._lm, text, MELODY.array()))
+        joined = encode_conditions(model._lm, build_attributes(model._lm, text), shared)
+        assert alone.prefix is not None
+        assert joined.prefix is not None
+        assert torch.equal(alone.prefix, joined.prefix)
 
 
 def test_a_prompt_beyond_the_first_window_begins_in_a_later_one(

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from graph import idempotency as once
-from graph.cache import Answer
+from graph.cache import AnswerParts
 from graph.jobs import store as stores
 from graph.jobs.sqlite import SqliteStore
 from graph.jobs.store import Work
@@ -105,10 +106,12 @@ async def test_a_claim_ends_though_the_clock_is_set_back(working: Working, set_c
     claim = once.Claim(fingerprint="x", holder="dead", leased_until=until)
     await working.service.jobs.store.add_text("once_x", claim.model_dump_json(), 1e12)
     set_clock(-DAY)
-    answer = Answer(b"audio", "audio/wav", {})
 
-    async def make() -> Answer:
-        return answer
+    async def make() -> Callable[[], AnswerParts]:
+        return lambda: AnswerParts((b"audio",), "audio/wav", {})
 
-    getting = working.service.executor.idempotency.get_answer("once_x", "x", make)
-    assert await asyncio.wait_for(getting, once.LEASE_S) == (answer, False)
+    idempotency = working.service.executor.idempotency
+    getting = idempotency.get_answer("once_x", "x", make, ExitStack())
+    answer, replayed = await asyncio.wait_for(getting, once.LEASE_S)
+    assert not replayed
+    assert await working.service.jobs.files.read_file("once_x", answer.file) == b"audio"

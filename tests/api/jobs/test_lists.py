@@ -8,25 +8,68 @@ import pytest
 
 from api.routes import jobs as jobs_routes
 from api.settings import KeySettings, UserConfig
-from deployments.accounts import Snapshot
 from graph.jobs.store import NewJob
+from tests.api.conftest import Method
 from tests.api.jobs.conftest import BODY, Working, made, working_in
 from tests.api.test_admission import hashed
 
+AUTO = BODY | {"quality": "auto"}
 
-async def test_a_list_costs_one_call_of_the_ledger(working: Working):
-    """Whatever its bodies ask of the ledger, and however many there are."""
+
+class CountingLedger:
+    """A ledger that notes the names of the methods that are called."""
+
+    def __init__(self, ledger: Any) -> None:
+        self._ledger, self.calls = ledger, list[str]()
+
+    def __getattr__(self, name: str) -> Method:
+        async def note(*args: Any) -> Any:
+            if name != "renew_charges":  # the beats of the ingress, one in each second
+                self.calls.append(name)
+            return await getattr(self._ledger, name).remote(*args)
+
+        return Method(note)
+
+
+def count_calls(working: Working) -> list[str]:
+    """Return the list to which the names of the ledger's methods are added when it is called."""
     ledger = working.service.ledger
-    calls: list[str] = []
-    fetch = ledger.fetch_snapshot
+    counting = CountingLedger(ledger.methods)
+    ledger.methods = counting
+    return counting.calls
 
-    async def counted() -> Snapshot:
-        calls.append("snapshot")
-        return await fetch()
 
-    ledger.fetch_snapshot = counted  # type: ignore[method-assign]
-    await made(working, [BODY | {"quality": "auto"}] * 50)
-    assert calls == ["snapshot"]
+@pytest.mark.parametrize("rate", [None, 1000])
+async def test_a_list_costs_one_call_of_the_ledger(tmp_path: Path, rate: int | None):
+    """Whatever its bodies ask of the ledger, however many they are, and whether there is a rate."""
+    async with working_in(tmp_path, at_once=0) as working:
+        key = KeySettings(name="a", sha256=hashed("k"), requests_per_minute=rate)
+        working.service.limits = UserConfig(keys=(key,))
+        calls = count_calls(working)
+        await made(working, [AUTO] * 100, authorization="Bearer k")
+        assert calls == ["meter_requests"]
+
+
+async def test_a_spent_key_is_refused_before_its_list_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """No tier is chosen and no task is built for it."""
+    async with working_in(tmp_path, at_once=0) as working:
+        key = KeySettings(name="a", sha256=hashed("k"), requests_per_minute=1)
+        working.service.limits = UserConfig(keys=(key,))
+        await made(working, AUTO, authorization="Bearer k")
+        calls = count_calls(working)
+        monkeypatch.setattr(jobs_routes, "build_task", None)
+        headers = {"authorization": "Bearer k"}
+        answer = await working.http.post("/v1/jobs", json=[AUTO] * 100, headers=headers)
+        assert answer.status_code == 429, answer.text
+        assert answer.json()["error"]["code"] == "rate_limited"
+        assert calls == ["meter_requests"]
+
+
+async def test_without_the_ledger_a_list_is_accepted(working: Working):
+    working.service.ledger.methods.reached = False
+    await made(working, [AUTO] * 3)
 
 
 async def test_too_long_a_list_is_refused_before_it_is_read(

@@ -1,12 +1,17 @@
 """`Idempotency-Key` on generations: made once, whoever asks again, and wherever."""
 
 import asyncio
-from contextlib import suppress
+import json
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
+import psutil
 import pytest
 
 from engine.errors import GenerationFailed
 from graph import idempotency as once
+from graph.jobs import store as stores
+from tests.api.asgi import asgi
 from tests.api.jobs.conftest import Kept, Working, working_in
 from tests.waiting import until_async
 
@@ -88,10 +93,11 @@ async def test_who_died_is_taken_over(kept: Kept, monkeypatch: pytest.MonkeyPatc
         claim = once.Claim(fingerprint="x", holder="dead", leased_until=0.0)
         name = "once_x"
         await dead.service.jobs.store.add_text(name, claim.model_dump_json(), 1e12)
-        made = await living.service.executor.idempotency.get_answer(
-            name, "x", lambda: _value(ANSWER)
+        answer, replayed = await living.service.executor.idempotency.get_answer(
+            name, "x", lambda: _value(lambda: ANSWER), ExitStack()
         )
-        assert made == (ANSWER, False)
+        assert not replayed
+        assert await living.service.jobs.files.read_file(name, answer.file) == b"audio"
 
 
 @pytest.mark.slow
@@ -125,7 +131,89 @@ async def test_keys_have_a_length(working: Working, key: str):
     assert not working.music.seen
 
 
-ANSWER = once.Answer(b"audio", "audio/wav", {})
+async def test_bytes_are_counted_until_the_answer_is_kept(working: Working):
+    """Also where the client has left before."""
+    held = working.service.executor.held_bytes
+    working.music.gate = asyncio.Event()
+    first = asyncio.create_task(working.http.post(PATH, json=BODY, headers=KEY))
+    await until_async(lambda: _value(working.music.seen))
+    counted = held.held
+    first.cancel()
+    with suppress(asyncio.CancelledError):
+        await first
+    assert held.held == counted > 0
+    working.music.gate.set()
+    await until_async(lambda: _value(not held.held))
+    answer = await working.http.post(PATH, json=BODY, headers=KEY)
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert held.held == 0
+
+
+async def test_what_failed_leaves_no_bytes_counted(working: Working):
+    working.music.error = GenerationFailed("step 3")
+    assert (await working.http.post(PATH, json=BODY, headers=KEY)).status_code == 500
+    await until_async(lambda: _value(not working.service.executor.held_bytes.held))
+
+
+PART = 3000
+SEVERAL = {"prompt": "calm piano", "duration": 2, "n": 3}
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "PART_BYTES", PART)
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_first_and_later_answers_are_sent_in_parts(working: Working):
+    bodies = []
+    for _ in range(2):
+        sent = await post_and_read(working)
+        assert len(sent) > 10
+        assert max(map(len, sent)) <= PART
+        bodies.append(b"".join(sent))
+    assert bodies[0] == bodies[1]
+    assert len(json.loads(bodies[0])["clips"]) == 3
+    assert len(working.music.seen) == 3
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_a_client_that_leaves_while_it_reads_leaves_no_open_file(
+    working: Working, tmp_path: Path
+):
+    with pytest.raises(OSError, match="gone"):
+        await post_and_read(working, leave_after=2)
+
+    async def closed() -> bool:
+        return not [one for one in psutil.Process().open_files() if "answer-" in one.path]
+
+    await until_async(closed)
+    assert working.service.executor.held_bytes.held == 0
+    assert len(b"".join(await post_and_read(working))) > 10 * PART
+
+
+async def post_and_read(working: Working, leave_after: int | None = None) -> list[bytes]:
+    """Return the parts of an answer; the client may leave after so many."""
+    sent: list[bytes] = []
+    messages = iter([{"type": "http.request", "body": json.dumps(SEVERAL).encode()}])
+
+    async def receive() -> dict[str, object]:
+        if message := next(messages, None):
+            return message
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def note(message: dict[str, object]) -> None:
+        if message.get("body"):
+            sent.append(message["body"])
+        if len(sent) == leave_after:
+            raise OSError("the client is gone")
+
+    await asgi(working.app, PATH, {"content-type": "application/json"} | KEY, receive, note)
+    return sent
+
+
+ANSWER = once.AnswerParts((b"audio",), "audio/wav", {})
 
 
 async def _value(value: object) -> object:

@@ -153,7 +153,9 @@ async def test_an_upload_is_read_again(working: Working):
 async def test_an_upload_that_cannot_be_kept_is_told(working: Working):
     failing = [True]
     break_files(working, "open", lambda: bool(failing and failing.pop()))
-    assert (await upload(working)).status_code == 202
+    accepted = await upload(working)
+    assert accepted.status_code == 202
+    await working.until(accepted.json()["id"], "finished")  # it writes no file any more
     failing = [True] * 2
     answer = await upload(working)
     assert answer.status_code == 503

@@ -32,7 +32,7 @@ from graph.workflows.mixing import (
     repeat_loop,
     resample,
     resample_loop,
-    sum_stems,
+    sum_part,
 )
 
 RATE = 16000
@@ -43,9 +43,9 @@ def level_mix(
 ) -> tuple[np.ndarray, list[Placed]]:
     """Level copies of stems; return their sum and them."""
     copies = [Placed(stem.samples.copy(), stem.start) for stem in stems]
-    np.testing.assert_array_equal(sum_stems(copies, mix.shape[1]), mix)
+    np.testing.assert_array_equal(sum_part(copies, 0, mix.shape[1]), mix)
     turned = level_stems(copies, mix.shape[1], rate, target)
-    return sum_stems(turned, mix.shape[1]), turned
+    return sum_part(turned, 0, mix.shape[1]), turned
 
 
 def noise(seconds: float, seed: int = 0, channels: int = 1) -> np.ndarray:
@@ -68,7 +68,7 @@ def test_a_crossfade_keeps_the_power():
         Placed(fade_ends(first, 0, over), 0),
         Placed(fade_ends(second, over, 0), 2 * RATE - over),
     ]
-    mix = sum_stems(stems, 3 * RATE)
+    mix = sum_part(stems, 0, 3 * RATE)
     for start in range(0, 3 * RATE - 4000, 1000):
         assert power(mix[:, start : start + 4000]) == pytest.approx(power(first), abs=0.6)
     into, out = fade_ends(np.ones((1, 100)), 100, 0), fade_ends(np.ones((1, 100)), 0, 100)
@@ -86,7 +86,7 @@ def test_fades_touch_nothing_else():
 
 def test_what_is_not_placed_is_not_in_the_mix():
     stems = [Placed(noise(1, 1), 0), Placed(noise(1, 2))]
-    np.testing.assert_array_equal(sum_stems(stems, RATE), stems[0].samples)
+    np.testing.assert_array_equal(sum_part(stems, 0, RATE), stems[0].samples)
 
 
 def steps_of(loop: np.ndarray) -> tuple[float, np.ndarray]:
@@ -133,10 +133,10 @@ def test_repeated_goes_round_and_round():
 @pytest.mark.parametrize("target", [-30.0, -23.0, -16.0])
 def test_a_mix_gets_the_loudness_and_its_stems_still_add_up(target: float):
     stems = [Placed(noise(2, 1), 0), Placed(noise(1, 2), RATE), Placed(noise(1, 3))]
-    mix, turned = level_mix(sum_stems(stems, 2 * RATE), stems, RATE, target)
+    mix, turned = level_mix(sum_part(stems, 0, 2 * RATE), stems, RATE, target)
     measured = pyloudnorm.Meter(RATE).integrated_loudness(mix.T.astype(float))
     assert measured == pytest.approx(target, abs=0.1)
-    np.testing.assert_allclose(sum_stems(turned, 2 * RATE), mix, atol=1e-6)
+    np.testing.assert_allclose(sum_part(turned, 0, 2 * RATE), mix, atol=1e-6)
 
 
 def test_peaks_are_limited_and_the_loudness_is_had():
@@ -146,7 +146,7 @@ def test_peaks_are_limited_and_the_loudness_is_had():
     mix, turned = level_mix(beats, parts, RATE, -26)
     assert measure_loudness(mix, RATE) == pytest.approx(-26, abs=0.1)
     assert 0.8 < measure_true_peak(mix) <= db_to_factor(-1)
-    np.testing.assert_allclose(sum_stems(turned, 2 * RATE), mix, atol=1e-6)
+    np.testing.assert_allclose(sum_part(turned, 0, 2 * RATE), mix, atol=1e-6)
     gain = 20 * np.log10(np.abs(mix / beats))[0]
     assert gain.max() - gain.min() > 3
     assert np.abs(np.diff(gain)).max() < 0.3, "no step"
@@ -181,14 +181,14 @@ def test_peaks_bound_the_gain():
     assert measure_loudness(mix, RATE) < -15
     loud = Placed(noise(2, 2) * 100, 0)
     against = Placed(-loud.samples + noise(2, 1), 0)
-    mix, stems = level_mix(sum_stems([loud, against], 2 * RATE), [loud, against], RATE, -14)
+    mix, stems = level_mix(sum_part([loud, against], 0, 2 * RATE), [loud, against], RATE, -14)
     assert max(np.abs(stem.samples).max() for stem in stems) == pytest.approx(1)
     assert measure_loudness(mix, RATE) < -40
 
 
 def test_what_is_not_in_the_mix_bounds_but_itself():
     stems = [Placed(noise(2, 1), 0), Placed(noise(1, 2) * 1000)]
-    mix, turned = level_mix(sum_stems(stems, 2 * RATE), stems, RATE, -20)
+    mix, turned = level_mix(sum_part(stems, 0, 2 * RATE), stems, RATE, -20)
     assert measure_loudness(mix, RATE) == pytest.approx(-20, abs=0.1)
     assert np.abs(turned[1].samples).max() == pytest.approx(1)
 

@@ -103,6 +103,7 @@ async def test_a_form_that_cannot_be_had_says_why(
     param: str,
     says: str,
 ):
+    await served.service.registry.check_models(set())  # the message names models that are known
     parts = {name: (None, value) for name, value in form.items()}
     sent = {name: (f"{name}.wav", data) for name, data in files.items()}
     response = await served.http.post(f"{ROOT}/{where}", files=parts | sent)
