@@ -12,6 +12,7 @@ from torch import Tensor
 from engine.cache import Cache, Segment
 from engine.conditioning import Conditions
 from engine.decoder import Decoder
+from engine.device import check_device
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
 from engine.request import Progress, Request
@@ -98,19 +99,28 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Progress]:
         """Schedule, run and postprocess one decode step; return each request's progress."""
-        for slot, request in self.scheduler.admit_requests():
-            self.decoder.set_text(slot, request.conditions.text)
+        refused = self._admit_requests()
         segments = self.scheduler.plan_segments()
         if not segments:
-            return []
+            return refused
         begun = time.perf_counter()
         try:
             logits = self.run(segments)
         except torch.OutOfMemoryError:
-            return [self._shrink_after_out_of_memory()]
+            return [*refused, self._shrink_after_out_of_memory()]
         progress = self.postprocess(segments, logits)
         self._count_step(segments, progress, time.perf_counter() - begun)
-        return progress
+        return [*refused, *progress]
+
+    def _admit_requests(self) -> list[Progress]:
+        """Give free slots to waiting requests; end those whose text cannot be set."""
+        refused = []
+        for slot, request in self.scheduler.admit_requests():
+            try:
+                self.decoder.set_text(slot, request.conditions.text)
+            except Exception as error:  # noqa: BLE001 - it must end this request only
+                refused.append(self.fail_alone(request, "its text could not be set", error))
+        return refused
 
     def _shrink_after_out_of_memory(self) -> Progress:
         """Fail the newest request and remove one slot, so that the others can repeat the step.
@@ -152,7 +162,13 @@ class Engine:
         drawn = sample_codes(guided[drawing], [requests[index].sampling for index in drawing])
         for index, codes in zip(drawing, drawn.cpu().numpy(), strict=True):
             requests[index].sequence.accept_codes(codes)
-        return [self._report_progress(r, g) for r, g in zip(requests, finite.tolist(), strict=True)]
+        progress = []
+        for request, is_finite in zip(requests, finite.tolist(), strict=True):
+            try:
+                progress.append(self._report_progress(request, is_finite))
+            except Exception as error:  # noqa: BLE001 - the others' progress must not be lost
+                progress.append(self.fail_alone(request, "its codes could not be read", error))
+        return progress
 
     def _count_step(
         self, segments: list[Segment], progress: list[Progress], seconds: float
@@ -227,6 +243,13 @@ class Engine:
         self.scheduler.remove_request(request)
         none = np.zeros((self.decoder.codebooks, 0), np.int16)
         return Progress(request, none, ended=True, error=error)
+
+    def fail_alone(self, request: Request, what: str, error: Exception) -> Progress:
+        """End one request after an error that concerns no other. Raises EngineFailed."""
+        check_device()
+        reason = f"{what}: {type(error).__name__}: {error}"
+        logger.error("a request was ended: %s", reason, exc_info=error)
+        return self.fail_request(request, GenerationFailed(reason))
 
     def cancel_request(self, request: Request) -> bool:
         """Remove a request and free its slot; return whether it was still waiting or running."""
