@@ -13,7 +13,7 @@ from engine.cache import Cache, Segment
 from engine.conditioning import Conditions
 from engine.decoder import Decoder
 from engine.device import check_device
-from engine.errors import GenerationFailed, InvalidRequest
+from engine.errors import EngineError, GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
 from engine.request import Progress, Request
 from engine.sampling import apply_guidance, sample_codes
@@ -94,6 +94,7 @@ class Engine:
         self.graphs = Graphs(self.decoder, 2 * settings.max_slots) if captures else None
         chunk = settings.prefill_chunk or PREFILL_CHUNK[self.decoder.device.type]
         self.scheduler = Scheduler(settings.max_slots, chunk)
+        self._positions = settings.max_positions
         self.statistics = Statistics()
 
     @torch.inference_mode()
@@ -117,6 +118,7 @@ class Engine:
         refused = []
         for slot, request in self.scheduler.admit_requests():
             try:
+                self.check_room(request)
                 self.decoder.set_text(slot, request.conditions.text)
             except Exception as error:  # noqa: BLE001 - it must end this request only
                 refused.append(self.fail_alone(request, "its text could not be set", error))
@@ -207,6 +209,7 @@ class Engine:
             self.scheduler.remove_request(request)
         elif sequence.window_ended:
             request.open_next_window()
+            self.check_room(request)
         return Progress(request, codes, ended, error)
 
     @torch.inference_mode()
@@ -218,6 +221,17 @@ class Engine:
         request.conditions = conditions
         if request.slot is not None:
             self.decoder.set_text(request.slot, conditions.text)
+
+    def check_room(self, request: Request) -> None:
+        """Raise InvalidRequest if a slot cannot hold the request's text and its current window."""
+        self.check_text(request.conditions)
+        prefix, columns = request.prefix_length, request.sequence.window_columns
+        if prefix + columns > self._positions:
+            message = (
+                f"the text and the melody take {prefix} positions, and the clip up to {columns} "
+                f"more; this model has {self._positions}: shorten the text"
+            )
+            raise InvalidRequest(message, "text")
 
     def check_text(self, conditions: Conditions) -> None:
         """Raise InvalidRequest if the text has more tokens than a slot can hold."""
@@ -238,7 +252,7 @@ class Engine:
         running = list(self.scheduler.running.values())
         return [self.fail_request(request, error) for request in running]
 
-    def fail_request(self, request: Request, error: GenerationFailed) -> Progress:
+    def fail_request(self, request: Request, error: EngineError) -> Progress:
         """End a waiting or running request with an error."""
         self.scheduler.remove_request(request)
         none = np.zeros((self.decoder.codebooks, 0), np.int16)
@@ -246,6 +260,8 @@ class Engine:
 
     def fail_alone(self, request: Request, what: str, error: Exception) -> Progress:
         """End one request after an error that concerns no other. Raises EngineFailed."""
+        if isinstance(error, EngineError):
+            return self.fail_request(request, error)
         check_device()
         reason = f"{what}: {type(error).__name__}: {error}"
         logger.error("a request was ended: %s", reason, exc_info=error)

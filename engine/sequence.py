@@ -58,6 +58,11 @@ class Sequence:
         self.known_columns = known_frames + 1
         """Columns from the left that the model can be fed with."""
 
+    @property
+    def window_columns(self) -> int:
+        """The number of columns that the current window feeds until its end."""
+        return self._last_column
+
     def get_columns(self, start: int, count: int) -> Grid:
         """Return columns of the current window as the model's input, int64 [count, codebooks]."""
         return np.stack([self._get_column(column) for column in range(start, start + count)])
