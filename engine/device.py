@@ -11,7 +11,7 @@ def check_device() -> None:
     CUDA does so after an illegal access or a failed assertion in a kernel: each later call returns
     the same error.
     """
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         try:
             torch.cuda.synchronize()
         except RuntimeError as error:
