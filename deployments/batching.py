@@ -41,10 +41,10 @@ class Batches:
     """Calls batched methods and runs their batches on one thread, with metrics and load reports."""
 
     def __init__(self, *methods: Any) -> None:
-        from engine import params
+        from engine import device, params
 
         self._params, self._methods = params, methods
-        self._worker = Worker()
+        self._worker = Worker(check_device=device.check_device)
         self.busy = 0
         """Items that wait or run."""
         self._items = self._batches = 0

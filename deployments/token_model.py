@@ -13,7 +13,7 @@ from deployments.metrics import EngineMetrics
 from deployments.scaling.load_report import TokenModelLoad
 from deployments.settings import NoTunables, TokenModelSettings
 from deployments.tracing import add_span, open_span, trace_calls
-from deployments.worker import Health, Worker, keep_logs, prepare_hub
+from deployments.worker import Health, Worker, end_replica, keep_logs, prepare_hub
 
 if TYPE_CHECKING:
     from engine.params import Generated, GenerationParams, LanguageModelInfo, Load
@@ -34,11 +34,12 @@ class TokenModel:
     def __init__(self, settings: TokenModelSettings, *, stem_separation: bool = False) -> None:
         prepare_hub(settings.checkpoint, settings.text_encoder)
         keep_logs()
-        from engine import params
+        from engine import errors, params
+        from engine.device import check_device
         from engine.engine import EngineSettings
         from engine.language_model import LanguageModel
 
-        self._name, self._params = settings.name, params
+        self._name, self._params, self._failed = settings.name, params, errors.EngineFailed
         self._model = LanguageModel.load(
             settings.checkpoint,
             EngineSettings(
@@ -52,7 +53,7 @@ class TokenModel:
             text_encoder=settings.text_encoder,
             stem_separation=stem_separation,
         )
-        self._encoder = Worker()
+        self._encoder = Worker(check_device=check_device)
         self._health, self._encoder_health = Health(), Health(MAX_ENCODING_S)
         self._metrics = EngineMetrics()
         self._measured_load = TokenModelLoad(self._model.info.frame_rate)
@@ -135,6 +136,8 @@ class TokenModel:
                         self._metrics.update_from(self._read_load())
                         codes = self._params.Codes.pack(chunk)
                         yield self._params.Generated(codes, *request.seconds_waited_and_run())
+            except self._failed as error:
+                end_replica(error)
             finally:
                 _add_phases(request, first)
 
@@ -175,7 +178,10 @@ class TokenModel:
 
     async def check_health(self) -> None:
         """Raise an error if the model no longer responds."""
-        self._model.loop.check_alive()
+        try:
+            self._model.loop.check_alive()
+        except self._failed as error:
+            end_replica(error)
         self._metrics.update_from(self._read_load())
         engine, encoder = self._model.loop.engine, self._encoder
         needs_probe = self._health.needs_probe(engine.statistics.steps, busy=engine.busy)

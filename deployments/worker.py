@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from logging.handlers import MemoryHandler
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
+logger = logging.getLogger("ray.serve")
 
 
 def prepare_hub(*sources: str | None) -> None:
@@ -41,10 +42,27 @@ def keep_logs() -> None:
         handler.setTarget(target)
 
 
-class Worker:
-    """Runs a model's blocking calls off the event loop, by default on one thread and in order."""
+def end_replica(error: Exception) -> NoReturn:
+    """End this process, whose engine or GPU has failed for good.
 
-    def __init__(self, threads: int = 1) -> None:
+    Callers see at once that their replica is lost, and go on with another; Serve starts a new one
+    when it finds the process gone, and waits for no further health checks.
+    """
+    logger.critical("this replica ends: %s", error)
+    logging.shutdown()
+    os._exit(1)
+
+
+class Worker:
+    """Runs a model's blocking calls off the event loop, by default on one thread and in order.
+
+    `check_device` is called after a call has failed; if it raises, the process ends.
+    """
+
+    def __init__(
+        self, threads: int = 1, *, check_device: Callable[[], None] = lambda: None
+    ) -> None:
+        self._check_device = check_device
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self.pending = 0
         """Calls that wait or run."""
@@ -60,10 +78,20 @@ class Worker:
         loop = asyncio.get_running_loop()
         self.pending += 1
         try:
-            return await loop.run_in_executor(self._threads, function, *arguments)
+            return await loop.run_in_executor(self._threads, self._call, function, *arguments)
         finally:
             self.pending -= 1
             self.finished += 1
+
+    def _call(self, function: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return function(*arguments)
+        except Exception:
+            try:
+                self._check_device()
+            except Exception as failure:  # noqa: BLE001 - whatever it says, the device is lost
+                end_replica(failure)
+            raise
 
 
 class Health:

@@ -11,7 +11,14 @@ from engine.batches import serve_in_groups
 from engine.checkpoints import load_codec
 from engine.codec_networks import CodecNetworks, pack_state, unpack_state
 from engine.errors import CheckpointMismatch, InvalidRequest
-from engine.params import AudioPiece, CodecInfo, Codes, CodesPiece, Waveform
+from engine.params import (
+    AudioPiece,
+    CodecInfo,
+    Codes,
+    CodesPiece,
+    Waveform,
+    describe_bad_samples,
+)
 
 
 class Codec:
@@ -138,15 +145,16 @@ class Codec:
             problem = f"this codec encodes {info.sample_rate} Hz with {info.channels} channels"
         elif not audio.data and not piece.state:
             problem = "no samples to encode"
-        elif not np.isfinite(audio.array()).all():
-            problem = "samples that are not finite numbers"
+        elif bad := describe_bad_samples(audio.array()):
+            problem = bad
         else:
             return None
         return InvalidRequest(problem, "audio")
 
     def probe(self) -> None:
         """Decode one frame, to check that the model still works."""
-        (audio,) = self.decode([CodesPiece(Codes.pack(np.zeros((1, 1), np.int16)))])
+        frame = np.zeros((self.info.codebooks, 1), np.int16)
+        (audio,) = self.decode([CodesPiece(Codes.pack(frame))])
         assert isinstance(audio, AudioPiece)
 
 

@@ -34,6 +34,8 @@ from engine.sources import locate
 
 MELODY = "self_wav"
 """AudioCraft's name for the melody condition."""
+TEXT = "description"
+"""AudioCraft's name for the text condition."""
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json")
 
 
@@ -89,6 +91,13 @@ def count_melody_positions(lm: LMModel) -> int:
     return int(lm.condition_provider.conditioners[MELODY].chroma_len)
 
 
+def count_prefix_positions(lm: LMModel, text_tokens: int) -> int:
+    """Return the positions that a melody, and a text of so many tokens, take before the codes."""
+    prepended = lm.fuser.fuse2cond["prepend"]
+    melody = count_melody_positions(lm) if MELODY in prepended else 0
+    return melody + (text_tokens if TEXT in prepended else 0)
+
+
 def build_attributes(
     lm: LMModel, text: str, melody: NDArray[np.float32] | None = None
 ) -> ConditioningAttributes:
@@ -96,7 +105,7 @@ def build_attributes(
 
     Without a melody, a melody model gets the null melody, as in `MusicGen.generate`.
     """
-    attributes = ConditioningAttributes(text={"description": text})
+    attributes = ConditioningAttributes(text={TEXT: text})
     if takes_melody(lm):
         wave = torch.zeros(1, 1, 1) if melody is None else torch.from_numpy(melody.copy())[None]
         length = 0 if melody is None else wave.shape[-1]

@@ -15,13 +15,11 @@ from collections.abc import Sequence
 
 import torch
 from audiocraft.models.lm import LMModel
-from audiocraft.modules.codebooks_patterns import DelayedPatternProvider
 from audiocraft.modules.transformer import StreamingTransformerLayer, create_sin_embedding
 from torch import Tensor
 from torch.nn import functional
 
 from engine.cache import Cache, Segment, TokenLayout
-from engine.errors import CheckpointMismatch
 from engine.page_table import PAGE
 from engine.precision import Linear, make_linear
 
@@ -46,33 +44,6 @@ class Layer:
             self.cross_out: Linear = make_linear(layer.cross_attention.out_proj.weight, precision)
         self.feed_in = make_linear(layer.linear1.weight, precision)
         self.feed_out = make_linear(layer.linear2.weight, precision)
-
-
-def check_supported(lm: LMModel) -> None:
-    """Raise CheckpointMismatch if the model has an option that this decoder does not implement."""
-    transformer, first = lm.transformer, lm.transformer.layers[0]
-    attention, pattern = first.self_attn, lm.pattern_provider
-    for what, holds in (
-        ("sinusoidal positions", transformer.positional_embedding == "sin"),
-        ("norm_first", lm.out_norm is not None and first.norm_first),
-        ("plain delays", isinstance(pattern, DelayedPatternProvider)),
-        ("no flattened columns", not getattr(pattern, "flatten_first", 0)),
-        ("no empty initial columns", not getattr(pattern, "empty_initial", 0)),
-        ("layer norms", isinstance(first.norm1, torch.nn.LayerNorm)),
-        ("exact GELU", first.activation is functional.gelu),
-        ("packed projections (custom or memory_efficient)", attention.custom),
-        ("no attention biases", getattr(attention, "in_proj_bias", None) is None),
-        ("no feed-forward biases", first.linear1.bias is None),
-        ("no head biases", lm.linears[0].bias is None),
-        ("no query or key norm", not attention.qk_layer_norm),
-        ("no repeated keys", attention.kv_repeat == 1),
-        ("unlimited past_context", attention.past_context is None),
-        ("no layer scale", isinstance(first.layer_scale_1, torch.nn.Identity)),
-        ("no conditions that are summed", not lm.fuser.fuse2cond["sum"]),
-        ("no conditions that are interpolated", not lm.fuser.fuse2cond["input_interpolate"]),
-    ):
-        if not holds:
-            raise CheckpointMismatch(f"this engine needs a model with {what}")
 
 
 def _to_float32(norm: torch.nn.LayerNorm) -> torch.nn.LayerNorm:

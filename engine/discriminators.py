@@ -25,7 +25,7 @@ from engine.checkpoints import (
     read_config,
 )
 from engine.errors import CheckpointMismatch, CheckpointNotFound, InvalidRequest
-from engine.params import DiscriminatorsInfo, Waveform, WindowScores
+from engine.params import DiscriminatorsInfo, Waveform, WindowScores, describe_bad_samples
 
 NAMES = ("mpd", "msd", "msstftd")
 DISCRIMINATORS_FILE, CALIBRATION_FILE = "checkpoint.th", "calibration.json"
@@ -110,8 +110,8 @@ class Discriminators:
         elif window.samples < LEAST_SAMPLES:
             least = LEAST_SAMPLES / self.info.sample_rate
             problem = f"the audio is too short to judge; it needs {least:.2f} seconds or more"
-        elif not np.isfinite(window.array()).all():
-            problem = "the audio has samples that are not finite numbers"
+        elif bad := describe_bad_samples(window.array()):
+            problem = f"the audio has {bad}"
         else:
             return None
         return InvalidRequest(problem, "audio_file")

@@ -11,7 +11,8 @@ from torch import Tensor
 from engine.cache import Cache, Segment
 from engine.conditioning import Conditions
 from engine.decoder import Decoder
-from engine.errors import GenerationFailed, InvalidRequest
+from engine.device import check_device
+from engine.errors import EngineError, GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
 from engine.page_table import count_pages
 from engine.request import Progress, Request
@@ -101,24 +102,36 @@ class Engine:
         self.graphs = Graphs(self.decoder, 2 * settings.max_slots) if captures else None
         chunk = settings.prefill_chunk or PREFILL_CHUNK[self.decoder.device.type]
         self.scheduler = Scheduler(cache.pages, chunk)
+        self._positions = settings.max_positions
         self.statistics = Statistics()
 
     @torch.inference_mode()
     def step(self) -> list[Progress]:
         """Schedule, run and postprocess one decode step; return each request's progress."""
-        for slot, request in self.scheduler.admit_requests():
-            self.decoder.set_text(slot, request.conditions.text)
+        refused = self._admit_requests()
         segments = self.scheduler.plan_segments()
         if not segments:
-            return []
+            return refused
         try:
             logits = self.run(segments)
         except torch.OutOfMemoryError:
-            return [self._shrink_after_out_of_memory()]
+            return [*refused, self._shrink_after_out_of_memory()]
         progress = self.postprocess(segments, logits)
         self.scheduler.pages.count_step()
         self._count_step(segments, progress)
-        return progress
+        return [*refused, *progress]
+
+    def _admit_requests(self) -> list[Progress]:
+        """Start the waiting requests that have room; end those whose text cannot be set."""
+        refused = []
+        for slot, request in self.scheduler.admit_requests():
+            try:
+                self.check_room(request)
+                self.scheduler.hold_text(request)
+                self.decoder.set_text(slot, request.conditions.text)
+            except Exception as error:  # noqa: BLE001 - it must end this request only
+                refused.append(self.fail_alone(request, "its text could not be set", error))
+        return refused
 
     def _shrink_after_out_of_memory(self) -> Progress:
         """Fail the newest request and withhold its pages, so that the others can repeat the step.
@@ -160,7 +173,13 @@ class Engine:
         drawn = sample_codes(guided[drawing], [requests[index].sampling for index in drawing])
         for index, codes in zip(drawing, drawn.cpu().numpy(), strict=True):
             requests[index].sequence.accept_codes(codes)
-        return [self._report_progress(r, g) for r, g in zip(requests, finite.tolist(), strict=True)]
+        progress = []
+        for request, is_finite in zip(requests, finite.tolist(), strict=True):
+            try:
+                progress.append(self._report_progress(request, is_finite))
+            except Exception as error:  # noqa: BLE001 - the others' progress must not be lost
+                progress.append(self.fail_alone(request, "its codes could not be read", error))
+        return progress
 
     def _count_step(self, segments: list[Segment], progress: list[Progress]) -> None:
         count = self.statistics
@@ -196,6 +215,7 @@ class Engine:
             self.scheduler.remove_request(request)
         elif sequence.window_ended:
             request.open_next_window()
+            self.check_room(request)
         return Progress(request, codes, ended, error)
 
     @torch.inference_mode()
@@ -208,6 +228,17 @@ class Engine:
         if request.slot is not None:
             self.scheduler.replace_text(request)
             self.decoder.set_text(request.slot, conditions.text)
+
+    def check_room(self, request: Request) -> None:
+        """Raise InvalidRequest if a slot cannot hold the request's text and its current window."""
+        self.check_text(request.conditions)
+        needed = request.demand.needed
+        if needed > self._positions:
+            message = (
+                f"the text, the melody and the clip take {needed} positions; this model has "
+                f"{self._positions}: shorten the text"
+            )
+            raise InvalidRequest(message, "text")
 
     def check_text(self, conditions: Conditions) -> None:
         """Raise InvalidRequest if the text has more tokens than `max_text_tokens`."""
@@ -228,11 +259,20 @@ class Engine:
         running = list(self.scheduler.running.values())
         return [self.fail_request(request, error) for request in running]
 
-    def fail_request(self, request: Request, error: GenerationFailed) -> Progress:
+    def fail_request(self, request: Request, error: EngineError) -> Progress:
         """End a waiting or running request with an error."""
         self.scheduler.remove_request(request)
         none = np.zeros((self.decoder.codebooks, 0), np.int16)
         return Progress(request, none, ended=True, error=error)
+
+    def fail_alone(self, request: Request, what: str, error: Exception) -> Progress:
+        """End one request after an error that concerns no other. Raises EngineFailed."""
+        if isinstance(error, EngineError):
+            return self.fail_request(request, error)
+        check_device()
+        reason = f"{what}: {type(error).__name__}: {error}"
+        logger.error("a request was ended: %s", reason, exc_info=error)
+        return self.fail_request(request, GenerationFailed(reason))
 
     def cancel_request(self, request: Request) -> bool:
         """Remove a request and free its slot; return whether it was still waiting or running."""

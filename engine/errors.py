@@ -5,6 +5,7 @@
     │   └── InvalidAudio          an uploaded file is not audio, or exceeds the limits
     ├── Cancelled             the caller disconnected, so the work was stopped
     ├── GenerationFailed      the model failed on this request or on its decode step
+    ├── EngineFailed          the engine or its GPU failed for good; the process must be replaced
     ├── UnsupportedPrecision  the device cannot multiply in the requested precision
     ├── NoRoom                the model or its caches do not fit into their memory budget
     └── CheckpointError       a model file cannot be used
@@ -51,6 +52,10 @@ class Cancelled(EngineError):
 
 class GenerationFailed(EngineError):
     """The model failed on this request or on its decode step."""
+
+
+class EngineFailed(EngineError):
+    """The engine's thread or its GPU has failed, and this process can serve no request any more."""
 
 
 class UnsupportedPrecision(EngineError):

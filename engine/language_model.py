@@ -15,18 +15,26 @@ from engine.conditioning import (
     Conditions,
     build_attributes,
     count_melody_positions,
+    count_prefix_positions,
     cut_melody_window,
     encode_conditions,
     encode_melody,
     takes_melody,
 )
-from engine.decoder import check_supported
 from engine.engine import Engine, EngineSettings
 from engine.errors import InvalidRequest, NoRoom
 from engine.loop import EngineLoop
-from engine.params import Codes, GenerationParams, LanguageModelInfo, Waveform
+from engine.params import (
+    LEAST_TEMPERATURE,
+    Codes,
+    GenerationParams,
+    LanguageModelInfo,
+    Waveform,
+    describe_bad_samples,
+)
 from engine.request import Request
 from engine.sequence import Sequence, Windowing
+from engine.supported import check_supported
 from engine.windows import (
     check_stride,
     count_positions,
@@ -112,9 +120,7 @@ class LanguageModel:
 
     def _fit_settings(self, settings: EngineSettings) -> EngineSettings:
         """Set the positions that the model's windows need, and the pages that fit the budget."""
-        prefix = 0
-        if self.info.melody:
-            prefix = self.info.prefix_positions + settings.max_text_tokens
+        prefix = count_prefix_positions(self._lm, settings.max_text_tokens)
         windowing, delay = self._windowing, self.info.delay_frames
         positions = count_window_positions(windowing.max_frames, delay, prefix)
         settings = replace(settings, max_positions=positions)
@@ -196,7 +202,9 @@ class LanguageModel:
 
         Raises InvalidRequest if the model cannot do what the parameters ask for.
         """
-        self.loop.engine.check_text(conditions)
+        if not (params.temperature == 0 or params.temperature >= LEAST_TEMPERATURE):
+            message = f"temperature: 0 (greedy), or at least {LEAST_TEMPERATURE:g}"
+            raise InvalidRequest(message, "temperature")
         prompt = params.prompt
         if prompt is not None:
             self._check_prompt(prompt, params.frames)
@@ -208,7 +216,9 @@ class LanguageModel:
         positions = count_positions(
             self.info, params.frames, sequence.prompt_frames, params.stride_seconds
         )
-        return Request(params, now, sequence, after, positions=positions)
+        request = Request(params, now, sequence, after, positions=positions)
+        self.loop.engine.check_room(request)
+        return request
 
     def _windowing_for(self, params: GenerationParams) -> Windowing:
         """Return the windowing with the request's stride; raise InvalidRequest if it is invalid."""
@@ -224,10 +234,9 @@ class LanguageModel:
         if (melody.sample_rate, melody.channels) != (self.info.sample_rate, 1):
             wanted = f"{self.info.sample_rate} Hz, mono"
             raise InvalidRequest(f"the melody must be {wanted}", "melody")
-        if not melody.samples or not np.isfinite(melody.array()).all():
-            raise InvalidRequest(
-                "the melody is empty, or has samples that are not finite numbers", "melody"
-            )
+        bad = describe_bad_samples(melody.array()) if melody.samples else "no samples"
+        if bad:
+            raise InvalidRequest(f"the melody has {bad}", "melody")
 
     def _check_prompt(self, prompt: Codes, frames: int) -> None:
         info = self.info

@@ -1,6 +1,7 @@
 """Runs an engine on its own thread; asyncio code submits requests to it and reads their codes."""
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.conditioning import Conditions
+from engine.device import check_device
 from engine.engine import Engine
-from engine.errors import GenerationFailed
+from engine.errors import EngineFailed, GenerationFailed
 from engine.request import Progress, Request
 
 Codes = NDArray[np.int16]
+
+logger = logging.getLogger(__name__)
 
 
 class Stream:
@@ -61,6 +65,7 @@ class EngineLoop:
         self._streams: dict[Request, Stream] = {}
         self._counted_until = 0.0
         """The time of `time.perf_counter` up to which the seconds of work are counted."""
+        self._failure: EngineFailed | None = None
         self._thread = threading.Thread(target=self._run_thread, name="engine", daemon=True)
         self._thread.start()
 
@@ -70,10 +75,13 @@ class EngineLoop:
         """Yield the request's codes, int16 [codebooks, frames], at least `chunk_frames` at once.
 
         Closing the generator frees the request's slot within one step. Raises the EngineError
-        that ended the request.
+        that ended the request: EngineFailed if the thread has ended, or ends before the request.
         """
         stream = Stream(chunk_frames, first_chunk_frames or chunk_frames)
-        self._inbox.put(lambda: self._add_request(request, stream))
+        # Registered before the failure is read: a thread that ends reads them in the other order.
+        self._streams[request] = stream
+        self.check_alive()
+        self._inbox.put(lambda: self.engine.scheduler.add_request(request))
         ended = False
         try:
             while not ended:
@@ -97,15 +105,12 @@ class EngineLoop:
         """Stop the thread after its current step, and wait for it."""
         self._inbox.put(None)
         self._thread.join()
+        self._failure = self._failure or EngineFailed("the engine's thread has ended")
 
     def check_alive(self) -> None:
-        """Raise RuntimeError if the thread has ended, which only a programming error can cause."""
-        if not self._thread.is_alive():
-            raise RuntimeError("the engine's thread has ended")
-
-    def _add_request(self, request: Request, stream: Stream) -> None:
-        self._streams[request] = stream
-        self.engine.scheduler.add_request(request)
+        """Raise EngineFailed if an error has ended the thread, or `close` was called."""
+        if self._failure:
+            raise EngineFailed(str(self._failure))
 
     def _cancel_request(self, request: Request) -> None:
         if self._streams.pop(request, None):
@@ -116,31 +121,41 @@ class EngineLoop:
             try:
                 self.engine.replace_conditions(request, conditions)
             except Exception as error:  # noqa: BLE001 - any failure must end this request only
-                reason = f"its text could not be replaced: {type(error).__name__}: {error}"
-                self._send_results([self.engine.fail_request(request, GenerationFailed(reason))])
+                what = "its text could not be replaced"
+                self._send_results([self.engine.fail_alone(request, what, error)])
 
     def _run_thread(self) -> None:
-        while self._handle_commands():
-            results = self._step_or_fail()
-            now = time.perf_counter()
-            self.engine.statistics.seconds += now - self._counted_until
-            self._counted_until = now
-            self._send_results(results)
+        """Run steps until `close`; an error that no request can be blamed for ends the thread."""
+        try:
+            while self._handle_commands():
+                results = self._step_or_fail()
+                now = time.perf_counter()
+                self.engine.statistics.seconds += now - self._counted_until
+                self._counted_until = now
+                self._send_results(results)
+        except Exception as error:
+            logger.exception("the engine's thread ends")
+            self._failure = EngineFailed(f"the engine failed: {type(error).__name__}: {error}")
+            none = np.zeros((self.engine.decoder.codebooks, 0), np.int16)
+            for request, stream in list(self._streams.items()):
+                stream.send_chunk(none, Progress(request, none, True, self._failure))
 
     def _send_results(self, results: list[Progress]) -> None:
         for progress in results:
             stream = self._streams[progress.request]
+            chunk = stream.add_progress(progress)
+            if chunk is not None:
+                self._count_first_chunk(stream, chunk, progress.request)
+                stream.send_chunk(chunk, progress)
             if progress.ended:
                 del self._streams[progress.request]
-            chunk = stream.add_progress(progress)
-            if chunk is None:
-                continue
-            if chunk.size and not stream.begun:
-                stream.begun = True
-                self.engine.statistics.first_chunks += 1
-                waited = time.perf_counter() - progress.request.arrived
-                self.engine.statistics.first_chunk_seconds += waited
-            stream.send_chunk(chunk, progress)
+
+    def _count_first_chunk(self, stream: Stream, chunk: Codes, request: Request) -> None:
+        if chunk.size and not stream.begun:
+            stream.begun = True
+            self.engine.statistics.first_chunks += 1
+            waited = time.perf_counter() - request.arrived
+            self.engine.statistics.first_chunk_seconds += waited
 
     def _handle_commands(self) -> bool:
         """Run the queued commands, and wait for one while idle; return False to stop the thread."""
@@ -162,5 +177,6 @@ class EngineLoop:
         try:
             return self.engine.step()
         except Exception as error:  # noqa: BLE001 - any failure must end the step's requests only
+            check_device()
             reason = f"a decode step failed: {type(error).__name__}: {error}"
             return self.engine.fail_running(GenerationFailed(reason))

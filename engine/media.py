@@ -18,7 +18,7 @@ from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from engine.errors import InvalidAudio
-from engine.params import MediaLimits, UploadInfo, Waveform
+from engine.params import MediaLimits, UploadInfo, Waveform, describe_bad_samples
 from engine.resampling import check_channels, convert_channels, resample_parts
 
 FORMATS = "wav,w64,flac,mp3,ogg,mov,aiff,aac"
@@ -148,8 +148,8 @@ def _decode_parts(
 
 def _join_frames(frames: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     joined = np.concatenate(frames, axis=1)
-    if not np.isfinite(joined).all():
-        raise InvalidAudio("the file has samples that are not finite numbers")
+    if bad := describe_bad_samples(joined):
+        raise InvalidAudio(f"the file has {bad}")
     return joined
 
 

@@ -6,6 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+LOUDEST_SAMPLE = 1000.0
+"""The largest sample that models take, where full scale is 1: far above, their sums overflow."""
+LEAST_TEMPERATURE = 0.01
+"""The lowest temperature above 0; far below, logits that are divided by it overflow."""
+
+
+def describe_bad_samples(samples: NDArray[np.floating]) -> str | None:
+    """Return why no model can take these samples, or None if models can."""
+    if not np.isfinite(samples).all():
+        return "samples that are not finite numbers"
+    if samples.size and np.abs(samples).max() > LOUDEST_SAMPLE:
+        return f"samples beyond {LOUDEST_SAMPLE:g} times full scale"
+    return None
+
 
 @dataclass(frozen=True, slots=True)
 class Codes:

@@ -56,7 +56,6 @@ class Scheduler:
             request.slot = slot = self.pages.take_slot()
             request.started = time.perf_counter()
             self.running[slot] = request
-            self.pages.extend_row(slot, TEXT_ROW, request.text_tokens)
             admitted.append((slot, request))
         return admitted
 
@@ -82,6 +81,11 @@ class Scheduler:
         self.pages.upload()
         return segments
 
+    def hold_text(self, request: Request) -> None:
+        """Give the text's row of a request that starts the pages of its text."""
+        assert request.slot is not None
+        self.pages.extend_row(request.slot, TEXT_ROW, request.text_tokens)
+
     def replace_text(self, request: Request) -> None:
         """Give the text's row of a running request the pages of its new text.
 
@@ -91,7 +95,7 @@ class Scheduler:
         if count_peak_pages([one.demand for one in self.running.values()]) > self.pages.limit:
             raise GenerationFailed("there is no room for a longer text beside the other requests")
         self.pages.free_row(request.slot, TEXT_ROW)
-        self.pages.extend_row(request.slot, TEXT_ROW, request.text_tokens)
+        self.hold_text(request)
 
     def shrink_pool(self) -> None:
         """Withhold the pages that the running requests will not need, after memory ran out."""

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import ValidationInfo, ValidatorFunctionWrapHandler
 
 from deployments.settings import StrictModel
-from engine.params import GenerationParams
+from engine.params import LEAST_TEMPERATURE, GenerationParams
 
 
 def _convert_whole(value: Any) -> Any:
@@ -96,8 +96,8 @@ class SamplingBody(RequestModel):
     @field_validator("temperature")
     @classmethod
     def _check_temperature(cls, temperature: float) -> float:
-        if 0 < temperature < 0.01:
-            raise ValueError("must be 0 (greedy) or at least 0.01")
+        if 0 < temperature < LEAST_TEMPERATURE:
+            raise ValueError(f"must be 0 (greedy) or at least {LEAST_TEMPERATURE:g}")
         return temperature
 
     def build_sampling_params(self, text: str, frames: int) -> GenerationParams:

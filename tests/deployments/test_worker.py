@@ -122,3 +122,39 @@ async def test_a_long_melody_does_not_make_a_replica_unhealthy():
         await TokenModel.check_health(model)
     ended.set()
     await encoding
+
+
+END = """
+import asyncio, sys
+from types import SimpleNamespace
+from deployments.token_model import TokenModel
+from deployments.worker import Worker
+from engine.errors import EngineFailed
+
+def fail(*given):
+    raise EngineFailed("the GPU refuses all further work")
+
+async def encode():
+    try:
+        await Worker(check_device=fail).run(int, "no number")
+    except ValueError:
+        print("it lives")
+
+loop = SimpleNamespace(check_alive=fail)
+model = SimpleNamespace(_failed=EngineFailed, _model=SimpleNamespace(loop=loop))
+asyncio.run(encode() if sys.argv[1] == "encode" else TokenModel.check_health(model))
+"""
+
+
+@pytest.mark.parametrize("what", ["encode", "check"])
+def test_a_failed_gpu_ends_the_replica(what: str):
+    """Its process ends, so Serve replaces it at once, and callers go on with another replica."""
+    command = [sys.executable, "-c", END, what]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "this replica ends: the GPU refuses" in done.stderr
+
+
+async def test_a_call_that_fails_on_a_sound_device_fails_alone():
+    with pytest.raises(ValueError, match="no number"):
+        await Worker().run(int, "no number")

@@ -19,8 +19,8 @@ models:
   - {name: mbd, kind: mbd, checkpoint: x, codec: encodec}
   - {name: discriminators, kind: discriminators, checkpoint: x}
 """
-EVERYWHERE = {"engine.params", "engine.errors", "engine.fence", "engine.engine"}
-"""What is passed around, the fence around a model, and a language model's settings."""
+EVERYWHERE = {"engine.params", "engine.errors", "engine.fence", "engine.engine", "engine.device"}
+"""What is passed around, the fence around a model, its device, and a language model's settings."""
 Arrows = set[tuple[str, str]]
 
 

@@ -106,6 +106,23 @@ def test_whole_clips_are_audiocrafts(name: str, codec: Codec, parity: Parity):
     assert parity(name, "a clip's samples to codes", piece.codes.array(), codes[0].numpy()) == 0
 
 
+def test_the_loudest_audio_is_encoded_as_by_audiocraft(name: str, codec: Codec, parity: Parity):
+    """Audio of 1e30 became zeros; up to the limit the codes still follow the audio."""
+    audio = np.where(draw_audio(codec, RATE) > 0, 1000, -1000).astype(np.float32)
+    (piece,) = codec.encode([AudioPiece(Waveform.pack(audio, RATE))])
+    assert isinstance(piece, CodesPiece)
+    with torch.inference_mode():
+        codes, _ = codec.model.encode(torch.from_numpy(audio)[None])
+    loudest = "a clip's samples to codes, at 1000 times full scale"
+    assert parity(name, loudest, piece.codes.array(), codes[0].numpy()) == 0
+    assert len(np.unique(piece.codes.array())) > 10
+
+
+def test_a_codec_is_probed(codec: Codec):
+    codec.probe()
+    assert codec.done
+
+
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.sets(st.integers(1, FRAMES - 1)))
 def test_pieces_joined_are_the_whole(name: str, codec: Codec, parity: Parity, cuts: set[int]):
@@ -187,6 +204,7 @@ def test_bad_codes_fail_alone(own: Codec, codes: np.ndarray, reason: str):
         (Waveform.pack(np.zeros((2, 10)), RATE), "1 channels"),
         (Waveform.pack(np.zeros((1, 0)), RATE), "no samples"),
         (Waveform.pack(np.full((1, 9), np.nan), RATE), "not finite numbers"),
+        (Waveform.pack(np.full((1, 9), -1e30), RATE), "beyond 1000 times full scale"),
     ],
 )
 def test_bad_audio_fails_alone(own: Codec, wave: Waveform, reason: str):

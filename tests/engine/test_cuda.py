@@ -1,7 +1,10 @@
 """Tests compiled kernels, captured steps and greedy codes on a GPU."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engine import kernels_cpu
 from engine.checkpoints import load_language_model
@@ -19,9 +22,21 @@ from tests.engine.test_exactness import (
 from tests.engine.test_kernels import HEADS, POSITIONS, ROWS, SIZE, TOKENS, scatter_rows
 from tests.parity import Parity
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_logits_are_spread_where_the_weights_are(dtype: torch.dtype):
+    """Fake tensors refuse, without a GPU, what a GPU would refuse: operands on two devices."""
+    with FakeTensorMode():
+        layer = torch.nn.Linear(4, 4, device="cuda", dtype=dtype)
+        table = torch.nn.Embedding(4, 4, device="cuda", dtype=dtype)
+        lm = SimpleNamespace(transformer=layer, linears=layer, emb=[table], dim=4)
+        spread_logits(lm)
+    assert (layer.weight.device.type, layer.weight.dtype) == ("cuda", dtype)
+
+
+@on_a_gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_kernels_agree_with_the_cpus(dtype: torch.dtype):
     from engine import kernels_cuda
@@ -37,10 +52,13 @@ def test_compiled_kernels_agree_with_the_cpus(dtype: torch.dtype):
     assert (out.cpu() - expected).abs().max() < 1e-5
 
 
+@on_a_gpu
 @pytest.mark.parametrize("captured", [False, True])
-def test_greedy_codes_are_audiocrafts(checkpoints: Checkpoints, captured: bool, parity: Parity):
+def test_greedy_codes_are_audiocrafts(
+    checkpoints: Checkpoints, captured: bool, parity: Parity, monkeypatch: pytest.MonkeyPatch
+):
     """Codes are equal in float32, where rounding differs only in the last bits."""
-    torch.backends.cuda.matmul.allow_tf32 = False
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     lm = spread_logits(load_language_model(str(checkpoints.music), device="cuda", dtype="float32"))
     settings = EngineSettings(max_slots=5, max_positions=200, cuda_graphs=captured)
     engine = Engine(lm, settings)
@@ -52,6 +70,7 @@ def test_greedy_codes_are_audiocrafts(checkpoints: Checkpoints, captured: bool, 
         assert_same(parity, "greedy codes on a GPU", expected, codes, case)
 
 
+@on_a_gpu
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_captured_logits_are_those_of_an_eager_step(checkpoints: Checkpoints, precision: str):
     lm = spread_logits(load_language_model(str(checkpoints.music), device="cuda", dtype=precision))

@@ -29,7 +29,8 @@ def spread_logits(lm: LMModel) -> LMModel:
     generator = torch.Generator().manual_seed(5)
     for weight in (*lm.transformer.parameters(), *lm.linears.parameters()):
         if weight.dim() > 1:
-            weight.data += 0.3 * torch.randn(weight.shape, generator=generator) / lm.dim**0.5
+            noise = torch.randn(weight.shape, generator=generator).to(weight)
+            weight.data += 0.3 * noise / lm.dim**0.5
     for table in lm.emb:
         table.weight.data *= 4
     return lm
@@ -59,7 +60,8 @@ class Case:
 def generate_with_audiocraft(lm: LMModel, case: Case, attributes: ConditioningAttributes) -> Codes:
     """Generate a request's codes with AudioCraft, in windows as `BaseGenModel._generate_tokens`."""
     prompt = case.draw_prompt(lm)
-    tokens = None if prompt is None else torch.from_numpy(prompt)[None]
+    device = next(lm.parameters()).device
+    tokens = None if prompt is None else torch.from_numpy(prompt)[None].to(device)
     parts = [] if tokens is None else [tokens]
     offset, known = 0, case.prompt
     while offset + known < case.frames:
@@ -74,7 +76,7 @@ def generate_with_audiocraft(lm: LMModel, case: Case, attributes: ConditioningAt
         tokens = codes[:, :, case.stride :]
         known = tokens.shape[-1]
         offset += case.stride
-    return torch.cat(parts, -1)[0].numpy()
+    return torch.cat(parts, -1)[0].cpu().numpy()
 
 
 def build_request(lm: LMModel, case: Case, attributes: ConditioningAttributes) -> Request:

@@ -152,7 +152,11 @@ def fill_codes(shape: tuple[int, int], value: int = 0) -> Codes:
     [
         ({"melody": Waveform.pack(np.zeros((1, 9)), 8000)}, "melody", "16000 Hz, mono"),
         ({"melody": Waveform.pack(np.zeros((2, 9)), RATE)}, "melody", "16000 Hz, mono"),
-        ({"melody": Waveform.pack(np.zeros((1, 0)), RATE)}, "melody", "empty"),
+        ({"melody": Waveform.pack(np.zeros((1, 0)), RATE)}, "melody", "no samples"),
+        ({"melody": Waveform.pack(np.full((1, 9), 1e30), RATE)}, "melody", "times full scale"),
+        ({"temperature": 1e-40}, "temperature", "at least 0.01"),
+        ({"temperature": -1.0}, "temperature", "at least 0.01"),
+        ({"temperature": float("nan")}, "temperature", "at least 0.01"),
         ({"melody": Waveform.pack(np.full((1, 9), np.nan), RATE)}, "melody", "not finite numbers"),
         ({"stride_seconds": 2.0}, "extend_stride", "below 2 s"),
         ({"stride_seconds": 0.01}, "extend_stride", "at least 0.2 s"),

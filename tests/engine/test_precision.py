@@ -1,5 +1,9 @@
 """Tests that a row's product is independent of other rows, and near float32 in each precision."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -8,29 +12,71 @@ from benchmarks.shapes import build_language_model
 from engine.cache import Cache, Segment
 from engine.decoder import Decoder
 from engine.errors import UnsupportedPrecision
-from engine.precision import cpu_multiplies_in, make_linear
+from engine.precision import (
+    cpu_multiplies_in,
+    find_row_counts,
+    fix_row_counts,
+    make_linear,
+)
 from tests.engine.cpu import BFLOAT16
 
 # Relative RMS distance of logits from float32's at the musicgen-small shape, random weights.
 BOUNDS = {"bfloat16": 0.06, "int8": 0.09}
 
 
-MEASURED = (
-    torch.backends.cpu.get_cpu_capability() == "AVX512" and not torch.cpu._is_amx_tile_supported()
-)
+# oneDNN and torch as on a CPU that has AVX2 only.
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+LIMITED = AVX2.items() <= os.environ.items()
+SHAPES = [(3072, 1024), (1024, 4096), (4608, 1536), (192, 64), (64, 256)]
 
 
-@pytest.mark.skipif(not MEASURED, reason="the kernels' bits were measured on AVX-512 without AMX")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize(("outputs", "inputs"), [(3072, 1024), (1024, 4096), (192, 64), (64, 256)])
+@pytest.mark.parametrize("precision", ["float32", BFLOAT16, "int8"])
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
 def test_a_row_has_the_same_bits_in_any_company(precision: str, outputs: int, inputs: int):
     torch.manual_seed(0)
     linear = make_linear(torch.randn(outputs, inputs) / inputs**0.5, precision)
-    rows = torch.randn(70, inputs)
+    rows = torch.randn(140, inputs)
     expected = linear(rows)
-    for number in (*range(1, 18), 24, 31, 32, 33, 64):
+    for number in (*range(1, 20), 24, 31, 32, 33, 64, 65, 96, 101, 128):
         assert torch.equal(linear(rows[:number]), expected[:number]), number
+        assert torch.equal(linear(rows[3 : 3 + number]), expected[3 : 3 + number]), number
     assert torch.equal(linear(rows.flip(0)).flip(0), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LIMITED, reason="this is the process that it starts")
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+def test_a_row_has_the_same_bits_on_a_cpu_with_avx2(threads: str):
+    command = [sys.executable, "-m", "pytest", __file__, "-q", "-k", "any_company"]
+    environment = os.environ | AVX2 | {"OMP_NUM_THREADS": threads}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "10 passed, 5 skipped" in done.stdout, done.stdout
+
+
+def test_counts_whose_rows_differ_are_not_used():
+    """Six rows at once, as on AVX2: those that are over are summed in another order."""
+
+    def product(rows: torch.Tensor) -> torch.Tensor:
+        over = len(rows) % 6
+        changed = rows.clone()
+        if 0 < over < 4:
+            changed[-over:] *= 1 + over / 8
+        return changed
+
+    counts = find_row_counts(product, torch.randn(1, 4), 16)
+    assert counts == [4, 10, 16, 22, 28, 34, 48, 64]
+    rows = torch.randn(200, 4)
+    for number in (1, 2, 3, 5, 63, 64, 65, 130, 200):
+        assert torch.equal(fix_row_counts(product, counts)(rows[:number]), rows[:number])
+
+
+def test_the_counts_that_suit_typical_steps_are_used():
+    """Neither one row at a time, nor 64 for one request, unless reading the weights is all."""
+    row = torch.zeros(1, 4)
+    sets = {1: 0, 2: 1, 4: 1, 10: 1, 16: 2, 22: 2, 28: 2, 32: 2, 34: 3, 48: 3, 64: 3}
+    assert find_row_counts(lambda rows: rows + sets[len(rows)], row, 4) == [2, 4, 10]
+    assert find_row_counts(lambda rows: rows + sets[len(rows)], row, 64) == [16, 22, 28, 32]
+    assert find_row_counts(lambda rows: rows + len(rows), row, 1000) == [32]
 
 
 @pytest.mark.parametrize("precision", ["float32", BFLOAT16, "int8"])
