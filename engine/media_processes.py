@@ -4,6 +4,7 @@ A server process has imported everything, and forks for each file. So a file tha
 its process ends no other upload, and all memory returns to the system after each file.
 """
 
+import contextlib
 import importlib
 import os
 import pickle
@@ -19,8 +20,10 @@ from typing import Any
 
 from engine.errors import EngineError, InvalidAudio
 
-START_S = 30.0
-"""Seconds in which the server must fork; it imports everything first, which takes some of them."""
+START_S = 120.0
+"""Seconds in which a new server must fork for the first time; it imports everything before."""
+FORK_S = 20.0
+"""Seconds in which a server that has begun must fork."""
 SERVER = "from engine.media_processes import serve_files; serve_files()"
 
 
@@ -32,7 +35,6 @@ class MediaProcesses:
         """Seconds of CPU time that all files took."""
         self._lock = threading.Lock()
         self._start_server()
-        self.check_server()
 
     def run_function(self, name: str, limit_s: float, *arguments: Any) -> Any:
         """Run the function `name`, such as `engine.media.probe`, in a process; this call blocks.
@@ -72,26 +74,19 @@ class MediaProcesses:
         """
         for _ in range(2):
             with self._lock:
-                asked, (mine, theirs) = self._server, socket.socketpair()
-                with theirs:
-                    self._request_fork(theirs)
-            connection = Connection(mine.detach())
-            try:
-                if connection.poll(START_S) and connection.recv():
-                    return connection
-            except (EOFError, OSError):  # the server has ended
-                pass
-            connection.close()
+                asked, connection = self._server, self._request_fork()
+            if _has_begun(connection, FORK_S):
+                return connection
             with self._lock:
                 if asked is self._server:
                     self._replace_server()
         raise EngineError("the process that decodes files cannot be started")
 
-    def _request_fork(self, end: socket.socket) -> None:
-        try:
-            socket.send_fds(self._control, [b"f"], [end.fileno()])
-        except OSError:  # the server has ended, and is replaced by the caller
-            return
+    def _request_fork(self) -> Connection:
+        mine, theirs = socket.socketpair()
+        with theirs, contextlib.suppress(OSError):  # a server that has ended closes the connection
+            socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+        return Connection(mine.detach())
 
     def _replace_server(self) -> None:
         self._server.kill()
@@ -100,11 +95,27 @@ class MediaProcesses:
         self._start_server()
 
     def _start_server(self) -> None:
+        """Start the server and wait until it has forked. Raises EngineError if it does not."""
         self._control, theirs = socket.socketpair()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         with theirs:
             command = [sys.executable, "-c", SERVER]
             self._server = subprocess.Popen(command, stdin=theirs.fileno(), env=environment)
+        connection = self._request_fork()
+        if not _has_begun(connection, START_S):
+            raise EngineError("the process that decodes files cannot be started")
+        connection.close()
+
+
+def _has_begun(connection: Connection, limit_s: float) -> bool:
+    """Say whether the process at the other end begins within `limit_s`; close it if it does not."""
+    try:
+        if connection.poll(limit_s) and connection.recv():
+            return True
+    except (EOFError, OSError):  # the server has ended
+        pass
+    connection.close()
+    return False
 
 
 def serve_files() -> None:

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -283,3 +284,17 @@ def test_the_ingress_loads_no_torch():
         [sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_every_file_has_the_version_of_pyproject():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    said = {
+        "api/audio/tags.py": r'VERSION = "audiocraft-serve", "(.+)"',
+        "client/pyproject.toml": r'^version = "(.+)"',
+        "docker-compose.yaml": r"image: audiocraft-serve:(.+)",
+        "k8s/base/kustomization.yaml": r"newTag: (.+)",
+        "docs/kubernetes.md": r"docker build -t audiocraft-serve:(\S+)",
+        "README.md": r"docker build -t audiocraft-serve:(\S+)",
+    }
+    for file, pattern in said.items():
+        assert re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE) == [version], file

@@ -24,7 +24,7 @@ from tests.api.conftest import FakeCodec, FakeLanguageModel, Media, serving
 from tests.docs.pages import DOCS, ROOT
 
 README = (ROOT / "README.md").read_text()
-TEXT = "\n".join(path.read_text() for path in [ROOT / "README.md", *DOCS.glob("*.md")])
+TEXT = "\n".join(path.read_text() for path in [*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 DEFAULT = "http://127.0.0.1:8000"
 LIMITS = MediaLimits(10**8, 60, 2)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.docs.pages import DOCS, ROOT, blocks_out, named, page
 
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 FOLDERS = [path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 NAME_IN_FILE = re.compile(r"`([\w/]+\.py)`((?:,? `\w+`)+)")

@@ -81,13 +81,12 @@ def test_memory_returns_after_each_file(processes: MediaProcesses):
 def test_a_server_that_died_or_hangs_is_replaced(
     processes: MediaProcesses, number: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("engine.media_processes.START_S", 20.0)
     server = find_server()
     with ThreadPoolExecutor() as threads:
         stays = threads.submit(processes.run_function, "time.sleep", 100, 10)
         until(lambda: len(server.children()) == 1)
         os.kill(server.pid, number)
-        monkeypatch.setattr("engine.media_processes.START_S", 5.0)
+        monkeypatch.setattr("engine.media_processes.FORK_S", 5.0)
         with ThreadPoolExecutor() as health:
             checks = [health.submit(processes.check_server) for _ in range(3)]
         for check in checks:
