@@ -15,7 +15,7 @@ from engine.decoder import Decoder
 from engine.errors import GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
 from engine.request import Progress, Request
-from engine.sampling import apply_guidance, sample_codes
+from engine.sampling import sample_codes, warm_up_sampling
 from engine.scheduler import Scheduler
 
 # Positions of prompts per step. On two cores, 16 positions take less time than one more step of the
@@ -89,6 +89,7 @@ class Engine:
         )
         self.decoder = Decoder(lm, cache, settings.precision, take=take)
         self.decoder.warm_up()
+        warm_up_sampling(self.decoder.codebooks, self.decoder.cardinality, self.decoder.device)
         captures = settings.cuda_graphs and self.decoder.device.type == "cuda"
         self.graphs = Graphs(self.decoder, 2 * settings.max_slots) if captures else None
         chunk = settings.prefill_chunk or PREFILL_CHUNK[self.decoder.device.type]
@@ -145,14 +146,13 @@ class Engine:
             request.fed += segment.count
         conditional = np.cumsum([0] + [s.rows for s in segments[:-1]])
         null = conditional + np.array([s.rows for s in segments]) - 1
-        scales = logits.new_tensor([r.params.guidance_scale for r in requests])
-        guided = apply_guidance(logits[conditional], logits[null], scales)
-        finite = guided.isfinite().flatten(1).all(1)
-        drawing = [index for index, request in enumerate(requests) if request.unfed == 0]
-        drawn = sample_codes(guided[drawing], [requests[index].sampling for index in drawing])
-        for index, codes in zip(drawing, drawn.cpu().numpy(), strict=True):
-            requests[index].sequence.accept_codes(codes)
-        return [self._report_progress(r, g) for r, g in zip(requests, finite.tolist(), strict=True)]
+        samplings = [request.sampling for request in requests]
+        drawn = sample_codes(logits, samplings, conditional, null).cpu().numpy()
+        finite = [bool(codes.min() >= 0) for codes in drawn]
+        for request, codes, known in zip(requests, drawn, finite, strict=True):
+            if known and request.unfed == 0:
+                request.sequence.accept_codes(codes)
+        return [self._report_progress(r, known) for r, known in zip(requests, finite, strict=True)]
 
     def _count_step(
         self, segments: list[Segment], progress: list[Progress], seconds: float

@@ -24,6 +24,7 @@ from engine.errors import InvalidRequest, NoRoom
 from engine.loop import EngineLoop
 from engine.params import Codes, GenerationParams, LanguageModelInfo, Waveform
 from engine.request import Request
+from engine.sampling import check_temperature
 from engine.sequence import Sequence, Windowing
 from engine.windows import (
     check_stride,
@@ -177,6 +178,7 @@ class LanguageModel:
         Raises InvalidRequest if the model cannot do what the parameters ask for.
         """
         self.loop.engine.check_text(conditions)
+        check_temperature(params)
         prompt = params.prompt
         if prompt is not None:
             self._check_prompt(prompt, params.frames)

@@ -23,6 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.errors import InvalidRequest
+from engine.params import GenerationParams
+
+LEAST_TEMPERATURE = 0.01
+"""The least temperature above 0. Far below it, logits over the temperature are infinite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -77,3 +83,17 @@ def sample_codes(
         torch.from_numpy(given).to(device),
         torch.tensor(numbers, dtype=torch.float32).to(device),
     )
+
+
+def warm_up_sampling(codebooks: int, cardinality: int, device: torch.device) -> None:
+    """Draw once, so that the kernel is compiled before the first request."""
+    sampling = Sampling(0, 0, 0, temperature=1.0, top_k=1, top_p=0.0, guidance_scale=1.0)
+    row = np.zeros(1, np.int64)
+    sample_codes(torch.zeros(1, codebooks, cardinality, device=device), [sampling], row, row)
+
+
+def check_temperature(params: GenerationParams) -> None:
+    """Raise InvalidRequest if the temperature is neither 0 nor at least the least one."""
+    if params.temperature != 0 and not params.temperature >= LEAST_TEMPERATURE:
+        message = f"the temperature must be 0 (greedy) or at least {LEAST_TEMPERATURE}"
+        raise InvalidRequest(message, "temperature")

@@ -1,7 +1,7 @@
 """Draws codes on the CPU with numba; `engine.sampling` says what is drawn.
 
-No operation here may be fused or reordered (no fastmath), and sums are of integers: so the codes are
-the same as those of `engine.sampling_cuda`, which does the same steps in the same order.
+No operation here may be fused or reordered (no fastmath), and sums are of integers: the codes are
+those of `engine.sampling_cuda`, which does the same steps in the same order.
 """
 
 import math
@@ -127,12 +127,12 @@ def exclude_codes(distances, top_k, top_p):  # type: ignore[no-untyped-def]
 
 @njit(error_model="numpy", cache=KEEP)
 def _run_race(distances, seed, variation, step, book):  # type: ignore[no-untyped-def]
-    """Return the code that arrives first, the lowest of those that do; infinity does not take part."""
+    """Return the code that arrives first; codes at infinity do not take part."""
     words = np.empty((4, (len(distances) + 3) // 4), np.uint32)
     fill_words(words, np.uint64(seed), np.uint64(book), np.uint64(step), np.uint64(variation))
-    words, race = words.ravel(), np.empty(len(distances), np.float32)
+    word_of_code, race = words.ravel(), np.empty(len(distances), np.float32)
     for code in range(len(race)):
-        race[code] = make_exponential(words[code])
+        race[code] = make_exponential(word_of_code[code])
     for code in range(len(race)):
         arrival = race[code] * exponentiate(min(distances[code], _FARTHEST))
         race[code] = arrival if distances[code] < np.inf else np.float32(np.inf)

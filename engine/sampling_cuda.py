@@ -129,6 +129,6 @@ def sample_rows(logits: Tensor, integers: Tensor, numbers: Tensor) -> Tensor:
     codes = torch.empty(len(integers), books, dtype=torch.long, device=logits.device)
     _sample_row[len(integers), books](
         logits, integers, numbers, codes, BOOKS=books, CARDINALITY=cardinality,
-        BLOCK=triton.next_power_of_2(cardinality), enable_fp_fusion=False,
+        BLOCK=triton.next_power_of_2(cardinality), num_warps=8, enable_fp_fusion=False,
     )  # fmt: skip
     return codes
