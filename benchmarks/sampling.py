@@ -1,7 +1,8 @@
 """Times drawing the codes of a step, against an older revision and AudioCraft's own functions.
 
 `python -m benchmarks.sampling --before REVISION` prints a table, then one line of JSON. They take
-turns within each round, so that a noisy machine slows them alike; figures are median milliseconds.
+turns within each round, on one thread; figures are medians of the milliseconds of processor time,
+which other processes of the machine change less than the time that passes.
 Logits are random, of 4 codebooks of 2048 codes, with guidance. "equal" requests all have top-250;
 "mixed" ones have another temperature, top-k or top-p each, and a fourth are greedy. A step of the
 engine at 16 requests, on musicgen-small's shape, is timed with either way to draw.
@@ -9,7 +10,6 @@ engine at 16 requests, on musicgen-small's shape, is timed with either way to dr
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -92,10 +92,10 @@ def time_in_turns(ways: dict[str, Callable[[], object]], rounds: int) -> dict[st
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 3):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             way()
             if number >= 3:  # the first rounds warm up
-                taken[name].append(1000 * (time.perf_counter() - begun))
+                taken[name].append(1000 * (time.process_time() - begun))
     return {f"{name}_ms": round(statistics.median(times), 3) for name, times in taken.items()}
 
 
@@ -130,9 +130,9 @@ def main() -> None:
     """Measure the draws, then steps; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", required=True, help="revision to compare with")
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(1)
     draws: dict[str, Draw] = {"before": load_before(options.before), "now": sample_codes}
     rows: list[dict[str, Any]] = []
     with torch.inference_mode():

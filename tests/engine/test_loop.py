@@ -320,3 +320,9 @@ def test_slots_follow_from_the_budget(checkpoints: Checkpoints):
         match=r"a slot takes 6\.3 MB of cache, the budget is 0\.001 GB .* raise it to 0\.01 GB",
     ):
         slots(0.001)
+
+
+def test_a_tiny_temperature_is_refused(model: LanguageModel):
+    params = replace(PARAMS, temperature=1e-40)
+    with pytest.raises(InvalidRequest, match="temperature"):
+        model.build_request(params, model.encode_text(params.text))
