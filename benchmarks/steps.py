@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from audiocraft.models.lm import LMModel
+from audiocraft.utils.utils import sample_top_k
 from transformers import MusicgenForCausalLM
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
@@ -13,7 +14,6 @@ from engine.conditioning import Conditions
 from engine.engine import Engine
 from engine.params import GenerationParams
 from engine.request import Request
-from engine.sampling import filter_probabilities
 from engine.sequence import Sequence, Windowing
 
 TEXT_TOKENS = 26
@@ -75,7 +75,7 @@ def make_transformers_step(model: MusicgenForCausalLM, requests: int, position: 
         output = model(column, encoder_hidden_states=source, past_key_values=cache, use_cache=True)
         conditional, null = output.logits.view(2, requests, books, -1)
         for logits in null + (conditional - null) * 3.0:
-            torch.multinomial(filter_probabilities(logits, 1.0, 250, 0.0), 1)
+            sample_top_k(torch.softmax(logits, -1), 250)
 
     step()
     for layer in cache.self_attention_cache.layers:

@@ -16,7 +16,7 @@ from engine.errors import EngineError, GenerationFailed, InvalidRequest
 from engine.graphs import Graphs
 from engine.page_table import count_pages
 from engine.request import Progress, Request
-from engine.sampling import apply_guidance, sample_codes
+from engine.sampling import sample_codes, warm_up_sampling
 from engine.scheduler import Scheduler
 
 # Positions of prompts per step. On two cores, 16 positions take less time than one more step of the
@@ -98,6 +98,7 @@ class Engine:
         self._max_text_tokens = settings.max_text_tokens
         self.decoder = Decoder(lm, cache, settings.precision, take=take)
         self.decoder.warm_up()
+        warm_up_sampling(self.decoder.codebooks, self.decoder.cardinality, self.decoder.device)
         captures = settings.cuda_graphs and self.decoder.device.type == "cuda"
         self.graphs = Graphs(self.decoder, 2 * settings.max_slots) if captures else None
         chunk = settings.prefill_chunk or PREFILL_CHUNK[self.decoder.device.type]
@@ -166,15 +167,14 @@ class Engine:
             request.fed += segment.count
         conditional = np.cumsum([0] + [s.rows for s in segments[:-1]])
         null = conditional + np.array([s.rows for s in segments]) - 1
-        scales = logits.new_tensor([r.params.guidance_scale for r in requests])
-        guided = apply_guidance(logits[conditional], logits[null], scales)
-        finite = guided.isfinite().flatten(1).all(1)
-        drawing = [index for index, request in enumerate(requests) if request.unfed == 0]
-        drawn = sample_codes(guided[drawing], [requests[index].sampling for index in drawing])
-        for index, codes in zip(drawing, drawn.cpu().numpy(), strict=True):
-            requests[index].sequence.accept_codes(codes)
+        samplings = [request.sampling for request in requests]
+        drawn = sample_codes(logits, samplings, conditional, null).cpu().numpy()
+        finite = [bool(codes.min() >= 0) for codes in drawn]
+        for request, codes, known in zip(requests, drawn, finite, strict=True):
+            if known and request.unfed == 0:
+                request.sequence.accept_codes(codes)
         progress = []
-        for request, is_finite in zip(requests, finite.tolist(), strict=True):
+        for request, is_finite in zip(requests, finite, strict=True):
             try:
                 progress.append(self._report_progress(request, is_finite))
             except Exception as error:  # noqa: BLE001 - the others' progress must not be lost

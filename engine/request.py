@@ -115,6 +115,7 @@ class Request:
             temperature=self.params.temperature,
             top_k=self.params.top_k,
             top_p=self.params.top_p,
+            guidance_scale=self.params.guidance_scale,
         )
 
 

@@ -2,11 +2,21 @@
 
 AudioCraft draws from torch's global generator. Here each draw depends only on (seed, variation,
 step, codebook), so a request gets the same codes whatever else is in its batch, and a request
-that resumes at some step needs no generator state.
+that resumes at some step needs no generator state. All devices draw the same codes from the same
+logits, bit for bit.
+
+A draw is an exponential race, as in torch's `multinomial`: each code has an Exponential(1) number
+of its own, made of a random word (`engine.philox`), arrives after that number over its probability,
+and the first one wins. Rounding changes the winner only if the first two arrive at nearly the same
+time; to invert the cumulative distribution would be less stable. The word of a code is word
+code // blocks of the counter (code % blocks, codebook, step, variation), where blocks is a fourth
+of the cardinality, rounded up, and the seed is the key.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -16,7 +26,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """The sampling parameters of one slot at one step."""
+    """The sampling parameters of one request at one step."""
 
     seed: int
     variation: int
@@ -25,64 +35,52 @@ class Sampling:
     temperature: float
     """Divisor of the logits; 0 means greedy decoding."""
     top_k: int
+    """Draw from the k likeliest codes, and all that are as likely as the k-th; 0 means all."""
     top_p: float
+    """Draw from the likeliest codes until their probabilities exceed this; above 0, it replaces
+    `top_k`. Of codes that are equally likely, the lower one comes first."""
+    guidance_scale: float
 
 
-def apply_guidance(conditional: Tensor, null: Tensor, scale: Tensor) -> Tensor:
-    """Apply guidance with `scale` [slots] to logits [slots, codebooks, cardinality]."""
-    return null + (conditional - null) * scale.view(-1, 1, 1)
+class Kernels(Protocol):
+    """The drawing function of one kind of device; see `engine.sampling_cpu`."""
+
+    def sample_rows(self, logits: Tensor, integers: Tensor, numbers: Tensor) -> Tensor:
+        """Draw a code for each request and codebook, int64 [requests, codebooks].
+
+        `logits` is float32 [rows, codebooks, cardinality], contiguous. `integers` is int64
+        [requests, 6]: conditional row, null row (the same one without guidance), seed, variation,
+        step, top_k; `numbers` is float32 [requests, 3]: guidance scale, temperature, top_p.
+        The code is -1 where a logit over the temperature is not a finite number.
+        """
 
 
-def filter_probabilities(
-    logits: Tensor, temperature: float | Tensor, top_k: int, top_p: float
+def sample_codes(
+    logits: Tensor,
+    samplings: Sequence[Sampling],
+    conditional: NDArray[np.int64],
+    null: NDArray[np.int64],
 ) -> Tensor:
-    """Return the probabilities [..., cardinality] after temperature and top-k or top-p.
+    """Draw the next codes, int64 [requests, codebooks], on the logits' device.
 
-    As in `audiocraft/utils/utils.py`, top_p takes precedence over top_k, and top_k keeps every
-    code that is as likely as the k-th.
+    `logits` is float32 [rows, codebooks, cardinality]; `conditional` and `null` are each request's
+    rows, which are equal without guidance. The codes of a request are -1 where its logits, over its
+    temperature, are not finite numbers.
     """
-    probabilities = torch.softmax(logits / temperature, dim=-1)
-    if top_p > 0:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        beyond = ordered.cumsum(-1) - ordered > top_p
-        probabilities = torch.zeros_like(probabilities).scatter(
-            -1, order, ordered.masked_fill(beyond, 0)
-        )
-    elif 0 < top_k < probabilities.shape[-1]:
-        least = probabilities.topk(top_k, dim=-1).values[..., -1:]
-        probabilities = probabilities.masked_fill(probabilities < least, 0)
-    return probabilities / probabilities.sum(-1, keepdim=True)
+    integers = [(s.seed, s.variation, s.step, s.top_k) for s in samplings]
+    numbers = [(s.guidance_scale, s.temperature, s.top_p) for s in samplings]
+    given = np.column_stack([conditional, null, np.array(integers, np.int64)])
+    device = logits.device
+    kernels = cast(Kernels, import_module(f"engine.sampling_{device.type}"))
+    return kernels.sample_rows(
+        logits.contiguous(),
+        torch.from_numpy(given).to(device),
+        torch.tensor(numbers, dtype=torch.float32).to(device),
+    )
 
 
-def draw_exponentials(sampling: Sampling, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Draw Exponential(1) numbers [codebooks, cardinality] from a counter-based generator."""
-    key, counter = [sampling.seed, sampling.variation], [0, 0, 0, sampling.step]
-    generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-    return np.maximum(generator.standard_exponential(shape, np.float32), np.float32(1e-30))
-
-
-def draw_codes(probabilities: Tensor, race: Tensor) -> Tensor:
-    """Draw one code per codebook by the exponential race, as torch's `multinomial` does.
-
-    `race` holds Exponential(1) numbers; each code arrives at the rate of its probability, and
-    the first wins. Rounding changes the result only if the first two codes arrive at nearly the
-    same time; inverting the cumulative distribution would be less stable.
-    """
-    return (probabilities / race).argmax(-1)
-
-
-def sample_codes(logits: Tensor, parameters: Sequence[Sampling]) -> Tensor:
-    """Draw the next codes [slots, codebooks] from guided logits, one Sampling for each slot."""
-    chosen = logits.argmax(-1)
-    groups: dict[tuple[int, float], list[int]] = {}
-    for slot, one in enumerate(parameters):
-        if one.temperature > 0:
-            groups.setdefault((one.top_k, one.top_p), []).append(slot)
-    for (top_k, top_p), slots in groups.items():
-        races = np.stack([draw_exponentials(parameters[slot], logits.shape[1:]) for slot in slots])
-        temperatures = logits.new_tensor([parameters[slot].temperature for slot in slots])
-        probabilities = filter_probabilities(
-            logits[slots], temperatures.view(-1, 1, 1), top_k, top_p
-        )
-        chosen[slots] = draw_codes(probabilities, torch.from_numpy(races).to(logits.device))
-    return chosen
+def warm_up_sampling(codebooks: int, cardinality: int, device: torch.device) -> None:
+    """Draw once, so that the kernel is compiled before the first request."""
+    sampling = Sampling(0, 0, 0, temperature=1.0, top_k=1, top_p=0.0, guidance_scale=1.0)
+    row = np.zeros(1, np.int64)
+    sample_codes(torch.zeros(1, codebooks, cardinality, device=device), [sampling], row, row)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from engine import kernels_cpu
+from engine import kernels_cpu, sampling_cpu
 from engine.checkpoints import load_language_model
 from engine.conditioning import build_attributes
 from engine.engine import Engine, EngineSettings
@@ -20,6 +20,7 @@ from tests.engine.test_exactness import (
     spread_logits,
 )
 from tests.engine.test_kernels import HEADS, POSITIONS, ROWS, SIZE, TOKENS, scatter_rows
+from tests.engine.test_sampling_twins import make_requests
 from tests.parity import Parity
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -86,3 +87,12 @@ def test_captured_logits_are_those_of_an_eager_step(checkpoints: Checkpoints, pr
             logits.append(engine.run(engine.scheduler.plan_segments()))
     eager, captured_ones = logits
     assert (eager - captured_ones).abs().max() < 0.02 * eager.abs().max()
+
+
+@pytest.mark.parametrize("cardinality", [2048, 64, 3])
+def test_codes_drawn_on_a_gpu_are_the_cpus(cardinality: int):
+    from engine import sampling_cuda
+
+    given = make_requests(cardinality)
+    drawn = sampling_cuda.sample_rows(*(tensor.cuda() for tensor in given))
+    assert torch.equal(drawn.cpu(), sampling_cpu.sample_rows(*given))
