@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from launch.start import SERVE_ENVIRONMENT
 from tests.parity import Parity
@@ -27,6 +28,10 @@ os.environ |= {
     "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
 }
 
+
+# A busy machine is no fault of the code, so no example of Hypothesis has a deadline.
+settings.register_profile("any_machine", deadline=None)
+settings.load_profile("any_machine")
 
 PARITY = pytest.StashKey[Parity]()
 
