@@ -53,8 +53,10 @@ def start_codec(stereo: bool) -> Callable[[Path, Checkpoints], Any]:
 
 
 def start_transformers_codec(folder: Path, checkpoints: Checkpoints) -> Any:
-    config = EncodecConfig(upsampling_ratios=[8, 5, 4, 2], num_filters=4, hidden_size=16)
-    config.codebook_size, config.codebook_dim = 64, 16
+    config = EncodecConfig(
+        sampling_rate=16000, upsampling_ratios=[8, 5, 4, 2], num_filters=4, hidden_size=16,
+        codebook_size=64, codebook_dim=16, target_bandwidths=[0.3, 0.6, 1.2],
+    )  # fmt: skip
     EncodecModel(config).save_pretrained(folder)
     return EnCodec.func_or_class(EnCodecSettings(kind="encodec", name="c", checkpoint=str(folder)))
 
