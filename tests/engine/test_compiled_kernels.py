@@ -13,7 +13,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from engine import kernels_cuda, sampling_cuda
-from tests.engine.test_kernels import HEADS, POSITIONS, SIZE, SLOTS, TOKENS
+from tests.engine.test_kernels import HEADS, POSITIONS, ROWS, SIZE, TOKENS, scatter_rows
 from tests.engine.test_sampling_twins import make_requests
 
 pytestmark = pytest.mark.slow
@@ -70,10 +70,10 @@ def test_sampling(compile_call: Callable[..., list[Any]], tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_attention(compile_call: Callable[..., list[Any]], dtype: torch.dtype, tmp_path):
-    past = torch.zeros(2, SLOTS, 2, HEADS, POSITIONS, SIZE, dtype=dtype)
+    pool, table = scatter_rows(torch.zeros(2, ROWS, HEADS, POSITIONS, SIZE, dtype=dtype))
     projected = torch.zeros(len(TOKENS), 3, HEADS, SIZE, dtype=dtype)
     where = torch.tensor(TOKENS).t().contiguous()
-    compiled = compile_call(kernels_cuda.attend_past, projected, past, *where)
+    compiled = compile_call(kernels_cuda.attend_past, projected, pool, table, *where)
     assert len(compiled) == 2
     for kernel in compiled:
         usage = read_usage(kernel.asm["cubin"], tmp_path / "kernel.cubin")

@@ -89,6 +89,7 @@ def test_captured_logits_are_those_of_an_eager_step(checkpoints: Checkpoints, pr
     assert (eager - captured_ones).abs().max() < 0.02 * eager.abs().max()
 
 
+@on_a_gpu
 @pytest.mark.parametrize("cardinality", [2048, 64, 3])
 def test_codes_drawn_on_a_gpu_are_the_cpus(cardinality: int):
     from engine import sampling_cuda
