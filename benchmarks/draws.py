@@ -1,6 +1,6 @@
 """Times drawing the codes of a step, against an older revision and AudioCraft's own functions.
 
-`python -m benchmarks.sampling --before REVISION` prints a table, then one line of JSON. They take
+`python -m benchmarks.draws --before REVISION` prints a table, then one line of JSON. They take
 turns within each round, on one thread; figures are medians of the milliseconds of processor time,
 which other processes of the machine change less than the time that passes.
 Logits are random, of 4 codebooks of 2048 codes, with guidance. "equal" requests all have top-250;
