@@ -20,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -69,8 +70,9 @@ def draw_by_audiocraft(
     if one.temperature == 0:
         return guided.argmax(-1)
     probabilities = torch.softmax(guided / one.temperature, -1)
+    drawn: Tensor
     if one.top_p > 0:
-        drawn: Tensor = utils.sample_top_p(probabilities, one.top_p)
+        drawn = utils.sample_top_p(probabilities, one.top_p)
     else:
         drawn = utils.sample_top_k(probabilities, one.top_k)
     return drawn[..., 0]
@@ -110,8 +112,7 @@ def time_draws(
     logits = 3 * torch.randn(2 * requests, 4, CARDINALITY)
     conditional = np.arange(0, 2 * requests, 2)
     given = (logits, make_samplings(requests, mixed=mixed), conditional, conditional + 1)
-    ways = {name: partial(draw, *given) for name, draw in draws.items()}
-    return time_in_turns(ways, rounds)
+    return time_in_turns({name: partial(draw, *given) for name, draw in draws.items()}, rounds)
 
 
 def time_steps(draws: dict[str, Draw], requests: int, rounds: int) -> dict[str, Any]:
@@ -121,11 +122,10 @@ def time_steps(draws: dict[str, Draw], requests: int, rounds: int) -> dict[str, 
     step = make_engine_step(engine, requests, 250)
 
     def step_with(draw: Draw) -> None:
-        setattr(engine_module, "sample_codes", draw)  # noqa: B010 - it is not exported
-        step()
+        with patch.object(engine_module, "sample_codes", draw):
+            step()
 
-    ways = {name: partial(step_with, draw) for name, draw in draws.items()}
-    return time_in_turns(ways, rounds)
+    return time_in_turns({name: partial(step_with, draw) for name, draw in draws.items()}, rounds)
 
 
 def main() -> None:
@@ -141,9 +141,10 @@ def main() -> None:
         for mixed in (False, True):
             for requests in (1, 4, 16, 32):
                 ways = {"audiocraft": draw_by_audiocraft, **draws}
-                row: dict[str, Any] = {"timed": "mixed" if mixed else "equal"}
-                row["requests"] = requests
-                row |= time_draws(ways, requests, mixed=mixed, rounds=options.rounds)
+                timed = "mixed" if mixed else "equal"
+                row = {"timed": timed, "requests": requests} | time_draws(
+                    ways, requests, mixed=mixed, rounds=options.rounds
+                )
                 rows.append(row)
         rows.append({"timed": "step", "requests": 16} | time_steps(draws, 16, options.rounds // 2))
     for row in rows:
