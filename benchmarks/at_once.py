@@ -43,7 +43,8 @@ def build_request(frames: int, tokens: int) -> Request:
 
 def run_step(scheduler: Scheduler) -> int:
     """Run a step without a model; return how many pages are held in it."""
-    scheduler.admit_requests()
+    for _, request in scheduler.admit_requests():
+        scheduler.hold_text(request)
     segments = scheduler.plan_segments()
     held = scheduler.pages.used
     for request in [scheduler.running[segment.slot] for segment in segments]:

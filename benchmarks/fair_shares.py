@@ -17,8 +17,8 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deployments.accounts import Accounts, Patience, Verdict
-from deployments.capacity import Capacity
+from deployments.accounts import Accounts, Verdict
+from deployments.capacity import Capacity, Patience
 from deployments.ledger_state import Charge, Share
 
 TICK_S, BEAT_S, LATENCY_S = 0.05, 1.0, 0.03

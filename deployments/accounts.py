@@ -14,10 +14,10 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from deployments.capacity import Capacity, estimate_wait
+from deployments.capacity import Capacity, Patience, estimate_wait
 from deployments.ledger_state import (
     LEDGER_STATE,
     Bucket,
@@ -38,14 +38,6 @@ SHORT_WAIT = 0.25
 """The part of the longest wait below which no place is kept for requests that may not come back."""
 MAX_PROMISED = 10.0
 """The most work that is promised to one key, in its shares of the work that can start in time."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a request may wait for its model, and what the model's replicas have reported."""
-
-    max_wait_s: float
-    capacity: Capacity = field(default_factory=Capacity)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ASSUMED_SPEED = 2.0
 """The speed of a slot of a model that has reported none: real time, with guidance."""
@@ -24,6 +24,14 @@ class Capacity:
         """The speed to compute with."""
         assumed = ASSUMED_SPEED * max(self.slots, 1)
         return max(assumed if self.speed is None else self.speed, SLOWEST)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a request may wait for its model, and what the model's replicas have reported."""
+
+    max_wait_s: float
+    capacity: Capacity = field(default_factory=Capacity)
 
 
 _reported: dict[str, Capacity] = {}

@@ -5,7 +5,8 @@ from typing import Any
 
 from ray import serve
 
-from deployments.accounts import Accounts, Patience, Snapshot, Verdict
+from deployments.accounts import Accounts, Snapshot, Verdict
+from deployments.capacity import Patience
 from deployments.in_flight import AnswersInFlight
 from deployments.ledger_state import Charge, Share
 from deployments.ledger_store import LedgerStore

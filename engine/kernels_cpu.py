@@ -165,7 +165,7 @@ def attend_past(
     [row, page]; `rows` and `positions` are int64 [tokens]. Returns [tokens, heads, head_dim].
     """
     out = torch.empty_like(projected[:, 0], memory_format=torch.contiguous_format)
-    _use_torchs_threads()
+    use_torchs_threads()
     where = (table.numpy(), rows.numpy(), positions.numpy())
     _attend_past(projected.numpy(), _as_numpy(pool), *where, out.numpy())
     return out
@@ -180,7 +180,7 @@ def attend_text(
     `attend_past`; `rows` and `lengths` are int64 [tokens]. Returns [tokens, heads, head_dim].
     """
     out = torch.empty_like(query)
-    _use_torchs_threads()
+    use_torchs_threads()
     where = (table.numpy(), rows.numpy(), lengths.numpy())
     _attend_text(query.numpy(), _as_numpy(pool), *where, out.numpy())
     return out
@@ -193,6 +193,6 @@ def _as_numpy(cached: Tensor) -> NDArray[Any]:
     return bits.numpy()
 
 
-def _use_torchs_threads() -> None:
+def use_torchs_threads() -> None:
     """Set the number of numba's threads to torch's."""
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 from torch import Tensor
 
-from engine.kernels_cpu import KEEP, _use_torchs_threads
+from engine.kernels_cpu import KEEP, use_torchs_threads
 from engine.philox import fill_words
 
 _FINITE, _ALL = np.int32(0x7F7FFFFF), np.int32(0x7FFFFFFF)
@@ -174,6 +174,6 @@ def _sample_rows(logits, integers, numbers, codes):  # type: ignore[no-untyped-d
 def sample_rows(logits: Tensor, integers: Tensor, numbers: Tensor) -> Tensor:
     """Draw the codes of all requests; arguments and result as of `engine.sampling.Kernels`."""
     codes = integers.new_empty(len(integers), logits.shape[1])
-    _use_torchs_threads()
+    use_torchs_threads()
     _sample_rows(logits.numpy(), integers.numpy(), numbers.numpy(), codes.numpy())
     return codes

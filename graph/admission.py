@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from deployments.accounts import NOTHING_KNOWN, Patience, Snapshot, Verdict
-from deployments.capacity import Capacity, get_capacity
+from deployments.accounts import NOTHING_KNOWN, Snapshot, Verdict
+from deployments.capacity import Capacity, Patience, get_capacity
 from deployments.ledger_state import Charge, Share
 from deployments.tracing import open_span
 from graph.calls import Method, call, start_detached

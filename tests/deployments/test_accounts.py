@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.accounts import LEASE_S, Accounts, Patience, Verdict
+from deployments.accounts import LEASE_S, Accounts, Verdict
 from deployments.capacity import ASSUMED_SPEED as SPEED
-from deployments.capacity import Capacity
+from deployments.capacity import Capacity, Patience
 from deployments.ledger_state import Charge, Share
 
 MAX_WAIT_S = 10.0

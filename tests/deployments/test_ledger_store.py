@@ -8,8 +8,8 @@ import pytest
 from coredis import Redis
 
 from deployments import ledger_store
-from deployments.accounts import LEASE_S, Accounts, Patience
-from deployments.capacity import Capacity
+from deployments.accounts import LEASE_S, Accounts
+from deployments.capacity import Capacity, Patience
 from deployments.ledger_state import Charge, Share
 from deployments.ledger_store import LedgerStore
 from deployments.settings import RedisServer as Settings

@@ -41,7 +41,10 @@ def build_transformers_codec() -> CompressionModel:
         sampling_rate=RATE, upsampling_ratios=[8, 5, 4, 2], num_filters=4, hidden_size=16,
         codebook_size=64, codebook_dim=16, target_bandwidths=[0.3, 0.6, 1.2],
     )  # fmt: skip
-    return HFEncodecCompressionModel(EncodecModel(config).eval())
+    model = EncodecModel(config).eval()
+    for layer in model.quantizer.layers:
+        layer.codebook.embed.normal_()  # its own start is zeros, by which all codes are alike
+    return HFEncodecCompressionModel(model)
 
 
 STEREO = "EnCodec, stereo by a mono codec"

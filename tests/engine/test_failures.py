@@ -24,7 +24,7 @@ async def test_a_newcomer_whose_text_cannot_be_set_ends_alone(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ):
     engine = model.loop.engine
-    slots, set_text = engine.scheduler.slots.number, engine.decoder.set_text
+    set_text = engine.decoder.set_text
     expected = await generate(model, LONGER)
 
     def refuse_the_second(slot: int, text: torch.Tensor | None) -> None:
@@ -40,7 +40,7 @@ async def test_a_newcomer_whose_text_cannot_be_set_ends_alone(
         await generate(model, LONGER)
     np.testing.assert_array_equal(await first, expected)
     await wait_until_idle(model)
-    assert engine.scheduler.slots.number == slots
+    assert engine.scheduler.pages.limit == engine.scheduler.pages.number
 
 
 async def test_a_request_that_cannot_go_on_ends_alone(

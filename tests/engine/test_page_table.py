@@ -32,7 +32,8 @@ def build_scheduler(pages: int, slots: int = 32) -> Scheduler:
 
 def run_step(scheduler: Scheduler) -> int:
     """Do what the engine does in a step, without a model; return the pages that are held in it."""
-    scheduler.admit_requests()
+    for _, request in scheduler.admit_requests():
+        scheduler.hold_text(request)
     segments = scheduler.plan_segments()
     held = scheduler.pages.used
     for segment in segments:
