@@ -103,7 +103,9 @@ def test_logits_at_the_real_shape_are_near():
     logits = {}
     able = [precision for precision in BOUNDS if cpu_multiplies_in(precision)]
     for precision in ("float32", *able):
-        cache = Cache(lm, slots=1, positions=32, text_tokens=32, precision=precision)
+        cache = Cache(lm, slots=1, pages=6, positions=32, precision=precision)
+        for row, positions in enumerate((24, 24, 20)):
+            cache.pages.extend_row(0, row, positions)
         decoder = Decoder(lm, cache, precision)
         with torch.inference_mode():
             decoder.set_text(0, text)
