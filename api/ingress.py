@@ -16,7 +16,7 @@ from api import errors, openapi
 from api.audio.tags import SOFTWARE, VERSION
 from api.guards import Guard
 from api.readiness import read_states
-from api.request_log import RequestLog
+from api.request_log import RequestLog, configure_telemetry
 from api.routes import (
     audio_files,
     compatible,
@@ -77,7 +77,7 @@ def create_app(
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
-        telemetry={"tracer_provider": tracing.get_provider(), "operation_spans": False},
+        telemetry=configure_telemetry(),
     )
     openapi.install_document(app, service)
     app.state.service = service

@@ -4,16 +4,30 @@ import logging
 import time
 from urllib.parse import quote
 
+from fastapi.telemetry import TelemetryConfig
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import Span, StatusCode, get_current_span
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import get_request_id
+from deployments import tracing
 from graph.metrics import Metrics
 
 CUT = "cut"
 logger = logging.getLogger("ray.serve")
+
+
+def configure_telemetry() -> TelemetryConfig:
+    """Return FastAPI's settings: spans of requests where a collector is named, and nothing else.
+
+    What else it offers follows providers that other libraries may have set for the whole process.
+    """
+    provider = tracing.get_provider()
+    return {
+        "tracer_provider": provider, "tracing": provider is not None,
+        "operation_spans": False, "metrics": False, "logs": False,
+    }  # fmt: skip
 
 
 class RequestLog:

@@ -86,7 +86,7 @@ class Worker:
     def _call(self, function: Callable[..., T], *arguments: Any) -> T:
         try:
             return function(*arguments)
-        except Exception:
+        except Exception:  # a lost device can raise any of them; the error goes on to the caller
             try:
                 self._check_device()
             except Exception as failure:  # noqa: BLE001 - whatever it says, the device is lost

@@ -20,8 +20,9 @@ ROWS, TEXT_ROW = 3, 2
 """Each slot has three rows in the table: the conditional row, the null row, and the text."""
 NEVER = 1 << 40
 """The steps left of a request whose last step is not certain."""
-RECOVERY_STEPS = 1000
-"""The steps after which pages that were withheld are given out again; it doubles each time."""
+RECOVERY_STEPS, LONGEST_RECOVERY = 1000, 64_000
+"""The steps after which pages that were withheld are given out again: the first number, which
+doubles each time up to the second, so that no shortage of long ago withholds them for days."""
 Count = TypeVar("Count", int, NDArray[np.int64])
 
 
@@ -120,7 +121,7 @@ class PageTable:
     def shrink(self, pages: int) -> None:
         """Let requests hold only so many pages together, until `count_step` ends it."""
         self.limit, self._withheld_steps = pages, self._recovery
-        self._recovery *= 2
+        self._recovery = min(2 * self._recovery, LONGEST_RECOVERY)
 
     def count_step(self) -> None:
         """Count a step for which memory sufficed; after enough of them all pages are used again."""

@@ -146,6 +146,8 @@ def fix_row_counts(product: Linear, counts: list[int]) -> Linear:
 
     def multiply_rows(rows: Tensor) -> Tensor:
         splits = _split_rows(counts, len(rows))
+        if splits == [len(rows)]:
+            return product(rows)
         padded = functional.pad(rows, (0, 0, 0, sum(splits) - len(rows)))
         parts = [product(part) for part in torch.split(padded, splits)]
         return (parts[0] if len(parts) == 1 else torch.cat(parts))[: len(rows)]

@@ -1,5 +1,7 @@
 """Requests as an HTTP server passes them on, message by message."""
 
+import asyncio
+import json
 from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI
@@ -24,3 +26,16 @@ async def asgi(
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": raw}
     await app(scope, receive, send)
     return answer
+
+
+def receive_json(body: object) -> Receive:
+    """Return what receives one message with a body; the client then stays without a word."""
+    messages = iter([{"type": "http.request", "body": json.dumps(body).encode()}])
+
+    async def receive() -> Message:
+        if message := next(messages, None):
+            return message
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return receive

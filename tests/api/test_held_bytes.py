@@ -14,7 +14,7 @@ from api.respond.embedded_files import EmbeddedFiles
 from api.settings import UserConfig
 from graph.errors import ApiError
 from graph.held_bytes import HeldBytes
-from tests.api.asgi import asgi
+from tests.api.asgi import asgi, receive_json
 from tests.api.conftest import Served
 from tests.waiting import until_async
 
@@ -96,19 +96,13 @@ async def test_large_json_is_sent_while_it_is_made(served: Served, monkeypatch: 
     monkeypatch.setattr(embedded_files, "PIECE_BYTES", 3000)
     served.service.limits = UserConfig(cache_bytes=0)
     sent: list[bytes] = []
-    messages = iter([{"type": "http.request", "body": json.dumps(BODY).encode()}])
-
-    async def receive() -> dict[str, object]:
-        if message := next(messages, None):
-            return message
-        await asyncio.Event().wait()
-        raise AssertionError
 
     def note(message: dict[str, object]) -> None:
         if message["type"] == "http.response.body":
             sent.append(message["body"])
 
-    await asgi(served.app, "/v1/generations", {"content-type": "application/json"}, receive, note)
+    headers = {"content-type": "application/json"}
+    await asgi(served.app, "/v1/generations", headers, receive_json(BODY), note)
     assert b"".join(sent) == whole.content
     assert max(map(len, sent)) <= 3000 + 4000
     assert served.service.executor.held_bytes.held == 0

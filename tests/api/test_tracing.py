@@ -9,6 +9,7 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.types import Message, Scope
 
+from api.request_log import configure_telemetry
 from deployments.ledger import Ledger
 from engine.errors import GenerationFailed
 from graph.app import DEPLOYMENTS
@@ -160,3 +161,8 @@ def test_a_wrapped_generator_is_still_one():
     generate = DEPLOYMENTS["musicgen"].func_or_class.generate
     assert inspect.isasyncgenfunction(generate)
     assert inspect.iscoroutinefunction(Ledger.func_or_class.admit)
+
+
+def test_nothing_is_recorded_where_no_collector_is_named():
+    settings = configure_telemetry()
+    assert not any(settings[name] for name in ("tracing", "metrics", "logs", "operation_spans"))

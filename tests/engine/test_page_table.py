@@ -6,7 +6,7 @@ import torch
 
 from engine.conditioning import Conditions
 from engine.errors import GenerationFailed
-from engine.page_table import PageTable, count_pages, count_peak_pages
+from engine.page_table import LONGEST_RECOVERY, PageTable, count_pages, count_peak_pages
 from engine.params import GenerationParams
 from engine.request import Request
 from engine.scheduler import Scheduler
@@ -149,3 +149,12 @@ def test_a_pool_that_shrank_grows_back():
         scheduler.remove_request(next(iter(scheduler.running.values())))
         assert steps > 1.5 * pause, "it takes longer each time"
         pause = steps
+
+
+def test_a_shortage_of_long_ago_withholds_nothing_for_days():
+    pages = build_scheduler(LARGEST).pages
+    for _ in range(50):
+        pages.shrink(0)
+    for _ in range(LONGEST_RECOVERY):
+        pages.count_step()
+    assert pages.limit == pages.number

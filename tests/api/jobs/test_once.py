@@ -11,7 +11,7 @@ import pytest
 from engine.errors import GenerationFailed
 from graph import idempotency as once
 from graph.jobs import store as stores
-from tests.api.asgi import asgi
+from tests.api.asgi import asgi, receive_json
 from tests.api.jobs.conftest import Kept, Working, working_in
 from tests.waiting import until_async
 
@@ -195,13 +195,6 @@ async def test_a_client_that_leaves_while_it_reads_leaves_no_open_file(
 async def post_and_read(working: Working, leave_after: int | None = None) -> list[bytes]:
     """Return the parts of an answer; the client may leave after so many."""
     sent: list[bytes] = []
-    messages = iter([{"type": "http.request", "body": json.dumps(SEVERAL).encode()}])
-
-    async def receive() -> dict[str, object]:
-        if message := next(messages, None):
-            return message
-        await asyncio.Event().wait()
-        raise AssertionError
 
     def note(message: dict[str, object]) -> None:
         if message.get("body"):
@@ -209,7 +202,8 @@ async def post_and_read(working: Working, leave_after: int | None = None) -> lis
         if len(sent) == leave_after:
             raise OSError("the client is gone")
 
-    await asgi(working.app, PATH, {"content-type": "application/json"} | KEY, receive, note)
+    headers = {"content-type": "application/json"} | KEY
+    await asgi(working.app, PATH, headers, receive_json(SEVERAL), note)
     return sent
 
 
